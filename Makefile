@@ -1,0 +1,53 @@
+# make demo: hear the engine. make test: check it. Both set up all they need in .venv, and reuse what is there.
+# 3.11 and not 3.10: ONNX Runtime has no wheel for 3.10 that runs the graphs' operators (opset 24, from 1.25 on).
+NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p $(NEW_ENOUGH) 2>/dev/null && echo $$p && break; done)
+WORKERS ?= 2
+
+VENV := .venv
+PY := $(VENV)/bin/python
+SOURCES := pyproject.toml setup.py $(wildcard cpp/*.h cpp/*.cpp)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo    build a small engine, answer a spoken question: answer.wav, answer.png"
+	@echo "make test    lint, type checks and all tests (installs the CPU build of torch)"
+	@echo "make lint    lint and type checks alone"
+	@echo "make clean   remove .venv and everything built"
+	@echo "PYTHON=...   the Python (3.11 or newer) that .venv is made of; now: $(PYTHON)"
+
+demo: $(VENV)/demo.stamp
+	$(PY) -m omni2_bench.demo
+
+test: lint
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile
+
+lint: $(VENV)/dev.stamp
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f engine/omni2_engine/_core*.so answer.wav answer.png
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/venv.stamp:
+	@$(or $(PYTHON),false) $(NEW_ENOUGH) || \
+		{ echo "No Python 3.11 or newer here: install one, or name it with PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# An editable install builds the C++ extension; it is repeated when the sources or the dependencies change.
+$(VENV)/demo.stamp: $(VENV)/venv.stamp $(SOURCES)
+	@echo "Installing what the demo needs and building the C++ extension (a minute)"
+	$(PY) -m pip install -q -e '.[bench]'
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/venv.stamp $(SOURCES) tests/install_torch.sh
+	@echo "Installing what the tests need, the CPU build of torch among it, and building the C++ extension (minutes)"
+	bash tests/install_torch.sh $(PY)
+	$(PY) -m pip install -q -e '.[dev]'
+	touch $(VENV)/demo.stamp $@

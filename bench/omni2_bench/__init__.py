@@ -1,0 +1,1 @@
+"""Benchmarks, the demo, and checkpoints with random weights."""

@@ -1,0 +1,17 @@
+"""omni2-engine: speech in, text and speech out, streamed, for LLaMA-Omni2 models.
+
+    from omni2_engine import Engine
+    engine = Engine.load("engines/llama-omni2-7b")
+    for chunk in engine.stream("question.wav"):
+        play(chunk.pcm)
+"""
+
+from omni2_engine.chunk import Chunk
+from omni2_engine.engine import Engine
+from omni2_engine.errors import Omni2Error
+from omni2_engine.metrics import TurnMetrics
+from omni2_engine.options import Options
+from omni2_engine.sampling import Sampling
+from omni2_engine.session import Session
+
+__all__ = ["Chunk", "Engine", "Omni2Error", "Options", "Sampling", "Session", "TurnMetrics"]

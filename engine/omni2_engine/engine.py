@@ -1,0 +1,232 @@
+"""The engine: a loaded engine directory, shared by every conversation on it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.audio.source import AudioInput, read_audio
+from omni2_engine.backends.base import Backend
+from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.chunk import Chunk
+from omni2_engine.config import ModelConfig
+from omni2_engine.conversation import Layout, PromptBuilder
+from omni2_engine.errors import SettingError
+from omni2_engine.manifest import EngineDirectory
+from omni2_engine.metrics import Recorder
+from omni2_engine.options import Options
+from omni2_engine.read_write import ReadWriteLoop
+from omni2_engine.session import Session
+from omni2_engine.speech_decoder import SpeechDecoder
+from omni2_engine.stages.encoder import SpeechEncoder
+from omni2_engine.stages.flow import Flow
+from omni2_engine.stages.frontend import Frontend
+from omni2_engine.stages.fusion import Fusion
+from omni2_engine.stages.language_model import DecoderState, LanguageModel
+from omni2_engine.stages.vocoder import Vocoder
+from omni2_engine.tables import EmbeddingTable, map_table
+from omni2_engine.text.template import ChatTemplate
+from omni2_engine.text.tokenizer import TextTokenizer
+from omni2_engine.text.units import UnitTable
+
+Floats = NDArray[np.float32]
+MAX_CONTEXT = 4096  # positions of the language model's KV cache unless asked otherwise
+WARM_UP_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The stages, from waveform to waveform."""
+
+    frontend: Frontend
+    encoder: SpeechEncoder
+    llm: LanguageModel
+    speech_lm: LanguageModel
+    loop: ReadWriteLoop
+    decoder: SpeechDecoder
+
+
+class Engine:
+    """A model ready to converse; make it with `Engine.load`.
+
+    Attributes:
+        config: the model's dimensions.
+        sample_rate: of the sound it makes, Hz.
+        max_context: positions of a conversation's KV cache.
+    """
+
+    def __init__(self, directory: EngineDirectory, backend: Backend, max_context: int) -> None:
+        self.directory = directory
+        self.config: ModelConfig = directory.manifest.model
+        self.sample_rate = self.config.vocoder.sample_rate
+        self.max_context = min(max_context, directory.manifest.positions)
+        self.text_tokenizer = TextTokenizer.load(directory.path / "text" / "tokenizer.json")
+        template = ChatTemplate.load(directory.path / "text")
+        self.prompts = PromptBuilder(template, self.text_tokenizer, self.config.tokens.speech)
+        self.pipeline = _load_pipeline(directory, backend)
+        self._speakers: dict[str, Floats] = {}
+        self._prefixes: dict[str | None, tuple[list[int], DecoderState]] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        max_context: int = MAX_CONTEXT,
+        warm_up: bool = True,
+        backend: Backend | None = None,
+    ) -> Engine:
+        """Load an engine directory.
+
+        Args:
+            path: what `omni2-engine build` wrote.
+            threads: processor threads per stage; all that this process may use if None.
+            max_context: positions of a conversation: prompt, speech and answers of all turns kept.
+            warm_up: run a short turn first, so that the first real one is not the slowest.
+            backend: what runs the graphs, ONNX Runtime if None.
+
+        Raises:
+            EngineDirectoryError: the directory is missing, damaged or of another version.
+            BackendError: this machine cannot run it.
+            SettingError: a setting makes no sense.
+        """
+        if threads is not None and threads < 1:
+            raise SettingError(f"threads is {threads}", "use at least 1")
+        if max_context < 2:
+            raise SettingError(f"max_context is {max_context}", "use some thousands of positions")
+        engine = cls(EngineDirectory(Path(path)), backend or OnnxRuntimeBackend(threads), max_context)
+        if warm_up:
+            engine._warm_up()
+        return engine
+
+    @property
+    def voices(self) -> list[str]:
+        """Names of the voices it can speak with."""
+        return self.directory.voices()
+
+    def session(self, **options: Any) -> Session:
+        """Begin a conversation.
+
+        Args:
+            **options: fields of `Options`.
+
+        Raises:
+            SettingError: an option does not exist or makes no sense.
+        """
+        return Session(self, Options().merged(options))
+
+    def stream(self, audio: AudioInput | None = None, **arguments: Any) -> Iterator[Chunk]:
+        """Answer a single turn: a session of its own. Arguments of `Session.stream` and fields of `Options`.
+
+        Returns:
+            An iterator of chunks. Errors of the input are raised by this call, not by the iterator.
+        """
+        options = {name: arguments.pop(name) for name in list(arguments) if name in Options.__dataclass_fields__}
+        session = self.session(**options)
+        return _closing(session, session.stream(audio, **arguments))
+
+    async def astream(self, audio: AudioInput | None = None, **arguments: Any) -> AsyncIterator[Chunk]:
+        """`stream` for asyncio. Same arguments."""
+        options = {name: arguments.pop(name) for name in list(arguments) if name in Options.__dataclass_fields__}
+        with self.session(**options) as session:
+            async for chunk in session.astream(audio, **arguments):
+                yield chunk
+
+    # -- what sessions share ---------------------------------------------------------------------------------------
+
+    def listen(self, audio: AudioInput, sample_rate: int | None, long: str, recorder: Recorder) -> Floats:
+        """Encode one utterance: any audio → (positions, hidden) float32."""
+        with recorder.span("frontend"):
+            waveform = read_audio(audio, sample_rate, self._window_seconds, long)
+            log_mel = self.pipeline.frontend(waveform)
+        with recorder.span("encoder"):
+            return self.pipeline.encoder(log_mel)
+
+    @cached_property
+    def _window_seconds(self) -> float:
+        return self.config.encoder.samples / 16_000
+
+    def speaker(self, voice: str | None) -> Floats:
+        """A stored voice as the flow wants it, (1, mel) float32.
+
+        Raises:
+            SettingError: there is no voice of that name.
+        """
+        name = voice or self.directory.manifest.default_voice
+        if name not in self._speakers:
+            if name not in self.voices:
+                raise SettingError(f"there is no voice {name!r}", f"use one of: {', '.join(self.voices)}")
+            embedding = np.asarray(map_table(self.directory.path / "voices" / f"{name}.npy"), np.float32)
+            self._speakers[name] = self.pipeline.decoder.flow.speaker_features(embedding)
+        return self._speakers[name]
+
+    def fill_prefix(self, state: DecoderState, layout: Layout, system: str | None) -> int:
+        """Fill an empty state with the part of the prompt that is the same for every conversation.
+
+        It is prefilled once per system prompt: everything before the first turn's speech.
+
+        Returns:
+            How many positions were filled.
+        """
+        fixed = next((index for index, item in enumerate(layout.items) if item < 0), 0)
+        if not fixed:
+            return 0
+        items, llm = layout.items[:fixed], self.pipeline.llm
+        with self._lock:
+            held = self._prefixes.get(system)
+            if held is None or held[0] != items:
+                prefix = llm.new_state(fixed)
+                llm.extend(prefix, layout.embeds(0, llm.table)[:fixed])
+                held = self._prefixes[system] = (items, prefix)
+        state.copy_prefix(held[1])
+        return fixed
+
+    def _warm_up(self) -> None:
+        silence = np.zeros(self.config.encoder.samples, np.float32)
+        options = {"max_new_tokens": WARM_UP_TOKENS, "max_last_write": 2 * self.config.write}
+        with self.session(**options) as session:
+            for _ in session.stream(silence, sample_rate=16_000):
+                pass
+
+
+def _closing(session: Session, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    with session:
+        yield from chunks
+
+
+def _load_pipeline(directory: EngineDirectory, backend: Backend) -> Pipeline:
+    config, tables = directory.manifest.model, directory.path / "tables"
+
+    def load(stage: str) -> Any:
+        return backend.load(directory.graph(stage))
+
+    llm = LanguageModel(load("llm"), config.llm, EmbeddingTable(tables / "llm_embed.npy"))
+    speech_lm = LanguageModel(load("speech_lm"), config.speech_lm, EmbeddingTable(tables / "speech_lm_embed.npy"))
+    speech = directory.path / "speech"
+    unit_table = UnitTable.load(speech / "units.npy", TextTokenizer.load(speech / "tokenizer.json"))
+    noise = map_table(tables / "noise.npy")
+    flow = Flow(
+        load("flow_encoder"),
+        load("flow_step"),
+        load("flow_conditions"),
+        config.flow_encoder,
+        config.estimator,
+        np.asarray(noise, np.float32),
+    )
+    return Pipeline(
+        Frontend(load("log_mel"), config.encoder),
+        SpeechEncoder(load("encoder")),
+        llm,
+        speech_lm,
+        ReadWriteLoop(config, llm, Fusion(load("fusion")), speech_lm, unit_table),
+        SpeechDecoder(flow, Vocoder(load("vocoder"), config.vocoder), config.vocoder),
+    )

@@ -1,0 +1,144 @@
+"""The engine directory: what `build` writes and `Engine.load` reads. `manifest.json` says everything about the files beside it.
+
+    manifest.json
+    graphs/      <stage>.onnx and <stage>.weights
+    tables/      token embeddings and the flow's noise, mapped into memory
+    text/        tokenizer.json, chat_template.jinja
+    speech/      tokenizer.json, units.npy
+    voices/      <name>.npy, one speaker vector each
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from omni2_engine.config import Frozen, ModelConfig
+from omni2_engine.errors import EngineDirectoryError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+REBUILD = "build the engine again with `omni2-engine build`"
+HASH_CHUNK = 1 << 22  # bytes
+
+
+class FileEntry(Frozen):
+    """Size and content of one file."""
+
+    size: int = Field(ge=0)
+    sha256: str
+
+
+class StageEntry(Frozen):
+    """What one stage was built from, as a key, and the files it consists of."""
+
+    key: str
+    files: tuple[str, ...]
+
+
+class Manifest(Frozen):
+    """Everything the engine needs to know about a built model."""
+
+    schema_version: int
+    model: ModelConfig
+    preset: str
+    precision: dict[str, str] = Field(description="storage of the linear layers per stage")
+    target: str
+    positions: int = Field(gt=0, description="longest context the graphs' rotary tables allow")
+    default_voice: str
+    tools: dict[str, str] = Field(description="versions of what built the engine")
+    stages: dict[str, StageEntry]
+    files: dict[str, FileEntry]
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(HASH_CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+class EngineDirectory:
+    """An engine directory on disk, opened and found whole.
+
+    Args:
+        path: the directory.
+
+    Raises:
+        EngineDirectoryError: it is not there, not an engine, of another schema version, or files are missing or cut short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = _read_manifest(path)
+        for name, entry in self.manifest.files.items():
+            size = _size(path / name)
+            if size is None:
+                raise EngineDirectoryError(f"{path / name} is missing", REBUILD)
+            if size != entry.size:
+                raise EngineDirectoryError(f"{path / name} has {size} bytes and should have {entry.size}", REBUILD)
+
+    def graph(self, stage: str) -> Path:
+        """Path of a stage's graph."""
+        return self.path / "graphs" / f"{stage}.onnx"
+
+    def voices(self) -> list[str]:
+        """Names of the stored voices."""
+        return sorted(path.stem for path in (self.path / "voices").glob("*.npy"))
+
+    def check(self, progress: Callable[[str], None] = lambda _: None) -> None:
+        """Compare the hash of every file with the manifest's.
+
+        Args:
+            progress: called with each file's name before it is read.
+
+        Raises:
+            EngineDirectoryError: a file's content has changed.
+        """
+        for name, entry in self.manifest.files.items():
+            progress(name)
+            if sha256(self.path / name) != entry.sha256:
+                raise EngineDirectoryError(f"{self.path / name} is corrupt: its sha256 is not the manifest's", REBUILD)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        partial = path.with_name(path.name + ".partial")
+        if not path.exists() and partial.exists():
+            raise EngineDirectoryError(
+                f"{path} was not finished building", "run the same `omni2-engine build` again; finished stages are reused"
+            ) from None
+        raise EngineDirectoryError(
+            f"{path} is not an engine directory: it has no {MANIFEST}", "make one with `omni2-engine build`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise EngineDirectoryError(f"{path / MANIFEST} cannot be read: {error}", REBUILD) from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise EngineDirectoryError(
+            f"{path} has engine schema {version}, this omni2-engine reads {SCHEMA_VERSION}",
+            "upgrade with `pip install -U omni2-engine`, or build the engine again with this version",
+        )
+    if version != SCHEMA_VERSION:
+        raise EngineDirectoryError(f"{path} has engine schema {version!r}, this omni2-engine reads {SCHEMA_VERSION}", REBUILD)
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise EngineDirectoryError(f"{path / MANIFEST} is damaged at {where}: {first['msg']}", REBUILD) from None

@@ -1,0 +1,66 @@
+"""Settings of a conversation, checked when they are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from omni2_engine.config import TokenConfig
+from omni2_engine.errors import SettingError
+from omni2_engine.sampling import SEED_LIMIT, Sampling
+
+MAX_NEW_TOKENS = 256  # text tokens a turn
+LAST_WRITE = 1024  # speech tokens of the final write at most, spec §6
+SPEECH_SAMPLING = Sampling(temperature=1.0, top_k=50)  # what is in force in the original, spec §6
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a session answers.
+
+    Args:
+        seed: names every random draw; the same seed gives the same answer.
+        text: how text tokens are chosen; None is greedy with the checkpoint's repetition penalty.
+        speech: how speech tokens are chosen.
+        max_new_tokens: text tokens of one turn at most.
+        max_last_write: speech tokens of a turn's final write at most.
+        voice: name of a stored voice; None is the engine's default.
+        system: system prompt; None leaves it to the checkpoint's chat template.
+        long: what to do with speech longer than the encoder's window, "error" or "truncate".
+
+    Raises:
+        SettingError: a value makes no sense.
+    """
+
+    seed: int = 0
+    text: Sampling | None = None
+    speech: Sampling = field(default=SPEECH_SAMPLING)
+    max_new_tokens: int = MAX_NEW_TOKENS
+    max_last_write: int = LAST_WRITE
+    voice: str | None = None
+    system: str | None = None
+    long: str = "error"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < SEED_LIMIT:
+            raise SettingError(f"seed is {self.seed}", "use an integer from 0 to 2^64 - 1")
+        for name in ("max_new_tokens", "max_last_write"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}", "use at least 1")
+        if self.long not in ("error", "truncate"):
+            raise SettingError(f"long is {self.long!r}", 'use "error" or "truncate"')
+
+    def merged(self, changes: dict[str, Any]) -> Options:
+        """These options with some of them changed.
+
+        Raises:
+            SettingError: an option that does not exist, or a value that makes no sense.
+        """
+        unknown = sorted(set(changes) - set(self.__dataclass_fields__))
+        if unknown:
+            raise SettingError(f"unknown option {unknown[0]}", f"use one of {', '.join(self.__dataclass_fields__)}")
+        return replace(self, **changes)
+
+    def text_sampling(self, tokens: TokenConfig) -> Sampling:
+        """How text is chosen with this checkpoint's repetition penalty (spec §1.1)."""
+        return self.text or Sampling(temperature=0.0, repetition_penalty=tokens.repetition_penalty)

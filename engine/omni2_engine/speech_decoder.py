@@ -1,0 +1,71 @@
+"""Speech decoder: units → mel → sound, as they come; flow and vocoder with one state between them (spec §10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.config import VocoderConfig
+from omni2_engine.metrics import Recorder
+from omni2_engine.sampling import DrawKey, Stream, normal, uniform
+from omni2_engine.stages.flow import Flow, FlowState
+from omni2_engine.stages.vocoder import Vocoder, VocoderState
+
+Floats = NDArray[np.float32]
+Draws = Callable[[int], tuple[Floats, Floats]]  # samples → (phase (H,), noise (H, samples))
+FEWEST_UNITS = 8  # a first call with fewer has nothing to give out and breaks the next one, spec §10
+
+
+@dataclass
+class SpeechState:
+    """State of one turn's sound; `calls` counts the vocoder's, for its random draws."""
+
+    flow: FlowState
+    vocoder: VocoderState
+    calls: int = 0
+
+
+@dataclass(frozen=True)
+class SpeechDecoder:
+    """Flow and vocoder stages together."""
+
+    flow: Flow
+    vocoder: Vocoder
+    config: VocoderConfig
+
+    def new_state(self, speaker: Floats) -> SpeechState:
+        """State for one turn in the voice of `speaker` (1, mel), see `Flow.speaker_features`."""
+        return SpeechState(self.flow.new_state(speaker), self.vocoder.new_state())
+
+    def step(self, state: SpeechState, units: list[int], final: bool, seed: int, turn: int, recorder: Recorder) -> Floats:
+        """Voice new units.
+
+        Args:
+            units: ids below the flow's table size; at least `FEWEST_UNITS` unless final.
+            final: nothing follows: the look-ahead and the tail are voiced too.
+            seed, turn: name the source's random draws.
+
+        Returns:
+            (n,) float32 at the vocoder's rate, n = 0 where there is nothing to voice.
+        """
+        with recorder.span("flow"):
+            mel = self.flow.step(state.flow, units, final).new_mel
+        if not len(mel) and not (final and state.calls):  # the final call gives out the vocoder's held-back tail at least
+            return np.zeros(0, np.float32)
+        with recorder.span("vocoder"):
+            pcm = self.vocoder.step(state.vocoder, mel, self.draws(seed, turn, state.calls), final)
+        state.calls += 1
+        return pcm
+
+    def draws(self, seed: int, turn: int, call: int) -> Draws:
+        """The source's random draws of one vocoder call (spec §9), keyed, so that nothing but the seed decides them."""
+        sines = self.config.harmonics + 1
+
+        def draw(samples: int) -> tuple[Floats, Floats]:
+            phase = uniform(-np.pi, np.pi, (sines,), DrawKey(seed, Stream.VOCODER_PHASE, turn), call)
+            return phase, normal((sines, samples), DrawKey(seed, Stream.VOCODER_NOISE, turn), call)
+
+        return draw

@@ -1,0 +1,96 @@
+"""Vocoder stage: new mel frames → the PCM that is final with them, cross-faded to what went before (spec §9, §10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.backends.base import Graph
+from omni2_engine.config import VOCODER_OVERLAP_FRAMES, VocoderConfig
+from omni2_kernels.audio import cross_fade
+
+Floats = NDArray[np.float32]
+# The source's random numbers for so many samples: phase (H,) uniform in ±π, and noise (H, samples) standard normal.
+Draws = Callable[[int], tuple[Floats, Floats]]
+
+
+@dataclass
+class VocoderState:
+    """What one turn's vocoder keeps between calls; made by `Vocoder.new_state`.
+
+    Attributes:
+        mel: (8, mel) last frames of the call before, (0, mel) at the beginning.
+        source: (n,) replaces the head of the next call's source; the last 8·hop samples of the source before. A caller
+            that has the source itself may put up to the whole of it here.
+        tail: (n,) last 8·hop samples of the waveform before, not given out yet.
+    """
+
+    mel: Floats
+    source: Floats
+    tail: Floats
+
+
+class Vocoder:
+    """HiFT, called on the new frames and the eight before them.
+
+    Args:
+        graph: the `vocoder` graph.
+        config: its dimensions.
+    """
+
+    def __init__(self, graph: Graph, config: VocoderConfig) -> None:
+        self._graph = graph
+        self.config = config
+
+    def new_state(self) -> VocoderState:
+        """State for one turn."""
+        return VocoderState(
+            np.zeros((0, self.config.mel), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
+        )
+
+    def step(self, state: VocoderState, new_mel: Floats, draws: Draws, final: bool) -> Floats:
+        """Voice new frames.
+
+        Args:
+            state: moves on.
+            new_mel: (frames, mel) float32, not given before; at least 8 in a turn's first call unless that is final.
+            draws: the source's random numbers; called once, for all samples of the call.
+            final: nothing will follow, so nothing is held back for a cross-fade.
+
+        Returns:
+            (n,) float32 PCM; n = hop·(frames + 8 if this is not the first call) − 8·hop if this is not the final one.
+
+        Raises:
+            ValueError: too few frames to keep the overlap from.
+        """
+        mel = np.concatenate([state.mel, new_mel])
+        if len(mel) == 0 and final:
+            return np.zeros(0, np.float32)
+        if len(mel) < VOCODER_OVERLAP_FRAMES and not final:
+            raise ValueError(f"a first call needs {VOCODER_OVERLAP_FRAMES} frames to go on from, not {len(mel)}")
+        wav, source = self._run(mel, state.source, draws)
+        if len(state.tail):
+            head = wav[: len(state.tail)]
+            cross_fade(head, state.tail, out=head)
+        if final:
+            return wav
+        overlap = self.config.overlap
+        state.mel = mel[-VOCODER_OVERLAP_FRAMES:]
+        state.source = source[-overlap:]
+        state.tail = wav[-overlap:]
+        return wav[:-overlap]
+
+    def _run(self, mel: Floats, source: Floats, draws: Draws) -> tuple[Floats, Floats]:
+        phase, noise = draws(len(mel) * self.config.hop)
+        outputs = self._graph.run(
+            {
+                "mel": np.ascontiguousarray(mel.T)[None],
+                "phase": phase.reshape(1, -1, 1),
+                "noise": noise[None],
+                "source_cache": source.reshape(1, 1, -1),
+            }
+        )
+        return outputs["wav"][0], outputs["source"][0, 0]

@@ -1,0 +1,55 @@
+"""Tables mapped from the engine directory: token embeddings and the flow's noise; only the rows in use take memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.errors import EngineDirectoryError
+
+Floats = NDArray[np.float32]
+
+
+def map_table(path: Path) -> NDArray[np.generic]:
+    """Map an `.npy` file read-only.
+
+    Raises:
+        EngineDirectoryError: it is missing or damaged.
+    """
+    try:
+        table: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise EngineDirectoryError(f"{path} cannot be read: {error}", "build the engine again") from None
+    return table
+
+
+class EmbeddingTable:
+    """Token embeddings, stored as the checkpoint had them: float32, float16, or bfloat16 kept as uint16.
+
+    Args:
+        path: `.npy` of shape (vocab, hidden).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._rows = map_table(path)
+        self.hidden = int(self._rows.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __call__(self, ids: Sequence[int] | NDArray[np.int64]) -> Floats:
+        """Rows of the table.
+
+        Args:
+            ids: token ids, each below the vocabulary's size.
+
+        Returns:
+            (len(ids), hidden) float32.
+        """
+        rows = self._rows[np.asarray(ids, np.int64)]
+        if rows.dtype == np.uint16:  # bfloat16 is the upper half of a float32
+            return (rows.astype(np.uint32) << 16).view(np.float32)
+        return rows.astype(np.float32)

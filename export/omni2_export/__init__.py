@@ -1,0 +1,1 @@
+"""From checkpoint to engine directory: readers, graph builders, the build, verification."""

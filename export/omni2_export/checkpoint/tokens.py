@@ -1,0 +1,88 @@
+"""The ids and numbers the read/write loop steers by: R and W, end of text, penalty, `<speech>` and `<sep>` (spec §1, §6)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from omni2_engine.config import TokenConfig
+from omni2_engine.errors import CheckpointError
+from omni2_export.checkpoint.fields import LARGEST, Fields, read_json
+from omni2_export.tokenizer_files import load_tokenizer
+
+SPEECH = "<speech>"
+SEP = "<sep>"
+PAIR = re.compile(r"\s*[(\[]?\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,?\s*[)\]]?\s*")
+
+
+def read_write(config: Fields) -> tuple[int, int]:
+    """R and W from `stream_params`, text such as "(3,10)" or a list of two; nothing is evaluated.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    value = config.values.get("stream_params")
+    numbers: object = value
+    if isinstance(value, str) and (found := PAIR.fullmatch(value)):
+        numbers = [int(found[1]), int(found[2])]
+    match numbers:
+        case [int(read), int(write)] if 0 < read <= LARGEST and 0 < write <= LARGEST and isinstance(numbers, list):
+            return int(read), int(write)
+    raise config.wrong("stream_params", 'two positive integers R and W, such as "(3,10)"')
+
+
+def token_config(
+    config: Fields, model: Path, speech_tokenizer: Path, text_rows: int, speech_rows: int
+) -> TokenConfig:
+    """Everything of `TokenConfig`.
+
+    Args:
+        config: the model's config.json.
+        model: its directory: `generation_config.json`, if there, and the text tokenizer.
+        speech_tokenizer: directory of the speech tokenizer.
+        text_rows: vocabulary rows of the language model; its ids must be below this.
+        speech_rows: likewise of the speech language model.
+
+    Raises:
+        CheckpointError: a token or id is missing or out of range.
+    """
+    # Without the file transformers takes the same fields from config.json.
+    path = model / "generation_config.json"
+    generation = read_json(path) if path.is_file() else config
+    text, speech = load_tokenizer(model), load_tokenizer(speech_tokenizer)
+    penalty = generation.number("repetition_penalty", 1.0)
+    if penalty <= 0:
+        raise generation.wrong("repetition_penalty", "a number above 0")
+    eos = _ids(generation) or _ids(config) or ((text.eos,) if text.eos is not None else ())
+    if not eos:
+        raise config.wrong("eos_token_id", "the id, or list of ids, that ends a text")
+    if speech.eos is None:
+        raise CheckpointError(f"{speech_tokenizer} names no end token", "its tokenizer_config.json needs `eos_token`")
+    speech_id, sep = text.tokenizer.token_id(SPEECH), speech.tokenizer.token_id(SEP)
+    if speech_id is None or sep is None:
+        where, token = (model, SPEECH) if speech_id is None else (speech_tokenizer, SEP)
+        raise CheckpointError(f"the tokenizer in {where} has no `{token}`", "use the tokenizer that came with the model")
+    beyond = [token for token in eos if token >= text_rows] + [t for t in (speech.eos, sep) if t >= speech_rows]
+    if beyond:
+        raise CheckpointError(
+            f"token {beyond[0]} is beyond its model's vocabulary of {text_rows if beyond[0] in eos else speech_rows} rows",
+            "use tokenizers and weights of the same model",
+        )
+    limit = config.integer("tokenizer_model_max_length", LARGEST, most=2**127)  # "no limit" is written as 1e30
+    return TokenConfig(
+        eos=eos,
+        repetition_penalty=penalty,
+        speech=speech_id,
+        sep=sep,
+        speech_eos=speech.eos,
+        context_limit=limit if limit < LARGEST else None,
+    )
+
+
+def _ids(fields: Fields) -> tuple[int, ...]:
+    """`eos_token_id`, one or several; empty if it is not there."""
+    value = fields.values.get("eos_token_id")
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(token) is int and 0 <= token <= LARGEST for token in ids):
+        raise fields.wrong("eos_token_id", "an id or a list of ids")
+    return tuple(dict.fromkeys(ids))

@@ -1,0 +1,58 @@
+"""`omni2-engine build`: checkpoint → engine directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+
+    @app.command()
+    def build(
+        checkpoint: Annotated[str, typer.Argument(help="LLaMA-Omni2 directory, or its Hugging Face id")],
+        decoder: Annotated[str, typer.Option(help="CosyVoice2 decoder: directory (cosy2_decoder) or Hugging Face id")],
+        voice: Annotated[list[Path], typer.Option(help="recording of a voice, 3 to 10 s; repeat for more, first is default")],
+        output: Annotated[Path, typer.Option("--output", "-o", help="engine directory to make")],
+        speech_encoder: Annotated[
+            Path | None, typer.Option(help="Whisper .pt or .safetensors, if the checkpoint has no encoder weights")
+        ] = None,
+        precision: Annotated[
+            str, typer.Option(help="exact, balanced or fast; then changes such as fast,encoder=fp32")
+        ] = "exact",
+        target: Annotated[str, typer.Option(help="device the engine is for")] = "cpu",
+        check: Annotated[bool, typer.Option("--check", help="compare every graph with its torch module (needs torch)")] = False,
+        revision: Annotated[str | None, typer.Option(help="revision of the checkpoint on the hub")] = None,
+        token: Annotated[str | None, typer.Option(help="hub token; HF_TOKEN by default", envvar="HF_TOKEN")] = None,
+        cache: Annotated[Path | None, typer.Option(help="hub cache; HF_HOME by default")] = None,
+    ) -> None:
+        """Build an engine directory from a checkpoint."""
+        from omni2_engine.cli.require import require
+
+        require("export", "onnx", "onnx_ir", "safetensors", "yaml", "ml_dtypes", "huggingface_hub")
+        from omni2_export.build import BuildRequest, build_engine
+        from omni2_export.build.precision import parse_precision
+        from omni2_export.checkpoint import open_checkpoint
+        from omni2_export.checkpoint.hub import resolve
+        from omni2_export.cli.progress import BuildProgress
+
+        precisions = parse_precision(precision)
+        if check:
+            require("torch", "torch")
+        model_path = resolve(checkpoint, revision=revision, token=token, cache_dir=cache)
+        decoder_path = resolve(decoder, revision=None, token=token, cache_dir=cache)
+        opened = open_checkpoint(model_path, decoder=decoder_path, speech_encoder=speech_encoder)
+        for warning in opened.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        request = BuildRequest(opened, output, voice, precisions, target)
+        with BuildProgress() as progress:
+            manifest = build_engine(request, progress)
+        size = sum(entry.size for entry in manifest.files.values())
+        typer.echo(f"{output}: {manifest.model.name}, {manifest.preset}, {size / 2**20:.0f} MiB")
+        if check:
+            from omni2_export.check import check_engine
+
+            raise typer.Exit(0 if check_engine(output, opened) else 1)

@@ -1,0 +1,1 @@
+"""Graph builders: one module of the model each, written as ONNX by hand."""

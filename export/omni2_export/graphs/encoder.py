@@ -1,0 +1,56 @@
+"""Whisper encoder and projector: log-mel → vectors the language model reads in place of text (spec §3)."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from omni2_engine.config import EncoderConfig
+from omni2_export.checkpoint.tensors import Tensors
+from omni2_export.graphs.builder import FLOAT, GraphBuilder
+from omni2_export.graphs.linear import LinearWriter, Precision
+
+LAYER_NORM_EPS = 1e-5
+
+
+def build_encoder(graph: GraphBuilder, config: EncoderConfig, tensors: Tensors, precision: Precision) -> None:
+    """Add encoder and projector to `graph`; the projector and the convolutions are always float32.
+
+    Inputs: log_mel (1, mel_bins, frames) float32.
+    Outputs: speech (1, positions, output) float32. Inside: encoder_out (1, context, width), after ln_post.
+    """
+    g, c = graph, config
+    linear = LinearWriter(g, tensors, precision)
+    mel = g.input("log_mel", FLOAT, [1, c.mel_bins, c.frames])
+    x = _convolution(g, tensors, mel, "conv1", stride=1)
+    x = g.transpose(_convolution(g, tensors, x, "conv2", stride=2), 0, 2, 1)  # (1, context, width)
+    x = g.add(x, g.weight("positional_embedding", tensors.read("positional_embedding")))
+    width = c.width // c.heads
+    for layer in range(c.layers):
+        path = f"blocks.{layer}"
+        normed = _norm(g, tensors, x, f"{path}.attn_ln")
+        qkv = linear(normed, f"{path}.attn.query", f"{path}.attn.key", f"{path}.attn.value")
+        parts = g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
+        heads = [g.split_heads(part, c.heads, width) for part in parts]
+        attended = g.op("Attention", *heads, scale=width**-0.5)
+        x = g.add(x, linear(g.merge_heads(attended, c.heads, width), f"{path}.attn.out"))
+        normed = _norm(g, tensors, x, f"{path}.mlp_ln")
+        x = g.add(x, linear(g.op("Gelu", linear(normed, f"{path}.mlp.0")), f"{path}.mlp.2"), name=f"layer_{layer}_out")
+    encoded = g.op("Identity", _norm(g, tensors, x, "ln_post"), name="encoder_out")
+    kept = g.slice(encoded, 0, c.positions * c.stack, axis=1)
+    stacked = g.reshape(kept, [1, c.positions, c.stack * c.width])
+    exact = LinearWriter(g, tensors, Precision.FP32)
+    speech = exact(g.op("Relu", exact(stacked, "projector.linear1")), "projector.linear2")
+    g.output(speech, "speech", FLOAT, [1, c.positions, c.output])
+
+
+def _convolution(g: GraphBuilder, tensors: Tensors, x: ir.Value, name: str, stride: int) -> ir.Value:
+    kernel = tensors.shape(f"{name}.weight")[2]
+    weight = g.weight(f"{name}.weight", tensors.read(f"{name}.weight"))
+    bias = g.weight(f"{name}.bias", tensors.read(f"{name}.bias"))
+    padding = (kernel - 1) // 2
+    return g.op("Gelu", g.op("Conv", x, weight, bias, strides=[stride], pads=[padding, padding]))
+
+
+def _norm(g: GraphBuilder, tensors: Tensors, x: ir.Value, name: str) -> ir.Value:
+    scale = g.weight(f"{name}.weight", tensors.read(f"{name}.weight"))
+    return g.layer_norm(x, scale, g.weight(f"{name}.bias", tensors.read(f"{name}.bias")), LAYER_NORM_EPS)

@@ -1,0 +1,177 @@
+"""One Euler step of the flow: the velocity network on both guidance rows, and the move along it (spec §8.2, §8.3, §11).
+
+Like the encoder it covers the frames of the unfinished block only. Each of the solver's steps has caches of its own, so the
+same graph is called once per step with that step's caches bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from omni2_engine.config import EstimatorConfig
+from omni2_export.checkpoint.tensors import Tensors
+from omni2_export.graphs.builder import BOOL, FLOAT, INT64, GraphBuilder
+from omni2_export.graphs.convolution import convolve, keep_context
+from omni2_export.graphs.linear import LinearWriter, Precision
+
+ESTIMATOR = "decoder.estimator"
+NORM_EPS = 1e-5
+
+
+def resnet_paths(config: EstimatorConfig) -> list[str]:
+    """Prefixes of the resnets in the order they run; the order of the rows of `shifts`."""
+    middle = [f"{ESTIMATOR}.mid_blocks.{index}" for index in range(config.mid_blocks)]
+    return [f"{block}.0" for block in (f"{ESTIMATOR}.down_blocks.0", *middle, f"{ESTIMATOR}.up_blocks.0")]
+
+
+def build_flow_step(graph: GraphBuilder, config: EstimatorConfig, tensors: Tensors) -> None:
+    """Add one solver step to `graph`.
+
+    Inputs:
+        z, mu (1, t, mel) float32; speaker (1, mel) float32; shifts (resnets, width) float32: this step's row of
+        `build_flow_conditions`; dt (1) float32; mask (1, 1, t, T) bool, True where a frame may look; write (1) int64: the
+        first frame's place in the caches; commit (1) int64: how many of the frames are final after this call;
+        contexts (2, k−1, Σ channels) float32: left context of every causal convolution, side by side;
+        keys_i, values_i (2, heads, capacity, head_dim) float32 per transformer block.
+    Outputs:
+        new_z (1, t, mel) float32; new_contexts; new_keys_i, new_values_i, bound to the inputs' memory.
+        Inside: estimator_in (2, t, 3·mel) [x, μ, speaker] (the condition channels are always zero and left out),
+        velocities (2, t, mel).
+    """
+    g, c = graph, config
+    z = g.input("z", FLOAT, [1, "t", c.mel])
+    mu = g.input("mu", FLOAT, [1, "t", c.mel])
+    speaker = g.input("speaker", FLOAT, [1, c.mel])
+    shifts = g.input("shifts", FLOAT, [len(resnet_paths(c)), c.width])
+    dt = g.input("dt", FLOAT, [1])
+    mask = g.input("mask", BOOL, [1, 1, "t", "T"])
+    write = g.input("write", INT64, [1])
+    commit = g.input("commit", INT64, [1])
+
+    spread = g.op("Expand", g.op("Unsqueeze", speaker, g.constant([1])), g.op("Shape", z))
+    conditioned = g.concat(z, mu, spread, axis=-1)
+    nothing = g.mul(mu, 0.0)
+    rows = g.concat(conditioned, g.concat(z, nothing, nothing, axis=-1), axis=0)
+    rows = g.op("Identity", rows, name="estimator_in")
+
+    velocities = _Estimator(g, c, tensors, shifts, mask, write, commit).build(rows)
+    with_voice, without = (g.slice(velocities, row, row + 1, axis=0) for row in (0, 1))
+    velocity = g.op("Sub", g.mul(with_voice, 1.0 + c.guidance), g.mul(without, c.guidance))
+    g.output(g.add(z, g.mul(velocity, dt)), "new_z", FLOAT, [1, "t", c.mel])
+
+
+@dataclass
+class _Estimator:
+    """The velocity network; keeps count of convolutions and transformer blocks while it is laid down."""
+
+    g: GraphBuilder
+    c: EstimatorConfig
+    tensors: Tensors
+    shifts: ir.Value
+    mask: ir.Value
+    write: ir.Value
+    commit: ir.Value
+
+    def build(self, rows: ir.Value) -> ir.Value:
+        """estimator_in (2, t, 3·mel) → velocities (2, t, mel)."""
+        g, c = self.g, self.c
+        self.linear = LinearWriter(g, self.tensors, Precision.FP32)
+        self.visible = g.size(self.mask, 3)
+        widths = self._context_widths()
+        self.frames = self.tensors.shape(f"{ESTIMATOR}.final_block.block.0.weight")[2] - 1
+        contexts = g.input("contexts", FLOAT, [2, self.frames, sum(widths)])
+        self.contexts = iter(g.ops("Split", contexts, g.constant(widths), outputs=len(widths), axis=-1))
+        self.new_contexts: list[ir.Value] = []
+        self.block = 0
+
+        paths = resnet_paths(c)
+        x = self._stage(rows, paths[0], 0)
+        skip = x
+        x = self._causal(x, f"{ESTIMATOR}.down_blocks.0.2")
+        for index, path in enumerate(paths[1:-1], start=1):
+            x = self._stage(x, path, index)
+        x = self._stage(g.concat(x, skip, axis=-1), paths[-1], len(paths) - 1)
+        x = self._causal(x, f"{ESTIMATOR}.up_blocks.0.2")
+        x = self._convolution_block(x, f"{ESTIMATOR}.final_block")
+        g.output(g.concat(*self.new_contexts, axis=-1), "new_contexts", FLOAT, [2, self.frames, sum(widths)])
+        return convolve(g, self.tensors, x, f"{ESTIMATOR}.final_proj", name="velocities")
+
+    def _context_widths(self) -> list[int]:
+        """Input channels of every causal convolution in the order they run."""
+        c, resnet = self.c, len(resnet_paths(self.c))
+        first, last = [3 * c.mel, c.width], [2 * c.width, c.width]
+        return [*first, c.width, *([c.width] * (2 * (resnet - 2))), *last, c.width, c.width]
+
+    def _stage(self, x: ir.Value, path: str, index: int) -> ir.Value:
+        """A resnet and the transformer blocks behind it."""
+        x = self._resnet(x, path, index)
+        for block in range(self.c.transformers):
+            x = self._transformer(x, f"{path[:-1]}1.{block}")
+        return x
+
+    def _resnet(self, x: ir.Value, path: str, index: int) -> ir.Value:
+        g = self.g
+        inputs = 3 * self.c.mel if index == 0 else None
+        shift = g.slice(self.shifts, index, index + 1, axis=0)  # (1, width)
+        inner = g.add(self._convolution_block(x, f"{path}.block1", inputs), shift)
+        inner = self._convolution_block(inner, f"{path}.block2")
+        return g.add(inner, convolve(g, self.tensors, x, f"{path}.res_conv", inputs))
+
+    def _convolution_block(self, x: ir.Value, path: str, inputs: int | None = None) -> ir.Value:
+        return self.g.op("Mish", self._norm(self._causal(x, f"{path}.block.0", inputs), f"{path}.block.2"))
+
+    def _causal(self, x: ir.Value, layer: str, inputs: int | None = None) -> ir.Value:
+        extended = self.g.concat(next(self.contexts), x, axis=1)
+        self.new_contexts.append(keep_context(self.g, extended, self.commit, self.frames))
+        return convolve(self.g, self.tensors, extended, layer, inputs)
+
+    def _norm(self, x: ir.Value, name: str) -> ir.Value:
+        scale = self.g.weight(f"{name}.weight", self.tensors.read(f"{name}.weight"))
+        return self.g.layer_norm(x, scale, self.g.weight(f"{name}.bias", self.tensors.read(f"{name}.bias")), NORM_EPS)
+
+    def _transformer(self, x: ir.Value, path: str) -> ir.Value:
+        g, c = self.g, self.c
+        normed = self._norm(x, f"{path}.norm1")
+        qkv = self.linear(normed, *(f"{path}.attn1.to_{part}" for part in "qkv"))
+        parts = g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
+        query, key, value = (g.split_heads(part, c.heads, c.head_dim) for part in parts)
+        caches = []
+        for kind, new in (("keys", key), ("values", value)):
+            name, shape = f"{kind}_{self.block}", [2, c.heads, "capacity", c.head_dim]
+            # TensorScatter wants one write index per row of the batch
+            updated = g.op("TensorScatter", g.input(name, FLOAT, shape), new, g.concat(self.write, self.write, axis=0), axis=2)
+            g.output(updated, f"new_{name}", FLOAT, shape)
+            caches.append(g.slice(updated, 0, self.visible, axis=2))
+        self.block += 1
+        attended = g.op("Attention", query, *caches, self.mask, scale=c.head_dim**-0.5)
+        x = g.add(x, self.linear(g.merge_heads(attended, c.heads, c.head_dim), f"{path}.attn1.to_out.0"))
+        inner = self.linear(self._norm(x, f"{path}.norm3"), f"{path}.ff.net.0.proj")
+        return g.add(x, self.linear(g.op("Gelu", inner), f"{path}.ff.net.2"))
+
+
+def build_flow_conditions(graph: GraphBuilder, config: EstimatorConfig, tensors: Tensors) -> None:
+    """Add what the solver's steps share and is computed once: time shifts of all steps, the voice's projection.
+
+    Inputs: t (k) float32: points in time; embedding (1, speaker) float32.
+    Outputs: shifts (k, resnets, width) float32; speaker_features (1, mel) float32 (spec §7, §8.3).
+    """
+    g, c = graph, config
+    linear = LinearWriter(g, tensors, Precision.FP32)
+    t = g.input("t", FLOAT, ["k"])
+    half = c.in_channels // 2
+    exponents = np.arange(half, dtype=np.float32) * np.float32(-np.log(10000.0) / (half - 1))
+    scaled = g.op("Unsqueeze", g.mul(t, 1000.0), g.constant([1]))
+    angles = g.mul(scaled, g.constant(np.exp(exponents)[None, :]))
+    embedded = g.concat(g.op("Sin", angles), g.op("Cos", angles), axis=-1)  # (k, in_channels)
+    inner = linear(embedded, f"{ESTIMATOR}.time_mlp.linear_1")
+    time = g.op("Mish", linear(g.mul(inner, g.op("Sigmoid", inner)), f"{ESTIMATOR}.time_mlp.linear_2"))
+    shifts = [g.op("Unsqueeze", linear(time, f"{path}.mlp.1"), g.constant([1])) for path in resnet_paths(c)]
+    g.output(g.concat(*shifts, axis=1), "shifts", FLOAT, ["k", len(shifts), c.width])
+
+    embedding = g.input("embedding", FLOAT, [1, c.speaker])
+    norm = g.op("ReduceL2", embedding, g.constant([1]), keepdims=1)
+    unit = g.op("Div", embedding, g.op("Max", norm, g.constant(1e-12)))
+    g.output(linear(unit, "spk_embed_affine_layer"), "speaker_features", FLOAT, [1, c.mel])

@@ -1,0 +1,152 @@
+"""What drives the vocoder: mel → F0 → a harmonic sine source and its short-time spectrum (spec §9).
+
+F0 is constant within a mel frame. So a sine's phase is one base per frame, accumulated in float64 and wrapped, plus a
+ramp inside the frame: only arrays of one value per frame are ever float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from omni2_engine.config import VocoderConfig
+from omni2_export.checkpoint.tensors import Tensors
+from omni2_export.graphs.builder import DOUBLE, FLOAT, INT64_MAX, GraphBuilder
+
+
+def convolve(
+    g: GraphBuilder,
+    tensors: Tensors,
+    x: ir.Value,
+    name: str,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: int | None = None,
+) -> ir.Value:
+    """The 1-d convolution `name` on x (1, channels, 1, n), written in two dimensions; padding defaults to keeping n.
+
+    ONNX Runtime keeps its blocked kernel for convolutions of images: the whole vocoder is an eighth faster for it.
+    """
+    weight = tensors.read(f"{name}.weight")  # (outputs, inputs, kernel)
+    if padding is None:
+        padding = (weight.shape[2] - 1) * dilation // 2
+    return g.op(
+        "Conv",
+        x,
+        g.weight(f"{name}.weight", weight[:, :, None, :]),
+        g.weight(f"{name}.bias", tensors.read(f"{name}.bias")),
+        strides=[1, stride],
+        dilations=[1, dilation],
+        pads=[0, padding, 0, padding],
+    )
+
+
+def predict_f0(g: GraphBuilder, config: VocoderConfig, tensors: Tensors, mel: ir.Value) -> ir.Value:
+    """Fundamental frequency in Hz of each frame: mel (1, mel, 1, F) → (1, F)."""
+    x = mel
+    for layer in range(config.f0_layers):
+        x = g.op("Elu", convolve(g, tensors, x, f"f0_predictor.condnet.{2 * layer}"))  # odd numbers are the ELUs
+    frames = g.transpose(g.reshape(x, [1, config.f0_width, -1]), 0, 2, 1)  # (1, F, f0_width)
+    weight = g.weight("f0_predictor.classifier.weight", tensors.read("f0_predictor.classifier.weight").T)
+    bias = g.weight("f0_predictor.classifier.bias", tensors.read("f0_predictor.classifier.bias"))
+    return g.op("Abs", g.reshape(g.add(g.op("MatMul", frames, weight), bias), [1, -1]))
+
+
+def harmonic_source(
+    g: GraphBuilder, config: VocoderConfig, tensors: Tensors, f0: ir.Value, phase: ir.Value, noise: ir.Value
+) -> ir.Value:
+    """Sines at F0 and its overtones where a frame is voiced, noise where not, mixed to one signal.
+
+    Args:
+        f0: (1, F), Hz.
+        phase: (1, H, 1) start phases in radians; the fundamental's is replaced by zero.
+        noise: (1, H, F·hop) standard normal.
+
+    Returns:
+        (1, 1, F·hop), within ±1.
+    """
+    sines = config.harmonics + 1
+    orders = np.arange(1, sines + 1, dtype=np.float32).reshape(1, sines, 1)
+    frequencies = g.mul(g.op("Unsqueeze", f0, g.constant([1])), g.constant(orders))  # (1, H, F)
+    step = g.op("Div", frequencies, g.constant(float(config.sample_rate)))  # cycles per sample
+    base = _phase_before_frame(g, config, step)
+    ramp = g.constant(np.arange(1, config.hop + 1, dtype=np.float32))
+    last_axis = g.constant([-1])
+    cycles = g.add(
+        g.op("Unsqueeze", base, last_axis), g.mul(g.op("Unsqueeze", step, last_axis), ramp)
+    )  # (1, H, F, hop)
+    later = g.constant((np.arange(sines) > 0).astype(np.float32).reshape(1, sines, 1))
+    start = g.op("Unsqueeze", g.mul(phase, later), last_axis)
+    wave = g.op("Sin", g.add(g.mul(g.op("Sub", cycles, g.op("Floor", cycles)), 2 * np.pi), start))
+
+    voiced = g.op("Cast", g.op("Greater", f0, g.constant(float(config.voiced_threshold))), to=int(FLOAT))
+    voiced = g.reshape(voiced, [1, 1, -1, 1])
+    loudness = g.mul(voiced, config.sine_amplitude)
+    unvoiced_sigma = config.sine_amplitude / 3
+    sigma = g.add(g.mul(voiced, config.noise_sigma - unvoiced_sigma), g.constant(unvoiced_sigma))
+    framed_noise = g.reshape(noise, [1, sines, -1, config.hop])
+    excited = g.reshape(g.add(g.mul(wave, loudness), g.mul(framed_noise, sigma)), [1, sines, -1])
+
+    mix = g.weight("m_source.l_linear.weight", tensors.read("m_source.l_linear.weight")[None])  # (1, 1, H)
+    bias = g.weight("m_source.l_linear.bias", tensors.read("m_source.l_linear.bias"))
+    return g.op("Tanh", g.add(g.op("MatMul", mix, excited), bias))
+
+
+def _phase_before_frame(g: GraphBuilder, config: VocoderConfig, step: ir.Value) -> ir.Value:
+    """The fraction of a cycle passed before each frame: step (1, H, F), cycles per sample → (1, H, F) in [0, 1)."""
+    advance = g.op("Mul", g.op("Cast", step, to=int(DOUBLE)), g.constant(np.array(config.hop, np.float64)))
+    passed = g.op("CumSum", advance, g.constant(np.array(2)), exclusive=1)
+    return g.op("Cast", g.op("Sub", passed, g.op("Floor", passed)), to=int(FLOAT))
+
+
+def replace_head(g: GraphBuilder, source: ir.Value, cache: ir.Value) -> ir.Value:
+    """`cache` (1, 1, Lc), then what `source` (1, 1, L) has behind its first Lc samples."""
+    return g.concat(cache, g.slice(source, g.size(cache, 2), INT64_MAX, axis=2), axis=2)
+
+
+def short_time_spectrum(g: GraphBuilder, config: VocoderConfig, source: ir.Value) -> ir.Value:
+    """torch.stft(center, reflect, periodic Hann) of source (1, 1, L) → (1, fft + 2, L / fft_hop + 1), real parts first.
+
+    Its halves are called `stft_real` and `stft_imag` in the graph.
+    """
+    half = config.fft // 2
+    padded = g.op("Pad", source, g.constant([half, half]), None, g.constant([2]), mode="reflect")
+    angles = _angles(config)
+    halves = []
+    for name, wave in (("stft_real", np.cos(angles)), ("stft_imag", -np.sin(angles))):
+        basis = (wave * hann(config.fft)).astype(np.float32)[:, None, :]
+        halves.append(g.op("Conv", padded, g.weight(f"{name}.basis", basis), strides=[config.fft_hop], name=name))
+    return g.concat(*halves, axis=1)
+
+
+def overlap_add(g: GraphBuilder, config: VocoderConfig, real: ir.Value, imaginary: ir.Value) -> ir.Value:
+    """torch.istft(center, periodic Hann): spectra (1, fft/2 + 1, n) → (1, 1, (n − 1)·fft_hop)."""
+    angles = _angles(config)
+    doubled = np.full((len(angles), 1), 2.0)  # every bin stands for its mirror image too
+    doubled[0] = 1
+    if config.fft % 2 == 0:
+        doubled[-1] = 1
+    window = hann(config.fft)
+    waves = np.concatenate([doubled * np.cos(angles), -doubled * np.sin(angles)]) * window / config.fft
+    attributes = {"strides": [config.fft_hop], "pads": [config.fft // 2, config.fft // 2]}
+    spectra = g.concat(real, imaginary, axis=1)
+    summed = g.op("ConvTranspose", spectra, g.weight("istft.basis", waves.astype(np.float32)[:, None, :]), **attributes)
+    # The windows' overlap is a constant but at both edges, where fewer frames reach; so it is summed as the frames are.
+    ones = g.op(
+        "ConstantOfShape",
+        g.concat(g.constant([1, 1]), g.size(real, 2), axis=0),
+        value=ir.tensor(np.ones(1, np.float32)),
+    )
+    squares = g.constant(np.square(window).astype(np.float32).reshape(1, 1, -1))
+    return g.op("Div", summed, g.op("ConvTranspose", ones, squares, **attributes))
+
+
+def hann(length: int) -> np.ndarray:
+    """The periodic Hann window, float64."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+
+
+def _angles(config: VocoderConfig) -> np.ndarray:
+    """2π·bin·sample / fft, (fft/2 + 1, fft) float64."""
+    return 2 * np.pi * np.outer(np.arange(config.fft // 2 + 1), np.arange(config.fft)) / config.fft

@@ -1,0 +1,99 @@
+"""The weight file of one graph: tensors go from the checkpoint into it one by one, never all in memory at once.
+
+Arrays handed out by `WeightWriter.allocate` are views of the file itself, so filling them costs page cache, not anonymous memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from omni2_engine.errors import Omni2Error
+
+ALIGNMENT = 4096  # bytes; ONNX Runtime maps page-aligned external data instead of reading it
+STORAGE = {
+    ir.DataType.FLOAT: np.dtype(np.float32),
+    ir.DataType.INT8: np.dtype(np.int8),
+    ir.DataType.INT4: np.dtype(np.uint8),  # two values a byte
+    ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+}
+
+
+class WeightWriter:
+    """Appends named tensors to `<stem>.weights` beside a graph; use as a context manager.
+
+    Args:
+        path: the weight file to write; its name becomes the ONNX external-data location.
+        on_bytes: called with the number of bytes of each tensor once it is written (progress).
+    """
+
+    def __init__(self, path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> None:
+        self.path = path
+        self._on_bytes = on_bytes
+        self._file = path.open("w+b")
+        self._end = 0
+        self._views: list[tuple[np.memmap, int]] = []
+
+    def allocate(self, name: str, dtype: ir.DataType, shape: tuple[int, ...]) -> tuple[ir.ExternalTensor, np.ndarray]:
+        """Reserve room for one tensor.
+
+        Args:
+            name: initializer name.
+            dtype: ONNX element type; INT4 is handed out as packed bytes of shape (elements + 1) // 2.
+            shape: the tensor's shape.
+
+        Returns:
+            The external tensor for the graph, and a writable view of the file to fill with its values.
+
+        Raises:
+            Omni2Error: the disk is full.
+        """
+        self._finish_views()
+        storage = STORAGE[dtype]
+        elements = int(np.prod(shape, dtype=np.int64))
+        packed = dtype == ir.DataType.INT4
+        stored_shape = ((elements + 1) // 2,) if packed else shape
+        length = int(np.prod(stored_shape, dtype=np.int64)) * storage.itemsize
+        offset = -(-self._end // ALIGNMENT) * ALIGNMENT
+        try:
+            # Without real blocks behind it a mapped page would end the process with SIGBUS when the disk is full.
+            os.posix_fallocate(self._file.fileno(), offset, max(length, 1))
+        except OSError as error:
+            raise Omni2Error(f"cannot write {self.path}: {error.strerror}", "free disk space and run the build again") from error
+        self._end = offset + length
+        view = np.memmap(self._file, dtype=storage, mode="r+", offset=offset, shape=stored_shape)
+        self._views.append((view, length))
+        tensor = ir.ExternalTensor(
+            self.path.name, offset, length, dtype, shape=ir.Shape(shape), name=name, base_dir=str(self.path.parent)
+        )
+        return tensor, view
+
+    def _finish_views(self) -> None:
+        while self._views:
+            view, length = self._views.pop()
+            view.flush()
+            self._on_bytes(length)
+
+    def close(self) -> None:
+        """Write everything out; the file is complete afterwards."""
+        self._finish_views()
+        self._file.truncate(max(self._end, 1))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def __enter__(self) -> WeightWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._views.clear()
+            self._file.close()
