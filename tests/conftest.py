@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from omni2_bench.random_checkpoint import CheckpointPaths
+    from omni2_engine import Engine
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is first imported
 
@@ -43,3 +47,53 @@ def no_network() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", local_only)
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointPaths:
+    """A checkpoint of random weights with a window of 10 s, whose answers end by themselves; see `tiny_dimensions`."""
+    from omni2_bench.random_checkpoint import write_checkpoint
+
+    return write_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint", tiny_dimensions(), seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_engine_dir(tiny_checkpoint: CheckpointPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The engine directory of `tiny_checkpoint` in float32, with one voice; tests must not write to it."""
+    from omni2_export.build import BuildRequest, build_engine
+    from omni2_export.checkpoint import open_checkpoint
+
+    path = tmp_path_factory.mktemp("tiny") / "engine"
+    opened = open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder)
+    build_engine(BuildRequest(opened, path, [REPOSITORY / "examples" / "voice.wav"]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_engine_dir: Path) -> Engine:
+    """`tiny_engine_dir`, loaded, on one thread."""
+    from omni2_engine import Engine
+
+    return Engine.load(tiny_engine_dir, threads=1, warm_up=False)
+
+
+@pytest.fixture(scope="session")
+def question() -> Path:
+    """A spoken question of four seconds, 22.05 kHz."""
+    return REPOSITORY / "examples" / "question.wav"
+
+
+def tiny_dimensions() -> Any:
+    """Dimensions of `tiny_checkpoint`: the demo's, with less in every module."""
+    from omni2_bench.random_checkpoint import PRESETS
+
+    return PRESETS["tiny"].changed(
+        encoder={"context": 500, "layers": 1},
+        llm={"layers": 2},
+        speech_lm={"layers": 2},
+        flow_encoder={"blocks": 1},
+        estimator={"width": 32, "mid_blocks": 1},
+        vocoder={"base": 64},
+        text_tokens=20,
+        last_units=16,
+    )

@@ -1,9 +1,9 @@
 """omni2-engine: speech in, text and speech out, streamed, for LLaMA-Omni2 models.
 
-    from omni2_engine import Engine
-    engine = Engine.load("engines/llama-omni2-7b")
-    for chunk in engine.stream("question.wav"):
-        play(chunk.pcm)
+from omni2_engine import Engine
+engine = Engine.load("engines/llama-omni2-7b")
+for chunk in engine.stream("question.wav"):
+    play(chunk.pcm)
 """
 
 from omni2_engine.chunk import Chunk

@@ -13,13 +13,14 @@ class Chunk:
     """A piece of the answer.
 
     Args:
-        pcm: (n,) float32 mono; may exceed ±1 a little where chunks cross-fade, so 16-bit output must saturate. Empty only in
-            a turn that has text but no sound.
+        pcm: (n,) float32 mono; may exceed ±1 a little where chunks cross-fade, so 16-bit output must saturate. Empty
+            only in a turn that has text but no sound.
         sample_rate: of `pcm`, Hz.
         index: number of the chunk within the turn.
         start: seconds of sound before this chunk.
         text: text written since the last chunk, whole characters only; it runs ahead of the sound.
-        spoken: the answer's text from its beginning up to what this chunk speaks, as far as the rounds of reading and writing tell.
+        spoken: the answer's text from its beginning up to what this chunk speaks, as far as the rounds of reading and
+            writing tell.
         units: speech units voiced so far in the turn.
         final: nothing follows.
     """

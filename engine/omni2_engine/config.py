@@ -105,7 +105,9 @@ class EstimatorConfig(Frozen):
     """The flow's velocity network and its Euler solver (spec §8.2, §8.3)."""
 
     mel: int = Field(gt=0)
-    in_channels: int = Field(gt=0, description="x, μ, speaker and condition channels together; also the time embedding's width")
+    in_channels: int = Field(
+        gt=0, description="x, μ, speaker and condition channels together; also the time embedding's width"
+    )
     width: int = Field(gt=0)
     heads: int = Field(gt=0)
     head_dim: int = Field(gt=0)

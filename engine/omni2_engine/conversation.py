@@ -1,7 +1,7 @@
 """A conversation as the language model sees it: a row of items, each a token id or a position of somebody's speech.
 
-The whole row is laid out anew for every turn; what the KV cache already holds of it is found by comparing, so a turn costs
-only what is new, and whatever a chat template does with earlier turns stays right.
+The whole row is laid out anew for every turn; what the KV cache already holds of it is found by comparing, so a turn
+costs only what is new, and whatever a chat template does with earlier turns stays right.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from omni2_engine.text.tokenizer import TextTokenizer
 
 Floats = NDArray[np.float32]
 PLACEHOLDER = "<speech>"  # spec §0
-REPLY_MARK = "\ue0f3\ue0f2reply\ue0f2\ue0f3"  # private-use characters: stands for an answer while a template is rendered
+REPLY_MARK = (
+    "\ue0f3\ue0f2reply\ue0f2\ue0f3"  # private-use characters: stands for an answer while a template is rendered
+)
 
 
 @dataclass
@@ -111,7 +113,9 @@ class PromptBuilder:
         pieces = self.text(exchanges, system).split(REPLY_MARK)
         spoken = [exchange for exchange in exchanges if exchange.speech is not None]
         if len(pieces) != len(exchanges):
-            raise ContextError("the chat template does not repeat every answer once", "use the checkpoint's own template")
+            raise ContextError(
+                "the chat template does not repeat every answer once", "use the checkpoint's own template"
+            )
         items: list[int] = []
         used = 0
         for piece, exchange in zip(pieces, exchanges, strict=True):
@@ -124,5 +128,7 @@ class PromptBuilder:
             if exchange is not exchanges[-1]:
                 items.extend(exchange.reply)
         if used != len(spoken):
-            raise ContextError("the chat template does not repeat every spoken turn", "use the checkpoint's own template")
+            raise ContextError(
+                "the chat template does not repeat every spoken turn", "use the checkpoint's own template"
+            )
         return Layout(items, spoken)

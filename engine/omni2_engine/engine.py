@@ -26,7 +26,7 @@ from omni2_engine.read_write import ReadWriteLoop
 from omni2_engine.session import Session
 from omni2_engine.speech_decoder import SpeechDecoder
 from omni2_engine.stages.encoder import SpeechEncoder
-from omni2_engine.stages.flow import Flow
+from omni2_engine.stages.flow import LEFT_CONTEXT, Flow
 from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.fusion import Fusion
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
@@ -62,7 +62,13 @@ class Engine:
         max_context: positions of a conversation's KV cache.
     """
 
-    def __init__(self, directory: EngineDirectory, backend: Backend, max_context: int) -> None:
+    def __init__(
+        self,
+        directory: EngineDirectory,
+        backend: Backend,
+        max_context: int = MAX_CONTEXT,
+        left_context: float = LEFT_CONTEXT,
+    ) -> None:
         self.directory = directory
         self.config: ModelConfig = directory.manifest.model
         self.sample_rate = self.config.vocoder.sample_rate
@@ -70,7 +76,7 @@ class Engine:
         self.text_tokenizer = TextTokenizer.load(directory.path / "text" / "tokenizer.json")
         template = ChatTemplate.load(directory.path / "text")
         self.prompts = PromptBuilder(template, self.text_tokenizer, self.config.tokens.speech)
-        self.pipeline = _load_pipeline(directory, backend)
+        self.pipeline = _load_pipeline(directory, backend, left_context)
         self._speakers: dict[str, Floats] = {}
         self._prefixes: dict[str | None, tuple[list[int], DecoderState]] = {}
         self._lock = threading.Lock()
@@ -82,6 +88,7 @@ class Engine:
         *,
         threads: int | None = None,
         max_context: int = MAX_CONTEXT,
+        left_context: float = LEFT_CONTEXT,
         warm_up: bool = True,
         backend: Backend | None = None,
     ) -> Engine:
@@ -91,6 +98,8 @@ class Engine:
             path: what `omni2-engine build` wrote.
             threads: processor threads per stage; all that this process may use if None.
             max_context: positions of a conversation: prompt, speech and answers of all turns kept.
+            left_context: seconds of its own sound the flow looks back on. An answer within it sounds exactly as the
+                original's; beyond it memory and time per chunk stay constant and the sound drifts a little.
             warm_up: run a short turn first, so that the first real one is not the slowest.
             backend: what runs the graphs, ONNX Runtime if None.
 
@@ -103,7 +112,9 @@ class Engine:
             raise SettingError(f"threads is {threads}", "use at least 1")
         if max_context < 2:
             raise SettingError(f"max_context is {max_context}", "use some thousands of positions")
-        engine = cls(EngineDirectory(Path(path)), backend or OnnxRuntimeBackend(threads), max_context)
+        if not left_context >= 0:
+            raise SettingError(f"left_context is {left_context}", "use 0 or more seconds")
+        engine = cls(EngineDirectory(Path(path)), backend or OnnxRuntimeBackend(threads), max_context, left_context)
         if warm_up:
             engine._warm_up()
         return engine
@@ -203,7 +214,7 @@ def _closing(session: Session, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         yield from chunks
 
 
-def _load_pipeline(directory: EngineDirectory, backend: Backend) -> Pipeline:
+def _load_pipeline(directory: EngineDirectory, backend: Backend, left_context: float) -> Pipeline:
     config, tables = directory.manifest.model, directory.path / "tables"
 
     def load(stage: str) -> Any:
@@ -221,6 +232,7 @@ def _load_pipeline(directory: EngineDirectory, backend: Backend) -> Pipeline:
         config.flow_encoder,
         config.estimator,
         np.asarray(noise, np.float32),
+        left_context,
     )
     return Pipeline(
         Frontend(load("log_mel"), config.encoder),

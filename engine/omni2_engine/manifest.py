@@ -1,11 +1,12 @@
-"""The engine directory: what `build` writes and `Engine.load` reads. `manifest.json` says everything about the files beside it.
+"""The engine directory: what `build` writes and `Engine.load` reads. `manifest.json` says everything about the files
+beside it.
 
-    manifest.json
-    graphs/      <stage>.onnx and <stage>.weights
-    tables/      token embeddings and the flow's noise, mapped into memory
-    text/        tokenizer.json, chat_template.jinja
-    speech/      tokenizer.json, units.npy
-    voices/      <name>.npy, one speaker vector each
+manifest.json
+graphs/      <stage>.onnx and <stage>.weights
+tables/      token embeddings and the flow's noise, mapped into memory
+text/        tokenizer.json, chat_template.jinja
+speech/      tokenizer.json, units.npy
+voices/      <name>.npy, one speaker vector each
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class EngineDirectory:
         path: the directory.
 
     Raises:
-        EngineDirectoryError: it is not there, not an engine, of another schema version, or files are missing or cut short.
+        EngineDirectoryError: it is not there, not an engine, of another schema version, or files are missing or cut
+            short.
     """
 
     def __init__(self, path: Path) -> None:
@@ -121,7 +123,8 @@ def _read_manifest(path: Path) -> Manifest:
         partial = path.with_name(path.name + ".partial")
         if not path.exists() and partial.exists():
             raise EngineDirectoryError(
-                f"{path} was not finished building", "run the same `omni2-engine build` again; finished stages are reused"
+                f"{path} was not finished building",
+                "run the same `omni2-engine build` again; finished stages are reused",
             ) from None
         raise EngineDirectoryError(
             f"{path} is not an engine directory: it has no {MANIFEST}", "make one with `omni2-engine build`"
@@ -135,7 +138,9 @@ def _read_manifest(path: Path) -> Manifest:
             "upgrade with `pip install -U omni2-engine`, or build the engine again with this version",
         )
     if version != SCHEMA_VERSION:
-        raise EngineDirectoryError(f"{path} has engine schema {version!r}, this omni2-engine reads {SCHEMA_VERSION}", REBUILD)
+        raise EngineDirectoryError(
+            f"{path} has engine schema {version!r}, this omni2-engine reads {SCHEMA_VERSION}", REBUILD
+        )
     try:
         return Manifest.model_validate(data)
     except ValidationError as error:

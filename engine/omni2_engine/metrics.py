@@ -29,9 +29,9 @@ class Span:
 class TurnMetrics:
     """Figures of one turn; times in seconds.
 
-    `stages` sums the time of every stage; `first_chunk` runs from the waveform handed in to the first sound out, split as
-    the paper's Table 6 into `first_chunk_llm` (frontend, encoder, prefill, R tokens), `first_chunk_tts` (fusion and W units)
-    and `first_chunk_synthesis` (flow and vocoder). `rtf` is compute time over the sound's duration.
+    `stages` sums the time of every stage; `first_chunk` runs from the waveform handed in to the first sound out, split
+    as the paper's Table 6 into `first_chunk_llm` (frontend, encoder, prefill, R tokens), `first_chunk_tts` (fusion and
+    W units) and `first_chunk_synthesis` (flow and vocoder). `rtf` is compute time over the sound's duration.
     """
 
     turn: int = 0

@@ -1,7 +1,7 @@
 """The read/write loop: after every R text tokens the speech LM reads them and writes W speech tokens (spec §6).
 
-Nothing is ever prefilled twice: the speech LM's context only grows, so its cache holds everything but the last token written,
-which goes in with the next round's fused vectors.
+Nothing is ever prefilled twice: the speech LM's context only grows, so its cache holds everything but the last token
+written, which goes in with the next round's fused vectors.
 """
 
 from __future__ import annotations

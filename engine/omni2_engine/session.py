@@ -16,7 +16,7 @@ from omni2_engine.metrics import Recorder, TurnMetrics
 from omni2_engine.options import Options
 from omni2_engine.read_write import Choose, Read, Spoke, Wrote
 from omni2_engine.sampling import DrawKey, Stream, choose
-from omni2_engine.speech_decoder import FEWEST_UNITS, SpeechState
+from omni2_engine.speech_decoder import SpeechState
 from omni2_engine.stages.language_model import DecoderState
 from omni2_engine.text.tokenizer import TextStream
 
@@ -103,7 +103,8 @@ class Session:
             await asyncio.to_thread(_exhaust, chunks)
 
     def cancel(self) -> None:
-        """Stop the running turn before its next step; callable from any thread. The history keeps the text written so far."""
+        """Stop the running turn before its next step; callable from any thread. The history keeps the text written so
+        far."""
         self._cancelled = True
 
     def close(self) -> None:
@@ -114,12 +115,16 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _check_idle(self, turn: int) -> None:
         if self._running or turn != self._turns:
-            raise SettingError("another turn of this session came in between", "finish or close one turn before the next")
+            raise SettingError(
+                "another turn of this session came in between", "finish or close one turn before the next"
+            )
 
     # -- a turn's beginning ----------------------------------------------------------------------------------------
 
@@ -205,10 +210,10 @@ class _Turn:
         session, state = self.session, self._state
         llm, metrics = session._engine.pipeline.llm, self.recorder.metrics
         reused = min(self.layout.common_prefix(session._fed), len(self.layout.items) - 1)
-        metrics.prompt_positions, metrics.reused_positions = len(self.layout.items), reused
         with self.recorder.span("prefill"):
             if not session._fed:
                 reused = session._engine.fill_prefix(state, self.layout, session._options.system)
+            metrics.prompt_positions, metrics.reused_positions = len(self.layout.items), reused
             state.truncate(reused)
             session._fed = self.layout.items[:reused]
             llm.extend(state, self.layout.embeds(reused, llm.table))
@@ -225,7 +230,7 @@ class _Turn:
         loop = engine.pipeline.loop
         tokens = engine.config.tokens
         characters = TextStream(engine.text_tokenizer)
-        hop = max(engine.config.write, FEWEST_UNITS)
+        hop = max(engine.config.write, engine.pipeline.decoder.fewest_units)
         written = 0
         for event in loop.run(
             self._state,

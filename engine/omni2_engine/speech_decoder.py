@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.config import VocoderConfig
+from omni2_engine.config import VOCODER_OVERLAP_FRAMES, VocoderConfig
 from omni2_engine.metrics import Recorder
 from omni2_engine.sampling import DrawKey, Stream, normal, uniform
 from omni2_engine.stages.flow import Flow, FlowState
@@ -16,7 +16,6 @@ from omni2_engine.stages.vocoder import Vocoder, VocoderState
 
 Floats = NDArray[np.float32]
 Draws = Callable[[int], tuple[Floats, Floats]]  # samples → (phase (H,), noise (H, samples))
-FEWEST_UNITS = 8  # a first call with fewer has nothing to give out and breaks the next one, spec §10
 
 
 @dataclass
@@ -36,15 +35,24 @@ class SpeechDecoder:
     vocoder: Vocoder
     config: VocoderConfig
 
+    @property
+    def fewest_units(self) -> int:
+        """Units a call needs to give anything out: look-ahead, the overlap held back, and one to voice (8 as released,
+        spec §10)."""
+        c = self.flow.units_config
+        return c.lookahead + -(-VOCODER_OVERLAP_FRAMES // c.ratio) + 1
+
     def new_state(self, speaker: Floats) -> SpeechState:
         """State for one turn in the voice of `speaker` (1, mel), see `Flow.speaker_features`."""
         return SpeechState(self.flow.new_state(speaker), self.vocoder.new_state())
 
-    def step(self, state: SpeechState, units: list[int], final: bool, seed: int, turn: int, recorder: Recorder) -> Floats:
+    def step(
+        self, state: SpeechState, units: list[int], final: bool, seed: int, turn: int, recorder: Recorder
+    ) -> Floats:
         """Voice new units.
 
         Args:
-            units: ids below the flow's table size; at least `FEWEST_UNITS` unless final.
+            units: ids below the flow's table size; at least `fewest_units` unless final.
             final: nothing follows: the look-ahead and the tail are voiced too.
             seed, turn: name the source's random draws.
 
@@ -53,7 +61,9 @@ class SpeechDecoder:
         """
         with recorder.span("flow"):
             mel = self.flow.step(state.flow, units, final).new_mel
-        if not len(mel) and not (final and state.calls):  # the final call gives out the vocoder's held-back tail at least
+        if not len(mel) and not (
+            final and state.calls
+        ):  # the final call gives out the vocoder's held-back tail at least
             return np.zeros(0, np.float32)
         with recorder.span("vocoder"):
             pcm = self.vocoder.step(state.vocoder, mel, self.draws(seed, turn, state.calls), final)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import sys
 import wave
 from abc import ABC, abstractmethod
@@ -124,21 +123,22 @@ class WavWriter(PcmWriter):
             raise AudioError(f"{path} does not end in .wav", "answers are written as WAV; convert them with ffmpeg")
         if not path.parent.is_dir():
             raise AudioError(f"{path} cannot be written: there is no folder {path.parent}", "make the folder first")
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            raise AudioError(
-                f"{path} is not a regular file", "name a .wav file, or - for raw samples on standard output"
-            )
         try:
+            if path.exists() and not path.is_file():  # renaming would replace a device or a pipe
+                raise AudioError(
+                    f"{path} is not a regular file", "name a .wav file, or - for raw samples on standard output"
+                )
             self._file = self._partial.open("wb")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._unwritable(error) from None
         self._wave = wave.open(self._file, "wb")  # noqa: SIM115 - closed with the file
         self._wave.setnchannels(1)
         self._wave.setsampwidth(SAMPLE_BYTES)
         self._wave.setframerate(self.rate)
 
-    def _unwritable(self, error: OSError) -> AudioError:
-        return AudioError(f"{self.path} cannot be written: {error.strerror or error}", "choose another place with -o")
+    def _unwritable(self, error: OSError | ValueError) -> AudioError:
+        reason = getattr(error, "strerror", None) or error
+        return AudioError(f"{self.path} cannot be written: {reason}", "choose another place with -o")
 
     def _write_bytes(self, samples: bytes) -> None:
         try:
@@ -188,7 +188,7 @@ class RawWriter(PcmWriter):
 
     def _silence(self) -> None:
         """Let the interpreter's own flush at exit find an open end: otherwise it reports the broken pipe once more."""
-        if self._stream is sys.stdout.buffer:
+        if self._stream is getattr(sys.stdout, "buffer", None):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)

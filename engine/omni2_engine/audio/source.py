@@ -120,7 +120,8 @@ def _scaled(samples: NDArray[Any]) -> Floats:
 def _mono(samples: Floats) -> Floats:
     if samples.ndim == 1:
         return samples
-    mean: Floats = samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # infinities of both signs make NaN, which is refused in words
+        mean: Floats = samples.mean(axis=1, dtype=np.float64).astype(np.float32)
     return mean
 
 
@@ -128,30 +129,40 @@ def _mono(samples: Floats) -> Floats:
 
 
 def _read_file(source: Any, limit_seconds: float | None) -> tuple[Floats, int, float]:
-    name, stream = _open(source)
-    with stream:
+    name, content = _open(source)
+    try:
+        with soundfile.SoundFile(content) as file:
+            _check_rate(file.samplerate)
+            limit = None if limit_seconds is None else int(limit_seconds * file.samplerate) + 1
+            audio = _read_blocks(file, limit)
+            more = limit is not None and len(audio) >= limit
+            frames = max(file.frames, len(audio)) if more else len(audio)
+            return audio, file.samplerate, frames / file.samplerate
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        reason = getattr(error, "error_string", None) or str(error)
+        raise AudioError(f"{name} is not audio this can read: {reason.strip().rstrip('.')}", CONVERT) from None
+
+
+class _Content(io.BytesIO):
+    """A file in memory; a damaged header sends libsndfile before its beginning, which must not print a traceback."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As `BytesIO.seek`, but stays where it is if there is no such place."""
         try:
-            with soundfile.SoundFile(stream) as file:
-                _check_rate(file.samplerate)
-                limit = None if limit_seconds is None else int(limit_seconds * file.samplerate) + 1
-                audio = _read_blocks(file, limit)
-                truncated = limit is not None and len(audio) >= limit
-                frames = max(file.frames, len(audio)) if truncated else len(audio)
-                return audio, file.samplerate, frames / file.samplerate
-        except (soundfile.SoundFileError, OSError, TypeError, ValueError, OverflowError, MemoryError) as error:
-            reason = getattr(error, "error_string", None) or str(error)
-            raise AudioError(f"{name} is not audio this can read: {reason.strip().rstrip('.')}", CONVERT) from None
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
 
 
-def _open(source: Any) -> tuple[str, BinaryIO]:
-    """What to call the source in a message, and its content as a file that can seek."""
+def _open(source: Any) -> tuple[str, str | _Content]:
+    """What to call the source in a message, and a path or content that can be sought in."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return "the input", io.BytesIO(source)
+        return "the input", _Content(source)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:
-            stream = path.open("rb")
-            return str(path), stream if stream.seekable() else io.BytesIO(stream.read())
+            with path.open("rb") as file:
+                return str(path), str(path) if file.seekable() else _Content(file.read())
         except FileNotFoundError:
             raise AudioError(f"there is no file {path}", "check the name") from None
         except (OSError, ValueError) as error:
@@ -160,7 +171,7 @@ def _open(source: Any) -> tuple[str, BinaryIO]:
     if hasattr(source, "read"):
         content = source.read()
         if isinstance(content, bytes):
-            return str(getattr(source, "name", "the input")), io.BytesIO(content)
+            return str(getattr(source, "name", "the input")), _Content(content)
         raise AudioError("the input file is open as text", 'open it with mode "rb"')
     raise AudioError(
         f"audio cannot be read from {type(source).__name__}",

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -15,6 +14,10 @@ Arrays = Mapping[str, Array]
 
 class BoundGraph(Protocol):
     """A graph with its state bound: caches are updated in place, fixed outputs land in fixed memory."""
+
+    def move(self, state: Arrays) -> None:
+        """Bind other memory for state bound before, for example a longer piece of the same cache."""
+        ...
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with the remaining inputs.

@@ -40,8 +40,23 @@ class OnnxRuntimeBackend:
             raise EngineDirectoryError(f"the engine has no {path.name}", "build it again with `omni2-engine build`")
         return OnnxRuntimeGraph(self._session(str(path), path.name))
 
-    def _session(self, model: str, label: str) -> ort.InferenceSession:
+    def load_bytes(self, model: bytes, folder: Path, label: str) -> OnnxRuntimeGraph:
+        """Load a graph held in memory.
+
+        Args:
+            model: a serialised ONNX model.
+            folder: where the weight files it refers to are.
+            label: what errors call it.
+
+        Raises:
+            BackendError: ONNX Runtime cannot run it.
+        """
+        return OnnxRuntimeGraph(self._session(model, label, folder))
+
+    def _session(self, model: str | bytes, label: str, weights: Path | None = None) -> ort.InferenceSession:
         options = ort.SessionOptions()
+        if weights is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -66,7 +81,9 @@ class OnnxRuntimeGraph:
         self._session = session
         self._dtypes = {value.name: DTYPES[value.type] for value in session.get_inputs()}
         self.inputs: Mapping[str, tuple[int | str | None, ...]] = {v.name: tuple(v.shape) for v in session.get_inputs()}
-        self.outputs: Mapping[str, tuple[int | str | None, ...]] = {v.name: tuple(v.shape) for v in session.get_outputs()}
+        self.outputs: Mapping[str, tuple[int | str | None, ...]] = {
+            v.name: tuple(v.shape) for v in session.get_outputs()
+        }
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with all inputs given; see `Graph.run`."""
@@ -92,16 +109,19 @@ class BoundOnnxRuntimeGraph:
         self._dtypes = dtypes
         self._binding = session.io_binding()
         self._fixed = dict(fixed)
-        self._held: dict[str, Array] = dict(state)  # bound memory must outlive the binding
-        for name, array in state.items():
-            self._bind_input(name, array)
-            self._bind_output(f"new_{name}", array)
+        self._held: dict[str, Array] = {}  # bound memory must outlive the binding
+        self._order: list[str] = []  # ONNX Runtime lists outputs in the order they were first bound
+        self._free = list(outputs)  # outputs it makes anew in every run
+        self.move(state)
         for name, array in fixed.items():
             self._bind_output(name, array)
-        bound = {f"new_{name}" for name in state} | set(fixed)
-        self._free = [name for name in outputs if name not in bound]
-        # ONNX Runtime lists bound outputs in the order they were bound
-        self._order = [*(f"new_{name}" for name in state), *fixed, *self._free]
+
+    def move(self, state: Arrays) -> None:
+        """Bind other memory for state; see `BoundGraph.move`."""
+        for name, array in state.items():
+            self._held[name] = array
+            self._bind_input(name, array)
+            self._bind_output(f"new_{name}", array)
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with the remaining inputs; see `BoundGraph.run`."""
@@ -110,17 +130,23 @@ class BoundOnnxRuntimeGraph:
             self._bind_input(name, array)
         for name in self._free:  # bound anew: otherwise the last run's memory and shape would be asked for again
             self._binding.bind_output(name, "cpu")
+            self._note(name)
         self._session.run_with_iobinding(self._binding)
         results: dict[str, Array] = dict(self._fixed)
         if self._free:
-            values = self._binding.get_outputs()
-            for name, value in zip(self._order, values, strict=True):
-                if name not in self._fixed and name in self._free:
-                    results[name] = value.numpy()
+            values = zip(self._order, self._binding.get_outputs(), strict=True)
+            results |= {name: value.numpy() for name, value in values if name in self._free}
         return results
 
     def _bind_input(self, name: str, array: Array) -> None:
         self._binding.bind_input(name, "cpu", 0, self._dtypes[name], array.shape, array.ctypes.data)
 
     def _bind_output(self, name: str, array: Array) -> None:
+        if name in self._free:
+            self._free.remove(name)
+        self._note(name)
         self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+    def _note(self, name: str) -> None:
+        if name not in self._order:
+            self._order.append(name)

@@ -1,53 +1,82 @@
 """Flow-matching stage: speech units → mel frames, computing only the block that is not final yet (spec §8, §11).
 
-Attention looks at whole blocks of two seconds. Once a block and its look-ahead are complete nothing changes it any more: its
-keys, values and convolution contexts stay in the state, per Euler step, and the next call starts behind it.
+Attention looks at whole blocks of two seconds. Once a block and its look-ahead are complete nothing changes it any
+more: its keys, values and convolution contexts stay in the state, per Euler step, and the next call starts behind it.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.base import BoundGraph, Graph
+from omni2_engine.backends.base import Graph
 from omni2_engine.config import EstimatorConfig, FlowEncoderConfig
+from omni2_engine.stages.flow_window import BlockWindow
 
 Floats = NDArray[np.float32]
-FIRST_CAPACITY = 4  # blocks the caches hold at first; they double when full
+WORKING_BLOCKS = 2  # the block at work, and the one its newest frames reach into
+LEFT_CONTEXT = 30.0  # seconds of sound that stay visible by default
 
 
-@dataclass
 class _Caches:
-    """State of one graph: caches bound in place, small contexts passed along."""
+    """State of one graph: caches updated in place, small contexts passed along.
 
-    graph: Graph
-    caches: dict[str, Floats] = field(default_factory=dict)
-    contexts: dict[str, Floats] = field(default_factory=dict)
-    bound: BoundGraph | None = None
+    Args:
+        graph: its inputs named keys_i and values_i are caches, those with "context" in the name contexts.
+        axis: of time in a cache.
+    """
 
-    def grow(self, blocks: int, positions: dict[str, int]) -> None:
-        """Make every cache long enough for `blocks` blocks, keeping what it holds.
+    def __init__(self, graph: Graph, axis: int) -> None:
+        self._axis = axis
+        self._shapes = {name: shape for name, shape in graph.inputs.items() if "keys" in name or "values" in name}
+        self.caches: dict[str, Floats] = {}
+        self.contexts = {
+            name: np.zeros([_fixed(size) for size in shape], np.float32)
+            for name, shape in graph.inputs.items()
+            if "context" in name
+        }
+        self._bound = graph.bind({})
 
-        Args:
-            positions: positions per block of each symbolic capacity dimension.
+    @property
+    def nbytes(self) -> int:
+        """Bytes of caches and contexts; memory is only taken for what was written."""
+        return sum(array.nbytes for array in (*self.caches.values(), *self.contexts.values()))
+
+    def reserve(self, positions: Callable[[str], int], enough: int | None = None) -> bool:
+        """Make every cache at least `positions(name)` long, keeping what it holds; returns whether any has moved.
+
+        They double when full, so that copying stays rare, but not beyond `enough` positions without need.
         """
-        for name, shape in self.graph.inputs.items():
-            if not ("keys" in name or "values" in name):
+        moved = False
+        for name, shape in self._shapes.items():
+            needed, old = positions(name), self.caches.get(name)
+            if old is not None and old.shape[self._axis] >= needed:
                 continue
-            capacity = blocks * positions[str(shape[2])]
-            cache = np.zeros((shape[0], shape[1], capacity, shape[3]), np.float32)
-            if name in self.caches:
-                old = self.caches[name]
-                cache[:, :, : old.shape[2]] = old
+            doubled = 0 if old is None else 2 * old.shape[self._axis]
+            length = max(needed, doubled if enough is None else min(doubled, enough))
+            cache = np.zeros(
+                [length if axis == self._axis else _fixed(size) for axis, size in enumerate(shape)], np.float32
+            )
+            if old is not None:
+                cache[(slice(None),) * self._axis + (slice(old.shape[self._axis]),)] = old
             self.caches[name] = cache
-        self.bound = self.graph.bind(self.caches)
+            moved = True
+        return moved
 
-    def run(self, inputs: dict[str, NDArray[np.generic]]) -> dict[str, Floats]:
+    def bind(self, used: int | None = None) -> None:
+        """Bind the caches, whole or their first `used` positions."""
+        whole = slice(None)
+        cut = whole if used is None else (whole,) * self._axis + (slice(used),)
+        self._bound.move({name: cache[cut] for name, cache in self.caches.items()})
+
+    def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, Floats]:
         """Run once; the contexts move on to what the graph returns for them."""
-        assert self.bound is not None
-        outputs = self.bound.run({**inputs, **self.contexts})
+        outputs = self._bound.run({**inputs, **self.contexts})
         self.contexts = {name: outputs[f"new_{name}"] for name in self.contexts}
         return outputs
 
@@ -56,28 +85,29 @@ class _Caches:
 class FlowState:
     """What one turn's flow has said so far; made by `Flow.new_state`.
 
-    `units` (N,) are all units of the turn, `done` of them in finished blocks, `voiced` of them already given out as mel.
+    `units` (N,) are all units of the turn, `done` of them in finished blocks, `voiced` of them already given out as
+    mel.
     """
 
     speaker: Floats
     noise: Floats
     encoder: _Caches
     steps: list[_Caches]
+    window: BlockWindow
     units: list[int] = field(default_factory=list)
     done: int = 0
     voiced: int = 0
-    blocks: int = 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes of caches and contexts."""
-        parts = [self.encoder, *self.steps]
-        return sum(a.nbytes for part in parts for a in (*part.caches.values(), *part.contexts.values()))
+        """Bytes of caches and contexts; memory is only taken for what was written."""
+        return sum(part.nbytes for part in (self.encoder, *self.steps))
 
 
 @dataclass(frozen=True)
 class FlowOutput:
-    """Mel frames of one call: `mel` (t, mel) float32 from frame `start` of the turn on, the last `new` of them not given out before."""
+    """Mel frames of one call: `mel` (t, mel) float32 from frame `start` of the turn on, the last `new` of them not
+    given out before."""
 
     mel: Floats
     start: int
@@ -98,6 +128,8 @@ class Flow:
         conditions: the `flow_conditions` graph.
         encoder_config, config: their dimensions.
         noise: (frames, mel) float32, the solver's fixed start (spec §8.2).
+        left_context: seconds of finished sound the solver's attention sees beside the block at work, rounded up to
+            blocks. A turn within it is computed exactly; beyond it the oldest blocks are dropped.
     """
 
     def __init__(
@@ -108,6 +140,7 @@ class Flow:
         encoder_config: FlowEncoderConfig,
         config: EstimatorConfig,
         noise: Floats,
+        left_context: float = LEFT_CONTEXT,
     ) -> None:
         self._encoder = encoder
         self._step = step
@@ -115,6 +148,7 @@ class Flow:
         self.units_config = encoder_config
         self.config = config
         self.noise = noise
+        self._kept = math.ceil(left_context * encoder_config.unit_rate / encoder_config.block_units)
         self._times = np.asarray(config.time_points(), np.float32)
         silent = np.ones((1, config.speaker), np.float32)
         self._shifts: Floats = conditions.run({"t": self._times[:-1], "embedding": silent})["shifts"]
@@ -132,9 +166,10 @@ class Flow:
             speaker: (1, mel) float32 of `speaker_features`.
             noise: (frames, mel) float32 to start from instead of the engine's own.
         """
-        encoder = _Caches(self._encoder, contexts=_zero_contexts(self._encoder))
-        steps = [_Caches(self._step, contexts=_zero_contexts(self._step)) for _ in range(self.config.steps)]
-        return FlowState(speaker, self.noise if noise is None else noise, encoder, steps)
+        encoder = _Caches(self._encoder, axis=2)
+        steps = [_Caches(self._step, axis=1) for _ in range(self.config.steps)]
+        window = BlockWindow(self.units_config.block_frames, self._kept)
+        return FlowState(speaker, self.noise if noise is None else noise, encoder, steps, window)
 
     def step(self, state: FlowState, units: list[int], final: bool) -> FlowOutput:
         """Add units and compute every frame that is not final yet.
@@ -154,25 +189,16 @@ class Flow:
         finished = start if final else c.block_units * (max(total - c.lookahead, 0) // c.block_units)
         if voiced == start or total == start:
             return FlowOutput(np.zeros((0, c.mel), np.float32), start * c.ratio, 0)
-        self._reserve(state, total)
         mu = self._encode(state, start, total, finished - start)[:, : (voiced - start) * c.ratio]
         mel = self._solve(state, np.ascontiguousarray(mu), start * c.ratio, (finished - start) * c.ratio)
         output = FlowOutput(mel, start * c.ratio, (voiced - state.voiced) * c.ratio)
         state.done, state.voiced = finished, voiced
         return output
 
-    def _reserve(self, state: FlowState, total: int) -> None:
-        c = self.units_config
-        needed = -(-total // c.block_units)
-        if needed <= state.blocks:
-            return
-        state.blocks = max(needed, 2 * state.blocks, FIRST_CAPACITY)
-        state.encoder.grow(state.blocks, {"capacity": c.block_units, "up_capacity": c.block_frames})
-        for step in state.steps:
-            step.grow(state.blocks, {"capacity": c.block_frames})
-
     def _encode(self, state: FlowState, start: int, total: int, commit: int) -> Floats:
         c = self.units_config
+        if state.encoder.reserve(lambda name: total * (c.ratio if name.startswith("up_") else 1)):
+            state.encoder.bind()
         outputs = state.encoder.run(
             {
                 "units": np.asarray(state.units[start:total], np.int64)[None],
@@ -185,20 +211,27 @@ class Flow:
         return outputs["mu"]
 
     def _solve(self, state: FlowState, mu: Floats, start: int, commit: int) -> Floats:
-        """Euler's method from the noise along the velocity, times accumulated in float32 as upstream does (spec §8.2)."""
+        """Euler's method from the noise along the velocity, times accumulated in float32 as upstream does (spec
+        §8.2)."""
         stop = start + mu.shape[1]
-        mask = block_mask(start, stop, self.units_config.block_frames)
-        z = np.take(state.noise, np.arange(start, stop), axis=0, mode="wrap")[None]
+        window = state.window
+        write = window.place(start, stop)
+        mask, used, capacity = window.mask(), window.used, window.capacity
+        enough = (window.kept + WORKING_BLOCKS) * window.block
+        z: Floats = np.take(state.noise, np.arange(start, stop), axis=0, mode="wrap")[None]
         common = {"mu": mu, "speaker": state.speaker, "mask": mask}
-        common |= {"write": np.array([start], np.int64), "commit": np.array([commit], np.int64)}
+        common |= {"write": np.array([write], np.int64), "commit": np.array([commit], np.int64)}
         now, dt = self._times[0], self._times[1] - self._times[0]
         for index, step in enumerate(state.steps):
             inputs = {"z": z, "shifts": self._shifts[index], "dt": np.array([dt], np.float32), **common}
+            step.reserve(lambda _: capacity, enough)
+            step.bind(used)
             z = step.run(inputs)["new_z"]
             now = now + dt
             if index + 2 < len(self._times):
                 dt = self._times[index + 2] - now
-        return z[0]
+        mel: Floats = z[0]
+        return mel
 
 
 def block_mask(start: int, stop: int, block: int) -> NDArray[np.bool_]:
@@ -207,9 +240,7 @@ def block_mask(start: int, stop: int, block: int) -> NDArray[np.bool_]:
     return (np.arange(stop)[None, :] < ends[:, None])[None, None]
 
 
-def _zero_contexts(graph: Graph) -> dict[str, Floats]:
-    return {
-        name: np.zeros([int(size or 0) for size in shape], np.float32)
-        for name, shape in graph.inputs.items()
-        if "context" in name
-    }
+def _fixed(size: int | str | None) -> int:
+    """A dimension the graph fixes."""
+    assert isinstance(size, int)
+    return size

@@ -23,8 +23,8 @@ Floats = NDArray[np.float32]
 class DecoderState:
     """A KV cache and what is bound to it; made by `LanguageModel.new_state`.
 
-    `length` positions are filled. `logits` (vocab,) and `hidden` (hidden,) belong to the last of them and are overwritten
-    by the next call.
+    `length` positions are filled. `logits` (vocab,) and `hidden` (hidden,) belong to the last of them and are
+    overwritten by the next call.
     """
 
     caches: dict[str, Floats]
@@ -74,7 +74,9 @@ class LanguageModel:
         """An empty cache of `capacity` positions; pages are only taken as they fill."""
         c = self.config
         shape = (1, c.kv_heads, capacity, c.head_dim)
-        caches = {f"{kind}_{layer}": np.zeros(shape, np.float32) for layer in range(c.layers) for kind in ("keys", "values")}
+        caches = {
+            f"{kind}_{layer}": np.zeros(shape, np.float32) for layer in range(c.layers) for kind in ("keys", "values")
+        }
         logits, hidden = np.zeros((1, c.vocab), np.float32), np.zeros((1, c.hidden), np.float32)
         bound = self._graph.bind(caches, {"logits": logits, "hidden": hidden})
         return DecoderState(caches, capacity, logits[0], hidden[0], bound)
@@ -97,7 +99,8 @@ class LanguageModel:
         stop = start + count
         if stop > state.capacity:
             raise ContextError(
-                f"the context needs {stop} positions and has {state.capacity}", "load the engine with a larger max_context"
+                f"the context needs {stop} positions and has {state.capacity}",
+                "load the engine with a larger max_context",
             )
         state.bound.run(
             {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, nodes
@@ -16,7 +17,10 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from omni2_engine.errors import CheckpointError, SettingError
+from omni2_engine.errors import CheckpointError, EngineDirectoryError, SettingError
+
+TEMPLATE = "chat_template.jinja"
+SPECIAL_TOKENS = "special_tokens.json"
 
 
 class _Generation(Extension):
@@ -67,6 +71,26 @@ class ChatTemplate:
             ) from error
         self.source = source
         self.special_tokens = dict(special_tokens or {})
+
+    @classmethod
+    def load(cls, directory: Path) -> ChatTemplate:
+        """Read what `save` wrote.
+
+        Raises:
+            EngineDirectoryError: a file is missing or damaged.
+        """
+        try:
+            special_tokens = json.loads((directory / SPECIAL_TOKENS).read_text(encoding="utf-8"))
+            return cls((directory / TEMPLATE).read_text(encoding="utf-8"), special_tokens)
+        except (OSError, ValueError, TypeError, CheckpointError) as error:
+            raise EngineDirectoryError(
+                f"{directory} has no chat template: {error}", "build the engine again"
+            ) from error
+
+    def save(self, directory: Path) -> None:
+        """Write the template and its special tokens into a directory."""
+        (directory / TEMPLATE).write_text(self.source, encoding="utf-8")
+        (directory / SPECIAL_TOKENS).write_text(json.dumps(self.special_tokens), encoding="utf-8")
 
     def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
         """The prompt text of a conversation.

@@ -30,6 +30,9 @@ class TextTokenizer:
     Args:
         source: the tokenizer's JSON text (what a `tokenizer.json` holds).
 
+    Attributes:
+        added_tokens: texts that are one token wherever they stand, control tokens among them.
+
     Raises:
         EngineDirectoryError: the text is no byte-level tokenizer.
     """
@@ -43,9 +46,9 @@ class TextTokenizer:
             raise EngineDirectoryError("the tokenizer is not byte-level", "use a checkpoint with Qwen2 tokenizers")
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._special = frozenset(
-            token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special
-        )
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        self.added_tokens = frozenset(token.content for token in added)
+        self._special = frozenset(token.content for token in added if token.special)
 
     @classmethod
     def load(cls, path: Path) -> TextTokenizer:
@@ -78,7 +81,7 @@ class TextTokenizer:
         return found
 
     def token_bytes(self, token_id: int, skip_special: bool = True) -> bytes:
-        """The bytes one id adds to the text: none for an id without a token, or a special one when those are skipped."""
+        """The bytes one id adds to the text: none if it has no token, or a special one when those are skipped."""
         token: str | None = self._tokenizer.id_to_token(token_id)
         if token is None or (skip_special and token in self._special):
             return b""

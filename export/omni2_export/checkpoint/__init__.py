@@ -1,4 +1,4 @@
-"""Checkpoints of the released formats (spec §1): opened, checked and offered as named tensors, with nothing executed."""
+"""Checkpoints of the released formats (spec §1): opened, checked, offered as named tensors; nothing is executed."""
 
 from omni2_export.checkpoint.convert import convert
 from omni2_export.checkpoint.hub import resolve

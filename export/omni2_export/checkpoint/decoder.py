@@ -1,4 +1,4 @@
-"""The decoder directory: flow and vocoder, their dimensions from `cosyvoice.yaml`, their tensors by name (spec §1.4)."""
+"""The decoder directory: flow and vocoder, dimensions from `cosyvoice.yaml`, tensors by name (spec §1.4)."""
 
 from __future__ import annotations
 
@@ -7,37 +7,45 @@ from pathlib import Path
 
 from omni2_engine.config import EstimatorConfig, FlowEncoderConfig, VocoderConfig
 from omni2_engine.errors import CheckpointError
-from omni2_export.checkpoint.fields import MOST_LAYERS, Fields
 from omni2_export.checkpoint.plain_yaml import TAG, read_yaml
 from omni2_export.checkpoint.tensors import Tensors, agreed_dimension, renamed
-from omni2_export.checkpoint.torch_file import find_weights, open_weights
+from omni2_export.checkpoint.torch_file import open_weights
 from omni2_export.checkpoint.weight_norm import WithoutWeightNorm
+from omni2_export.fields import MOST_LAYERS, Fields
 
 YAML_NAMES = ("cosyvoice.yaml", "cosyvoice2.yaml")
-UP_ENCODER = re.compile(r"encoder\.up_encoders\.(\d+)\.")
-CONDNET = re.compile(r"f0_predictor\.condnet\.(\d+)\.")
+UP_ENCODER = re.compile(r"encoder\.up_encoders\.(\d{1,6})\.")
+CONDNET = re.compile(r"f0_predictor\.condnet\.(\d{1,6})\.")
 INPUTS = 4  # the estimator sees x, μ, speaker and condition, each as wide as the mel (spec §8.3)
 
 
-def open_flow(directory: Path, root: Fields) -> tuple[FlowEncoderConfig, EstimatorConfig, Tensors]:
+def open_flow(file: Path, root: Fields) -> tuple[FlowEncoderConfig, EstimatorConfig, Tensors]:
     """The flow: units → mel.
 
+    Args:
+        file: `flow.pt` or its converted `.safetensors`.
+        root: the directory's YAML.
+
     Raises:
-        CheckpointError: files or fields are missing, or it is a flow of another kind.
+        CheckpointError: tensors or fields are missing, or it is a flow of another kind.
     """
-    tensors = open_weights(find_weights(directory, "flow"))
+    tensors = open_weights(file)
     flow = root.section("flow")
     _require_class(flow, "CausalMaskedDiffWithXvec")
     return _flow_encoder(flow, tensors), _estimator(flow, tensors), tensors
 
 
-def open_vocoder(directory: Path, root: Fields) -> tuple[VocoderConfig, Tensors]:
+def open_vocoder(file: Path, root: Fields) -> tuple[VocoderConfig, Tensors]:
     """The vocoder, `generator.` removed from its names and weight norm undone.
 
+    Args:
+        file: `hift.pt` or its converted `.safetensors`.
+        root: the directory's YAML.
+
     Raises:
-        CheckpointError: files or fields are missing, or it is a vocoder of another kind.
+        CheckpointError: tensors or fields are missing, or it is a vocoder of another kind.
     """
-    tensors = open_weights(find_weights(directory, "hift"))
+    tensors = open_weights(file)
     plain = WithoutWeightNorm(renamed(tensors, lambda name: name.replace("generator.", "")))
     return _vocoder(root.section("hift"), plain), plain
 
@@ -51,7 +59,9 @@ def read_decoder_yaml(directory: Path) -> Fields:
     named = [directory / name for name in YAML_NAMES if (directory / name).is_file()]
     others = sorted(directory.glob("*.yaml"))
     if not named and len(others) != 1:
-        raise CheckpointError(f"{directory} holds no {YAML_NAMES[0]}", "give the cosy2_decoder directory with --decoder")
+        raise CheckpointError(
+            f"{directory} holds no {YAML_NAMES[0]}", "give the cosy2_decoder directory with --decoder"
+        )
     path = (named or others)[0]
     return Fields(read_yaml(path), str(path))
 
@@ -143,7 +153,10 @@ def _estimator(flow: Fields, tensors: Tensors) -> EstimatorConfig:
         head_dim=estimator.integer("attention_head_dim"),
         ffn=agreed_dimension(
             tensors,
-            *((f"{root}.{block}.0.1.0.ff.net.0.proj.weight", 0) for block in ("down_blocks", "mid_blocks", "up_blocks")),
+            *(
+                (f"{root}.{block}.0.1.0.ff.net.0.proj.weight", 0)
+                for block in ("down_blocks", "mid_blocks", "up_blocks")
+            ),
         ),
         time_hidden=agreed_dimension(
             tensors,
@@ -192,7 +205,9 @@ def _vocoder(hift: Fields, tensors: Tensors) -> VocoderConfig:
         raise CheckpointError(f"{hift.where}: {stages} up-sampling rates, but lists of other lengths for their kernels")
     if len(c.resblock_kernels) != len(c.resblock_dilations):
         raise hift.wrong("resblock_dilation_sizes", f"{len(c.resblock_kernels)} lists, one for each kernel size")
-    if any(kernel < rate or (kernel - rate) % 2 for rate, kernel in zip(c.upsample_rates, c.upsample_kernels, strict=True)):
+    if any(
+        kernel < rate or (kernel - rate) % 2 for rate, kernel in zip(c.upsample_rates, c.upsample_kernels, strict=True)
+    ):
         raise hift.wrong("upsample_kernel_sizes", "each its rate or an even number above it")
     if c.base % 2**stages:
         raise hift.wrong("base_channels", f"a multiple of {2**stages}")

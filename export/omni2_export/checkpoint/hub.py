@@ -1,4 +1,4 @@
-"""A directory on disk for whatever the user named: a directory itself, or a Hugging Face id that is downloaded or cached."""
+"""A directory for what the user named: a directory itself, or a Hugging Face id to download or find cached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def resolve(name: str, *, revision: str | None = None, token: str | None = None,
         cache: cache directory.
 
     Raises:
-        CheckpointError: there is no such directory, or the download failed; it says what to download and where to put it.
+        CheckpointError: there is no such directory, or the download failed; it says what to download, and where to.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -38,9 +38,7 @@ def resolve(name: str, *, revision: str | None = None, token: str | None = None,
             f"downloading {name} needs huggingface_hub", f"pip install 'omni2-engine[export]', or {by_hand}"
         ) from error
     try:
-        return Path(
-            snapshot_download(name, revision=revision, token=token, cache_dir=cache, ignore_patterns=UNUSED)
-        )
+        return Path(snapshot_download(name, revision=revision, token=token, cache_dir=cache, ignore_patterns=UNUSED))
     except Exception as error:  # network, disk, permission and server errors of several libraries
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{name} could not be downloaded: {reason:.300}", by_hand) from error

@@ -1,4 +1,4 @@
-"""A whole checkpoint: the LLaMA-Omni2 directory, the speech encoder and the decoder directory, checked against each other."""
+"""A whole checkpoint: model directory, speech encoder and decoder directory, checked against each other."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from omni2_engine.config import ModelConfig
 from omni2_engine.errors import CheckpointError
 from omni2_engine.text import ChatTemplate
 from omni2_export.checkpoint.decoder import open_flow, open_vocoder, read_decoder_yaml
-from omni2_export.checkpoint.fields import Fields, read_json
 from omni2_export.checkpoint.names import check_names
 from omni2_export.checkpoint.qwen2 import decoder_config, llm_tensors, open_fusion, speech_lm_tensors
-from omni2_export.checkpoint.safetensors_file import open_model_directory
+from omni2_export.checkpoint.safetensors_file import open_model_directory, weight_files
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.checkpoint.tokens import read_write, token_config
+from omni2_export.checkpoint.torch_file import find_weights
 from omni2_export.checkpoint.whisper import open_encoder
+from omni2_export.fields import Fields, read_json
 from omni2_export.tokenizer_files import chat_template, special_tokens
 
 SPEECH_TOKENIZER = "tts_tokenizer"  # the path in config.json is overwritten with this at load (spec §1.1)
@@ -32,6 +33,7 @@ class Checkpoint:
         config: every dimension.
         modules: "encoder" (Whisper names, `projector.*`), "llm", "speech_lm", "fusion", "flow" and "vocoder" → tensors,
             prefixes stripped, weight norm undone, heads resolved.
+        sources: module → the weight files it is read from.
         text_tokenizer: directory of the language model's tokenizer.
         speech_tokenizer: directory of the speech language model's.
         chat_template: jinja2 text.
@@ -41,6 +43,7 @@ class Checkpoint:
 
     config: ModelConfig
     modules: dict[str, Tensors]
+    sources: dict[str, list[Path]]
     text_tokenizer: Path
     speech_tokenizer: Path
     chat_template: str
@@ -57,8 +60,8 @@ def open_checkpoint(model: Path, *, decoder: Path, speech_encoder: Path | None =
         speech_encoder: Whisper file, for a model directory without encoder weights.
 
     Raises:
-        CheckpointError: a file is missing or broken, a field is missing or not supported, or tensors do not fit; the last
-            in one error that names all of them.
+        CheckpointError: a file is missing or broken, a field is missing or not supported, or tensors do not fit; the
+            last in one error that names all of them.
     """
     for path, option in ((model, "CHECKPOINT"), (decoder, "--decoder")):
         if not path.is_dir():
@@ -79,16 +82,15 @@ def _open(model: Path, decoder: Path, speech_encoder: Path | None) -> Checkpoint
     config = read_json(model / "config.json")
     generator = _generator(config)
     tensors = open_model_directory(model)
-    _refuse_unknown_tops(tensors)
-
     llm_own, speech_own = llm_tensors(tensors, config, warnings), speech_lm_tensors(tensors, warnings)
     llm, speech_lm = decoder_config(config, llm_own), decoder_config(generator, speech_own)
     fusion, fusion_own = open_fusion(tensors, llm, speech_lm)
-    encoder, encoder_own = open_encoder(tensors, config, model, speech_encoder, warnings)
+    encoder = open_encoder(tensors, config, model, speech_encoder, warnings)
 
     root = read_decoder_yaml(decoder)
-    flow_encoder, estimator, flow_own = open_flow(decoder, root)
-    vocoder, vocoder_own = open_vocoder(decoder, root)
+    flow_file, vocoder_file = find_weights(decoder, "flow"), find_weights(decoder, "hift")
+    flow_encoder, estimator, flow_own = open_flow(flow_file, root)
+    vocoder, vocoder_own = open_vocoder(vocoder_file, root)
     if vocoder.mel != flow_encoder.mel:
         raise CheckpointError(
             f"{root.where}: the flow makes mels of {flow_encoder.mel} bins, the vocoder takes {vocoder.mel}",
@@ -109,7 +111,7 @@ def _open(model: Path, decoder: Path, speech_encoder: Path | None) -> Checkpoint
         name=_name(model),
         read=read,
         write=write,
-        encoder=encoder,
+        encoder=encoder.config,
         llm=llm,
         fusion=fusion,
         speech_lm=speech_lm,
@@ -119,20 +121,26 @@ def _open(model: Path, decoder: Path, speech_encoder: Path | None) -> Checkpoint
         tokens=token_config(config, model, speech_tokenizer, llm.vocab, speech_lm.vocab),
     )
     modules: dict[str, Tensors] = {
-        "encoder": encoder_own,
+        "encoder": encoder.tensors,
         "llm": llm_own,
         "speech_lm": speech_own,
         "fusion": fusion_own,
         "flow": flow_own,
         "vocoder": vocoder_own,
     }
-    check_names(modules, whole)
+    files = weight_files(model)
+    sources = {name: files for name in ("llm", "speech_lm", "fusion")}
+    sources |= {"encoder": [*files, encoder.file] if encoder.file else files}
+    sources |= {"flow": [flow_file], "vocoder": [vocoder_file]}
+    strays = [name for name in tensors.names() if not name.startswith(KNOWN_TOPS)]
+    check_names(modules, whole, strays)
     template = chat_template(model)
     ChatTemplate(template, special_tokens(model))  # a template that cannot be compiled must not get into an engine
     campplus = decoder / "campplus.onnx"
     return Checkpoint(
         config=whole,
         modules=modules,
+        sources=sources,
         text_tokenizer=model,
         speech_tokenizer=speech_tokenizer,
         chat_template=template,
@@ -145,7 +153,8 @@ def _generator(config: Fields) -> Fields:
     """The nested configuration of the speech language model, once the outer one is seen to be of our kind."""
     if not config.has("speech_generator"):
         raise CheckpointError(
-            f"{config.where} has no `speech_generator`: it is not a LLaMA-Omni2 model", "give one, e.g. ICTNLP/LLaMA-Omni2-0.5B"
+            f"{config.where} has no `speech_generator`: it is not a LLaMA-Omni2 model",
+            "give one, e.g. ICTNLP/LLaMA-Omni2-0.5B",
         )
     config.require("speech_projector_type", ("linear",))
     if "whisper" not in config.text("speech_encoder_type", "whisper").lower():
@@ -153,13 +162,6 @@ def _generator(config: Fields) -> Fields:
     generator = config.section("speech_generator")
     generator.require("model_type", ("qwen2",))
     return generator
-
-
-def _refuse_unknown_tops(tensors: Tensors) -> None:
-    unknown = [name for name in tensors.names() if not name.startswith(KNOWN_TOPS)]
-    if unknown:
-        more = f" and {len(unknown) - 1} more" if unknown[1:] else ""
-        raise CheckpointError(f"the model has unknown tensors: `{unknown[0]}`{more}", "use a LLaMA-Omni2 checkpoint")
 
 
 def _name(model: Path) -> str:

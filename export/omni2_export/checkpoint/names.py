@@ -1,11 +1,11 @@
-"""Which tensors a module must have and of what shape, from its dimensions; and the one error that names all that do not fit.
+"""Which tensors a module must have and of what shape, from its dimensions; one error names all that do not fit.
 
 Names and shapes are those of spec §1 after prefixes are stripped and weight norm is undone; PyTorch layout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from omni2_engine.config import (
     DecoderConfig,
@@ -39,7 +39,7 @@ def _norm(name: str, width: int) -> Shapes:
 
 def encoder_shapes(c: EncoderConfig) -> Shapes:
     """Whisper encoder (names of spec §1.1) and `projector.*`."""
-    shapes = {"positional_embedding": (c.context, c.width)}
+    shapes: Shapes = {"positional_embedding": (c.context, c.width)}
     shapes |= _conv("conv1", c.width, c.mel_bins, KERNEL) | _conv("conv2", c.width, c.width, KERNEL)
     for i in range(c.layers):
         block = f"blocks.{i}"
@@ -105,7 +105,10 @@ def estimator_shapes(c: EstimatorConfig) -> Shapes:
     shapes = _linear("spk_embed_affine_layer", c.mel, c.speaker)
     shapes |= _linear(f"{root}.time_mlp.linear_1", c.time_hidden, c.in_channels)
     shapes |= _linear(f"{root}.time_mlp.linear_2", c.time_hidden, c.time_hidden)
-    stages = [(f"{root}.down_blocks.0", c.in_channels), *((f"{root}.mid_blocks.{i}", c.width) for i in range(c.mid_blocks))]
+    stages = [
+        (f"{root}.down_blocks.0", c.in_channels),
+        *((f"{root}.mid_blocks.{i}", c.width) for i in range(c.mid_blocks)),
+    ]
     for stage, into in [*stages, (f"{root}.up_blocks.0", 2 * c.width)]:
         shapes |= _linear(f"{stage}.0.mlp.1", c.width, c.time_hidden) | _conv(f"{stage}.0.res_conv", c.width, into, 1)
         for block, channels in ((f"{stage}.0.block1.block", into), (f"{stage}.0.block2.block", c.width)):
@@ -163,15 +166,20 @@ def expected_shapes(config: ModelConfig) -> dict[str, Shapes]:
     }
 
 
-def check_names(modules: Mapping[str, Tensors], config: ModelConfig) -> None:
+def check_names(modules: Mapping[str, Tensors], config: ModelConfig, strays: Sequence[str] = ()) -> None:
     """Compare every module's tensors with what its dimensions ask for.
+
+    Args:
+        modules: the six modules.
+        config: their dimensions.
+        strays: names in the checkpoint that belong to no module.
 
     Raises:
         CheckpointError: one error naming every key that is missing, unknown or mis-shaped (the first of each kind, and
             how many more).
     """
     missing: list[str] = []
-    extra: list[str] = []
+    extra = list(strays)
     wrong: list[str] = []
     for module, shapes in expected_shapes(config).items():
         tensors = modules[module]

@@ -1,4 +1,4 @@
-"""HyperPyYAML files as plain data: `!new:…`, `!name:…`, `!apply:…` construct nothing, `!ref` is replaced by what it names.
+"""HyperPyYAML files as plain data: `!new:…`, `!name:…`, `!apply:…` construct nothing, `!ref` is resolved.
 
 A tagged table keeps its tag under the key `TAG`, so that a reader can see which class was meant.
 """
@@ -58,11 +58,19 @@ def read_yaml(path: Path) -> object:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        root = yaml.load(text, Loader=_PlainLoader)  # noqa: S506 (a subclass of the safe loader)
+        root = yaml.load(text, Loader=_PlainLoader)
         return _Resolver(root, path).resolve(root)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}", "download the whole directory") from error
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError, ArithmeticError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        ArithmeticError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path} is not valid YAML: {reason}", "download the file again") from error
 
@@ -106,7 +114,9 @@ class _Resolver:
             if isinstance(node, _Reference):
                 node = self.resolve(node)
             if not isinstance(node, dict) or key not in node:
-                raise CheckpointError(f"{self._path}: `!ref {found[0]}` names nothing in the file", "take the original file")
+                raise CheckpointError(
+                    f"{self._path}: `!ref {found[0]}` names nothing in the file", "take the original file"
+                )
             node = node[key]
         return self.resolve(node)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from omni2_engine.config import DecoderConfig, FusionConfig
 from omni2_engine.errors import CheckpointError
-from omni2_export.checkpoint.fields import MOST_LAYERS, Fields
 from omni2_export.checkpoint.tensors import Selection, Tensors, agreed_dimension, overlaid, renamed, under_prefix
+from omni2_export.fields import MOST_LAYERS, Fields
 
 EMBEDDING = "embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -29,9 +29,13 @@ def refuse_unsupported(config: Fields) -> None:
             fields.require(kind, ("default",))
         unknown = set(rope) - {"rope_type", "type", "rope_theta"}
         if unknown:
-            raise CheckpointError(f"{fields.where}: `{min(map(str, unknown))}` is not supported", "use a model without it")
+            raise CheckpointError(
+                f"{fields.where}: `{min(map(str, unknown))}` is not supported", "use a model without it"
+            )
     if config.has("quantization_config"):
-        raise CheckpointError(f"{config.where}: the weights are quantised already", "use the original bf16 model")
+        raise CheckpointError(
+            f"{config.where}: `quantization_config`: the weights are quantised", "use the original bf16 model"
+        )
     kinds = config.values.get("layer_types") or []
     if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
         raise CheckpointError(f"{config.where}: `layer_types` is {kinds!r:.80}", "only full attention is supported")
@@ -46,7 +50,9 @@ def decoder_config(config: Fields, tensors: Tensors) -> DecoderConfig:
     refuse_unsupported(config)
     hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     if not config.has("head_dim") and hidden % heads:
-        raise CheckpointError(f"{config.where}: {heads} heads do not divide a hidden size of {hidden}", "give `head_dim`")
+        raise CheckpointError(
+            f"{config.where}: `num_attention_heads` {heads} does not divide {hidden}", "give `head_dim`"
+        )
     head_dim = config.integer("head_dim", hidden // heads)
     kv_heads = config.integer("num_key_value_heads", heads)
     if heads % kv_heads or head_dim % 2:
@@ -95,7 +101,7 @@ def llm_tensors(tensors: Tensors, config: Fields, warnings: list[str]) -> Select
 
 
 def speech_lm_tensors(tensors: Tensors, warnings: list[str]) -> Selection:
-    """The speech language model; its head is used where it is there, whatever the flag says, and else tied (spec §1.1)."""
+    """The speech language model; its head is used if it is there, whatever the flag says, and else tied (spec §1.1)."""
     inner = under_prefix(tensors, "speech_generator.model.")
 
     def rename(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""`.safetensors` files: an 8-byte length, a JSON header, the tensors' bytes; read through a memory map, written in one pass."""
+"""`.safetensors` files: a length, a JSON header, the tensors' bytes; read through a memory map, written in one pass."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from omni2_engine.errors import CheckpointError, SettingError
 from omni2_export.checkpoint.tensors import Float32, Selection, Tensors, to_float32
+from omni2_export.fields import read_json
 
 DTYPES: dict[str, np.dtype[np.generic]] = {
     "F64": np.dtype(np.float64),
@@ -114,50 +115,59 @@ class SafetensorsFile:
         return to_float32(self.stored(name)[start:stop])
 
 
+def weight_files(directory: Path) -> list[Path]:
+    """The weight files of a Hugging Face model directory: one, shards an index lists, or shards without an index.
+
+    Raises:
+        CheckpointError: there are none, or a shard is missing.
+    """
+    if (directory / SINGLE).is_file():
+        return [directory / SINGLE]
+    present = {file.name for file in directory.glob("*.safetensors")}
+    needed = set(_weight_map(directory).values())
+    if not needed:
+        for found in filter(None, map(PART.fullmatch, present)):
+            parts = int(found["parts"])
+            needed |= {f"{found['stem']}-{i:05d}-of-{parts:05d}.safetensors" for i in range(1, parts + 1)}
+        needed |= present
+    if not needed:
+        raise CheckpointError(f"{directory} holds no .safetensors weights", "download the whole model directory")
+    _require_shards(directory, sorted(needed - present))
+    return [directory / name for name in sorted(needed)]
+
+
 def open_model_directory(directory: Path) -> Tensors:
-    """All tensors of a Hugging Face model directory: one file, shards with an index, or shards without.
+    """All tensors of a Hugging Face model directory.
 
     Raises:
         CheckpointError: no weights there, a shard is missing or broken, or two shards hold the same tensor.
     """
-    if (directory / SINGLE).is_file():
-        return SafetensorsFile(directory / SINGLE)
-    if (directory / INDEX).is_file():
-        return _open_indexed(directory)
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{directory} holds no .safetensors weights", "download the whole model directory")
-    present = {file.name for file in files}
-    for file in files:
-        if found := PART.fullmatch(file.name):
-            parts = int(found["parts"])
-            needed = (f"{found['stem']}-{i:05d}-of-{parts:05d}.safetensors" for i in range(1, parts + 1))
-            _require_shards(directory, [name for name in needed if name not in present])
-    return _joined([SafetensorsFile(file) for file in files])
-
-
-def _open_indexed(directory: Path) -> Tensors:
-    path = directory / INDEX
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", FETCH_AGAIN) from error
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weight_map, dict) or not all(
-        isinstance(file, str) and file and Path(file).name == file for file in weight_map.values()
-    ):
-        raise CheckpointError(f"{path} has no table `weight_map` of file names", FETCH_AGAIN)
-    files = sorted(set(weight_map.values()))
-    _require_shards(directory, [file for file in files if not (directory / file).is_file()])
-    joined = _joined([SafetensorsFile(directory / file) for file in files])
+    files = weight_files(directory)
+    joined = _joined([SafetensorsFile(file) for file in files])
     held = set(joined.names())
-    lost = [name for name in weight_map if name not in held]
+    lost = [] if files[0].name == SINGLE else [name for name in _weight_map(directory) if name not in held]
     if lost:
+        more = f" and {len(lost) - 1} more tensors" if lost[1:] else ""
         raise CheckpointError(
-            f"{path} lists `{lost[0]}`{f' and {len(lost) - 1} more tensors' if lost[1:] else ''} that no shard holds",
+            f"{directory / INDEX} lists `{lost[0]}`{more} that no shard holds",
             "download all shards and the index of one revision",
         )
     return joined
+
+
+def _weight_map(directory: Path) -> dict[str, str]:
+    """Tensor name → shard by the directory's index; empty without one."""
+    path = directory / INDEX
+    if not path.is_file():
+        return {}
+    weight_map = read_json(path).values.get("weight_map")
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(file, str) and Path(file).name == file for file in weight_map.values())
+    ):
+        raise CheckpointError(f"{path} has no table `weight_map` of file names", FETCH_AGAIN)
+    return weight_map
 
 
 def _require_shards(directory: Path, missing: list[str]) -> None:
@@ -208,7 +218,9 @@ def write_safetensors(path: Path, tensors: StoredTensors, metadata: Mapping[str,
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
-        raise SettingError(f"{path} cannot be written: {error.strerror}", "choose another place or free space") from error
+        raise SettingError(
+            f"{path} cannot be written: {error.strerror}", "choose another place or free space"
+        ) from error
     finally:
         if temporary is not None:
             os.unlink(temporary)
@@ -219,4 +231,3 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-

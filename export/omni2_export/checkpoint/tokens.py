@@ -1,4 +1,4 @@
-"""The ids and numbers the read/write loop steers by: R and W, end of text, penalty, `<speech>` and `<sep>` (spec §1, §6)."""
+"""What the read/write loop steers by: R and W, end of text, penalty, `<speech>` and `<sep>` (spec §1, §6)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omni2_engine.config import TokenConfig
 from omni2_engine.errors import CheckpointError
-from omni2_export.checkpoint.fields import LARGEST, Fields, read_json
+from omni2_export.fields import LARGEST, Fields, read_json
 from omni2_export.tokenizer_files import load_tokenizer
 
 SPEECH = "<speech>"
@@ -22,18 +22,14 @@ def read_write(config: Fields) -> tuple[int, int]:
         CheckpointError: it is neither.
     """
     value = config.values.get("stream_params")
-    numbers: object = value
     if isinstance(value, str) and (found := PAIR.fullmatch(value)):
-        numbers = [int(found[1]), int(found[2])]
-    match numbers:
-        case [int(read), int(write)] if 0 < read <= LARGEST and 0 < write <= LARGEST and isinstance(numbers, list):
-            return int(read), int(write)
+        value = [int(found[1]), int(found[2])]
+    if isinstance(value, list) and len(value) == 2 and all(type(n) is int and 0 < n <= LARGEST for n in value):
+        return value[0], value[1]
     raise config.wrong("stream_params", 'two positive integers R and W, such as "(3,10)"')
 
 
-def token_config(
-    config: Fields, model: Path, speech_tokenizer: Path, text_rows: int, speech_rows: int
-) -> TokenConfig:
+def token_config(config: Fields, model: Path, speech_tokenizer: Path, text_rows: int, speech_rows: int) -> TokenConfig:
     """Everything of `TokenConfig`.
 
     Args:
@@ -61,13 +57,15 @@ def token_config(
     speech_id, sep = text.tokenizer.token_id(SPEECH), speech.tokenizer.token_id(SEP)
     if speech_id is None or sep is None:
         where, token = (model, SPEECH) if speech_id is None else (speech_tokenizer, SEP)
-        raise CheckpointError(f"the tokenizer in {where} has no `{token}`", "use the tokenizer that came with the model")
-    beyond = [token for token in eos if token >= text_rows] + [t for t in (speech.eos, sep) if t >= speech_rows]
-    if beyond:
         raise CheckpointError(
-            f"token {beyond[0]} is beyond its model's vocabulary of {text_rows if beyond[0] in eos else speech_rows} rows",
-            "use tokenizers and weights of the same model",
+            f"the tokenizer in {where} has no `{token}`", "use the tokenizer that came with the model"
         )
+    for end, rows in (*((end, text_rows) for end in eos), (speech.eos, speech_rows), (sep, speech_rows)):
+        if end >= rows:
+            raise CheckpointError(
+                f"token {end} is beyond its model's vocabulary of {rows} rows",
+                "use tokenizers and weights of the same model",
+            )
     limit = config.integer("tokenizer_model_max_length", LARGEST, most=2**127)  # "no limit" is written as 1e30
     return TokenConfig(
         eos=eos,

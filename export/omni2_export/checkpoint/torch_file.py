@@ -47,7 +47,7 @@ class TorchFile:
         }
         if not self._tensors:
             raise CheckpointError(f"{path} holds no tensors", "give the state dict of the model")
-        self._dtypes = {
+        self._dtypes: dict[torch.dtype, np.dtype[np.generic]] = {
             torch.float64: np.dtype(np.float64),
             torch.float32: np.dtype(np.float32),
             torch.float16: np.dtype(np.float16),
@@ -94,6 +94,15 @@ class TorchFile:
         return tensor.numpy()
 
 
+def torch_installed() -> bool:
+    """Whether `.pt` files can be read here."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def _load(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist", "check the path, or download the file")
@@ -109,9 +118,13 @@ def _load(path: Path) -> dict[Any, Any]:
         content = torch.load(path, weights_only=True, mmap=zipfile.is_zipfile(path), map_location="cpu")
     except Exception as error:  # hostile input: the unpickler fails in many ways
         reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{path} cannot be read: {reason}", "download the file again from a trusted place") from error
+        raise CheckpointError(
+            f"{path} cannot be read: {reason}", "download the file again from a trusted place"
+        ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict", "give the model's state dict")
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}, not a state dict", "give the model's state dict"
+        )
     return content
 
 
@@ -138,4 +151,3 @@ def find_weights(directory: Path, stem: str) -> Path:
         if (path := directory / f"{stem}{suffix}").is_file():
             return path
     raise CheckpointError(f"{directory} holds neither {stem}.pt nor {stem}.safetensors", "download the whole directory")
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from omni2_engine.errors import CheckpointError
-from omni2_export.checkpoint.tensors import Float32, Tensors
+from omni2_export.checkpoint.tensors import Float32, Tensors, to_float32
 
 SPELLINGS = (  # suffixes of magnitude g and direction v: the old hook's and the new parametrization's
     ("weight_g", "weight_v"),
@@ -65,7 +65,7 @@ class WithoutWeightNorm:
         g, v = (self._tensors.rows(part, start, stop) for part in self._pairs[name])
         flat = v.reshape(len(v), -1)
         norm = np.sqrt(np.einsum("ij,ij->i", flat, flat, dtype=np.float64)).astype(np.float32)
-        return v * (g / norm.reshape(g.shape))
+        return to_float32(v * (g / norm.reshape(g.shape)))
 
     def _direction(self, name: str) -> str:
         return self._pairs[name][1] if name in self._pairs else name

@@ -1,18 +1,17 @@
-"""The speech encoder: Whisper's tensors from the model directory, from a Whisper file, or from both (spec §1.1, §1.3)."""
+"""The speech encoder: Whisper's tensors from the model directory, a Whisper file, or both (spec §1.1, §1.3)."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from omni2_engine.config import EncoderConfig
 from omni2_engine.errors import CheckpointError
-from omni2_export.checkpoint.fields import MOST_LAYERS, Fields
 from omni2_export.checkpoint.tensors import (
     Arrays,
     Float32,
@@ -23,13 +22,14 @@ from omni2_export.checkpoint.tensors import (
     renamed,
     under_prefix,
 )
-from omni2_export.checkpoint.torch_file import open_weights
+from omni2_export.checkpoint.torch_file import open_weights, torch_installed
+from omni2_export.fields import MOST_LAYERS, Fields
 
 HEAD_WIDTH = 64  # of every released encoder: the last resort where nothing says how many heads there are (spec §1.3)
 WINDOW = 1500  # positions of Whisper's 30 s, where neither table nor dims say it (spec §1.3)
 LONGEST_PERIOD = 10_000.0  # of the sinusoids, spec §3
 POSITIONS = "positional_embedding"
-BLOCK = re.compile(r"blocks\.(\d+)\.")
+BLOCK = re.compile(r"blocks\.(\d{1,6})\.")
 
 
 @dataclass
@@ -39,6 +39,15 @@ class WhisperFile:
     path: Path
     tensors: Tensors
     dims: Fields
+
+
+@dataclass
+class SpeechEncoder:
+    """Encoder and projector, and the Whisper file that had a part in them, if any."""
+
+    config: EncoderConfig
+    tensors: Selection
+    file: Path | None
 
 
 def open_whisper(path: Path) -> WhisperFile:
@@ -61,16 +70,16 @@ def open_whisper(path: Path) -> WhisperFile:
 def find_whisper(model: Path, stated: str) -> Path | None:
     """The file `config.json` names as `speech_encoder`, if it can be found.
 
-    The path was relative to somebody's working directory; so it, and then its shorter tails, are looked for in the model
-    directory, in the two above it and in the working directory, as it is called and as `.safetensors`.
+    The path was relative to somebody's working directory; so it, and then its shorter tails, are looked for in the
+    model directory, in the two above it and in the working directory, as it is called and as `.safetensors`.
     """
-    parts = [part for part in Path(stated).parts if part not in ("..", ".", Path(stated).anchor)]
+    parts = [part for part in Path(stated).parts if part not in ("..", Path(stated).anchor)]
     places = [model, model.resolve().parent, model.resolve().parent.parent, Path()]
-    candidates = [Path(stated)] if Path(stated).is_absolute() else []
-    candidates += [place.joinpath(*parts[i:]) for i in range(len(parts)) for place in places]
-    for candidate in candidates:
+    if Path(stated).is_absolute():
+        places.insert(0, Path(Path(stated).anchor))
+    for candidate in (place.joinpath(*parts[i:]) for i in range(len(parts)) for place in places):
         for file in (candidate.with_suffix(".safetensors"), candidate):
-            if file.is_file():
+            if os.path.isfile(file):  # unlike Path.is_file it takes any text for a path
                 return file
     return None
 
@@ -79,14 +88,16 @@ def positional_table(context: int, width: int) -> Float32:
     """The sinusoidal table (context, width) of spec §3, [sin | cos], in float32 as Whisper computes it."""
     half = width // 2
     step = np.float32(np.log(LONGEST_PERIOD) / max(half - 1, 1))
-    frequencies = np.exp(-step * np.arange(half, dtype=np.float32))
+    exponents = -step * np.arange(half, dtype=np.float32)
+    # At position 1500 one unit in a frequency's last place is 1e-4 in the table: float32 exp itself must be exact.
+    frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
     angles = np.arange(context, dtype=np.float32)[:, None] * frequencies[None, :]
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
 def open_encoder(
     tensors: Tensors, config: Fields, model: Path, given: Path | None, warnings: list[str]
-) -> tuple[EncoderConfig, Selection]:
+) -> SpeechEncoder:
     """Encoder and projector, with the precedence of spec §1.1: the directory's keys win over the Whisper file's.
 
     Args:
@@ -107,7 +118,9 @@ def open_encoder(
         raise CheckpointError(
             f"{model} holds no speech encoder", "give the Whisper checkpoint with --speech-encoder large-v3.pt"
         )
-    width = agreed_dimension(encoder, ("conv1.weight", 0), ("conv2.weight", 0), ("ln_post.weight", 0), ("conv1.bias", 0))
+    width = agreed_dimension(
+        encoder, ("conv1.weight", 0), ("conv2.weight", 0), ("ln_post.weight", 0), ("conv1.bias", 0)
+    )
     layers = 1 + max((int(found[1]) for name in encoder.names() if (found := BLOCK.match(name))), default=0)
     sources = [file.dims] if file else []
     sources.append(stated)
@@ -121,16 +134,19 @@ def open_encoder(
         encoder = overlaid(encoder, Arrays({POSITIONS: positional_table(context, width)}))
     projector = renamed(under_prefix(tensors, "model.speech_projector."), lambda name: f"projector.{name}")
     module = overlaid(encoder, projector)
-    return _encoder_config(module, config, sources, width, min(layers, MOST_LAYERS)), module
+    dimensions = _encoder_config(module, config, sources, width, min(layers, MOST_LAYERS))
+    return SpeechEncoder(dimensions, module, file.path if file else None)
 
 
-def _whisper_beside(own: Selection, config: Fields, stated: Fields, model: Path, given: Path | None) -> WhisperFile | None:
+def _whisper_beside(
+    own: Selection, config: Fields, stated: Fields, model: Path, given: Path | None
+) -> WhisperFile | None:
     """The Whisper file, unless nobody has it, or it would tell nothing new and torch to read it is missing."""
     path = given or find_whisper(model, config.text("speech_encoder", ""))
     if path is None:
         return None
     told = bool(own.names()) and stated.has("n_audio_head")
-    if not given and told and path.suffix != ".safetensors" and find_spec("torch") is None:
+    if not given and told and path.suffix != ".safetensors" and not torch_installed():
         return None
     return open_whisper(path)
 
@@ -143,9 +159,7 @@ def _agree(fields: Fields, key: str, value: int) -> None:
         )
 
 
-def _encoder_config(
-    module: Selection, config: Fields, sources: list[Fields], width: int, layers: int
-) -> EncoderConfig:
+def _encoder_config(module: Selection, config: Fields, sources: list[Fields], width: int, layers: int) -> EncoderConfig:
     stated_heads = next((dims.integer("n_audio_head") for dims in sources if dims.has("n_audio_head")), None)
     heads = stated_heads or max(width // HEAD_WIDTH, 1)
     if width % heads or (stated_heads is None and width != heads * HEAD_WIDTH):
@@ -163,7 +177,12 @@ def _encoder_config(
         heads=heads,
         layers=layers,
         ffn=agreed_dimension(
-            module, *((f"blocks.{i}.mlp.{part}", axis) for i in range(layers) for part, axis in (("0.weight", 0), ("2.weight", 1)))
+            module,
+            *(
+                (f"blocks.{i}.mlp.{part}", axis)
+                for i in range(layers)
+                for part, axis in (("0.weight", 0), ("2.weight", 1))
+            ),
         ),
         stack=config.integer("speech_encoder_ds_rate", max(stacked // width, 1)),
         projector_hidden=agreed_dimension(
@@ -172,5 +191,7 @@ def _encoder_config(
         output=config.integer("hidden_size"),
     )
     if c.positions < 1:
-        raise CheckpointError(f"{config.where}: `speech_encoder_ds_rate` is {c.stack}", f"at most {c.context} fit the window")
+        raise CheckpointError(
+            f"{config.where}: `speech_encoder_ds_rate` is {c.stack}", f"at most {c.context} fit the window"
+        )
     return c

@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
     def build(
         checkpoint: Annotated[str, typer.Argument(help="LLaMA-Omni2 directory, or its Hugging Face id")],
         decoder: Annotated[str, typer.Option(help="CosyVoice2 decoder: directory (cosy2_decoder) or Hugging Face id")],
-        voice: Annotated[list[Path], typer.Option(help="recording of a voice, 3 to 10 s; repeat for more, first is default")],
+        voice: Annotated[
+            list[Path], typer.Option(help="recording of a voice, 3 to 10 s; repeat for more, first is default")
+        ],
         output: Annotated[Path, typer.Option("--output", "-o", help="engine directory to make")],
         speech_encoder: Annotated[
             Path | None, typer.Option(help="Whisper .pt or .safetensors, if the checkpoint has no encoder weights")
@@ -24,7 +26,9 @@ def register(app: typer.Typer) -> None:
             str, typer.Option(help="exact, balanced or fast; then changes such as fast,encoder=fp32")
         ] = "exact",
         target: Annotated[str, typer.Option(help="device the engine is for")] = "cpu",
-        check: Annotated[bool, typer.Option("--check", help="compare every graph with its torch module (needs torch)")] = False,
+        check: Annotated[
+            bool, typer.Option("--check", help="compare every graph with its torch module (needs torch)")
+        ] = False,
         revision: Annotated[str | None, typer.Option(help="revision of the checkpoint on the hub")] = None,
         token: Annotated[str | None, typer.Option(help="hub token; HF_TOKEN by default", envvar="HF_TOKEN")] = None,
         cache: Annotated[Path | None, typer.Option(help="hub cache; HF_HOME by default")] = None,
@@ -42,8 +46,8 @@ def register(app: typer.Typer) -> None:
         precisions = parse_precision(precision)
         if check:
             require("torch", "torch")
-        model_path = resolve(checkpoint, revision=revision, token=token, cache_dir=cache)
-        decoder_path = resolve(decoder, revision=None, token=token, cache_dir=cache)
+        model_path = resolve(checkpoint, revision=revision, token=token, cache=cache)
+        decoder_path = resolve(decoder, revision=None, token=token, cache=cache)
         opened = open_checkpoint(model_path, decoder=decoder_path, speech_encoder=speech_encoder)
         for warning in opened.warnings:
             typer.echo(f"warning: {warning}", err=True)

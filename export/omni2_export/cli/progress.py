@@ -1,4 +1,5 @@
-"""A build's progress on the terminal: one bar per stage with bytes and time left; plain lines where there is no terminal."""
+"""A build's progress on the terminal: one bar per stage with bytes and time left; plain lines where there is no
+terminal."""
 
 from __future__ import annotations
 
@@ -51,6 +52,8 @@ class BuildProgress:
             self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._console.is_terminal:
             self._bars.stop()

@@ -1,10 +1,13 @@
-"""Builds one ONNX graph by hand: opset 24 standard operators, weights in an external file, names that say what a value is.
+"""Builds one ONNX graph by hand: opset 24 standard operators, weights in an external file, names that say what a value
+is.
 
-`GraphBuilder` is what every module in this folder is written with. Nothing is traced, so what stands in the module is what runs.
+`GraphBuilder` is what every module in this folder is written with. Nothing is traced, so what stands in the module is
+what runs.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,7 +100,8 @@ class GraphBuilder:
         array = np.asarray(value)
         if array.dtype == np.float64 and not isinstance(value, np.ndarray):
             array = array.astype(np.float32)
-        key = name or f"const_{array.dtype}_{'x'.join(map(str, array.shape))}_{array.tobytes().hex() if array.nbytes <= 64 else hash(array.tobytes())}"
+        digest = hashlib.sha256(array.tobytes()).hexdigest()[:12]
+        key = name or f"const_{array.dtype}_{'x'.join(map(str, array.shape))}_{digest}"
         if key not in self._initializers:
             tensor = ir.tensor(array, name=key)
             self._initializers[key] = ir.Value(

@@ -1,7 +1,9 @@
-"""Flow encoder: speech units → μ, the mean the flow starts from; computed for the unfinished block only (spec §8.1, §11).
+"""Flow encoder: speech units → μ, the mean the flow starts from; computed for the unfinished block only (spec §8.1,
+§11).
 
-A call covers the units from the first one whose block is not final yet. What finished blocks contribute (keys and values of
-every layer, two convolution contexts) comes in and goes out as state; a call from unit 0 on is the full computation.
+A call covers the units from the first one whose block is not final yet. What finished blocks contribute (keys and
+values of every layer, two convolution contexts) comes in and goes out as state; a call from unit 0 on is the full
+computation.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import onnx_ir as ir
 
 from omni2_engine.config import FlowEncoderConfig
 from omni2_export.checkpoint.tensors import Tensors
-from omni2_export.graphs.builder import BOOL, FLOAT, INT64, GraphBuilder
+from omni2_export.graphs.builder import BOOL, FLOAT, INT64, INT64_MAX, GraphBuilder
 from omni2_export.graphs.convolution import convolve, keep_context
 from omni2_export.graphs.linear import LinearWriter, Precision
 
@@ -27,10 +29,11 @@ def build_flow_encoder(graph: GraphBuilder, config: FlowEncoderConfig, tensors: 
     """Add the flow encoder to `graph`.
 
     Inputs:
-        units (1, n) int64: units s … N−1; write (1) int64 = s; commit (1) int64: how many of them are final after this call;
-        mask (1, 1, n, N) bool, up_mask (1, 1, r·n, r·N) bool, r = frames per unit: True where a query may look;
+        units (1, n) int64: units s … N−1; write (1) int64 = s; commit (1) int64: how many of them are final after this
+        call; mask (1, 1, n, N) bool, up_mask (1, 1, r·n, r·N) bool, r = frames per unit: True where a query may look;
         conv_context (1, c₁, width), up_context (1, c₂, width) float32: zeros before the first unit;
-        keys_i, values_i (1, heads, capacity, d) and up_keys_i, up_values_i (1, heads, up_capacity, d) float32 per layer.
+        keys_i, values_i (1, heads, capacity, d) and up_keys_i, up_values_i (1, heads, up_capacity, d) float32 per
+        layer.
     Outputs:
         mu (1, r·n, mel) float32; new_conv_context, new_up_context; new_… caches, bound to the inputs' memory.
         Inside: embed_out, prelook_out, layers_out, up_out, encoded.
@@ -74,10 +77,11 @@ def _look_ahead(g: GraphBuilder, tensors: Tensors, c: FlowEncoderConfig, x: ir.V
     path = "encoder.pre_lookahead_layer"
     kernel = tensors.shape(f"{path}.conv1.weight")[2]
     ahead = g.constant(np.zeros((1, kernel - 1, c.width), np.float32))
-    first = g.op("LeakyRelu", convolve(g, tensors, g.concat(x, ahead, axis=1), f"{path}.conv1"), alpha=LEAKY_SLOPE)
+    first = convolve(g, tensors, g.concat(x, ahead, axis=1), f"{path}.conv1", axis=1)
+    first = g.op("LeakyRelu", first, alpha=LEAKY_SLOPE)
     frames = tensors.shape(f"{path}.conv2.weight")[2] - 1
     extended = _with_context(g, "conv_context", first, commit, frames, c.width)
-    return g.add(x, convolve(g, tensors, extended, f"{path}.conv2"), name="prelook_out")
+    return g.add(x, convolve(g, tensors, extended, f"{path}.conv2", axis=1), name="prelook_out")
 
 
 def _up_sample(g: GraphBuilder, tensors: Tensors, c: FlowEncoderConfig, x: ir.Value, commit: ir.Value) -> ir.Value:
@@ -89,14 +93,14 @@ def _up_sample(g: GraphBuilder, tensors: Tensors, c: FlowEncoderConfig, x: ir.Va
     frames = g.reshape(repeated, [1, -1, c.width])
     surplus = context * c.ratio - (kernel - 1)
     if surplus:
-        frames = g.slice(frames, surplus, 2**63 - 1, axis=1)
-    return convolve(g, tensors, frames, "encoder.up_layer.conv", name="up_out")
+        frames = g.slice(frames, surplus, INT64_MAX, axis=1)
+    return convolve(g, tensors, frames, "encoder.up_layer.conv", axis=1, name="up_out")
 
 
 def _with_context(g: GraphBuilder, name: str, x: ir.Value, commit: ir.Value, frames: int, width: int) -> ir.Value:
     shape = [1, frames, width]
     extended = g.concat(g.input(name, FLOAT, shape), x, axis=1)
-    g.output(keep_context(g, extended, commit, frames), f"new_{name}", FLOAT, shape)
+    g.output(keep_context(g, extended, commit, frames, axis=1), f"new_{name}", FLOAT, shape)
     return extended
 
 
@@ -133,7 +137,9 @@ def _layers(
         for kind, part in (("keys", parts[1]), ("values", parts[2])):
             shape = [1, c.heads, f"{prefix}capacity", width]
             name = f"{prefix}{kind}_{layer}"
-            updated = g.op("TensorScatter", g.input(name, FLOAT, shape), g.split_heads(part, c.heads, width), write, axis=2)
+            updated = g.op(
+                "TensorScatter", g.input(name, FLOAT, shape), g.split_heads(part, c.heads, width), write, axis=2
+            )
             g.output(updated, f"new_{name}", FLOAT, shape)
             caches.append(g.slice(updated, 0, total, axis=2))
         where = g.split_heads(linear(table, f"{attention}.linear_pos"), c.heads, width)  # (1, heads, L, d)
@@ -148,12 +154,11 @@ def _layers(
 
 
 def _relative_positions(g: GraphBuilder, width: int, total: ir.Value, new: ir.Value, name: str) -> ir.Value:
-    """Sinusoids (1, L, width) of the relative positions N−1 … −(n−1), L = N + n − 1, angles in float32 as upstream (spec §8.1)."""
+    """Sinusoids (1, L, width) of the relative positions N−1 … −(n−1), L = N + n − 1, angles in float32 as upstream
+    (spec §8.1)."""
     one = g.constant(np.array(1, np.int64))
     scalar = [g.op("Squeeze", value) for value in (total, new)]
-    positions = g.op(
-        "Range", g.op("Sub", scalar[0], one), g.op("Neg", scalar[1]), g.constant(np.array(-1, np.int64))
-    )
+    positions = g.op("Range", g.op("Sub", scalar[0], one), g.op("Neg", scalar[1]), g.constant(np.array(-1, np.int64)))
     column = g.op("Unsqueeze", g.op("Cast", positions, to=int(FLOAT)), g.constant([1]))
     exponents = np.arange(0, width, 2, dtype=np.float32) * np.float32(-math.log(10000.0) / width)
     angles = g.mul(column, g.constant(np.exp(exponents)[None, :]))  # (L, width / 2)
@@ -172,5 +177,5 @@ def _shift(g: GraphBuilder, scores: ir.Value, new: ir.Value, total: ir.Value) ->
     padded = g.op("Pad", scores, g.constant([0, 0, 0, 1, 0, 0, 0, 0]))
     one = g.constant([1])
     turned = g.op("Reshape", padded, g.concat(one, heads, g.add(length, one), new, axis=0))
-    moved = g.op("Reshape", g.slice(turned, 1, 2**63 - 1, axis=2), g.concat(one, heads, new, length, axis=0))
+    moved = g.op("Reshape", g.slice(turned, 1, INT64_MAX, axis=2), g.concat(one, heads, new, length, axis=0))
     return g.slice(moved, 0, total, axis=3)

@@ -1,7 +1,9 @@
 """One Euler step of the flow: the velocity network on both guidance rows, and the move along it (spec §8.2, §8.3, §11).
 
-Like the encoder it covers the frames of the unfinished block only. Each of the solver's steps has caches of its own, so the
-same graph is called once per step with that step's caches bound.
+Like the encoder it covers the frames of the unfinished block only. Each of the solver's steps has caches of its own,
+so the same graph is called once per step with that step's caches bound. Sequences are laid out (frames, rows,
+channels): a cache's first frames are then one piece of memory, which is bound as it is instead of being cut out, and no head is ever
+transposed.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ def build_flow_step(graph: GraphBuilder, config: EstimatorConfig, tensors: Tenso
 
     Inputs:
         z, mu (1, t, mel) float32; speaker (1, mel) float32; shifts (resnets, width) float32: this step's row of
-        `build_flow_conditions`; dt (1) float32; mask (1, 1, t, T) bool, True where a frame may look; write (1) int64: the
-        first frame's place in the caches; commit (1) int64: how many of the frames are final after this call;
+        `build_flow_conditions`; dt (1) float32; mask (1, 1, t, T) bool, True where a frame may look; write (1) int64:
+        the first frame's place in the caches; commit (1) int64: how many of the frames are final after this call;
         contexts (2, k−1, Σ channels) float32: left context of every causal convolution, side by side;
         keys_i, values_i (2, heads, capacity, head_dim) float32 per transformer block.
     Outputs:
@@ -57,7 +59,8 @@ def build_flow_step(graph: GraphBuilder, config: EstimatorConfig, tensors: Tenso
     rows = g.concat(conditioned, g.concat(z, nothing, nothing, axis=-1), axis=0)
     rows = g.op("Identity", rows, name="estimator_in")
 
-    velocities = _Estimator(g, c, tensors, shifts, mask, write, commit).build(rows)
+    inner = _Estimator(g, c, tensors, shifts, mask, write, commit).build(g.transpose(rows, 1, 0, 2))
+    velocities = g.op("Transpose", inner, perm=[1, 0, 2], name="velocities")
     with_voice, without = (g.slice(velocities, row, row + 1, axis=0) for row in (0, 1))
     velocity = g.op("Sub", g.mul(with_voice, 1.0 + c.guidance), g.mul(without, c.guidance))
     g.output(g.add(z, g.mul(velocity, dt)), "new_z", FLOAT, [1, "t", c.mel])
@@ -76,13 +79,12 @@ class _Estimator:
     commit: ir.Value
 
     def build(self, rows: ir.Value) -> ir.Value:
-        """estimator_in (2, t, 3·mel) → velocities (2, t, mel)."""
+        """(t, 2, 3·mel) → (t, 2, mel)."""
         g, c = self.g, self.c
         self.linear = LinearWriter(g, self.tensors, Precision.FP32)
-        self.visible = g.size(self.mask, 3)
         widths = self._context_widths()
         self.frames = self.tensors.shape(f"{ESTIMATOR}.final_block.block.0.weight")[2] - 1
-        contexts = g.input("contexts", FLOAT, [2, self.frames, sum(widths)])
+        contexts = g.input("contexts", FLOAT, [self.frames, 2, sum(widths)])
         self.contexts = iter(g.ops("Split", contexts, g.constant(widths), outputs=len(widths), axis=-1))
         self.new_contexts: list[ir.Value] = []
         self.block = 0
@@ -96,8 +98,8 @@ class _Estimator:
         x = self._stage(g.concat(x, skip, axis=-1), paths[-1], len(paths) - 1)
         x = self._causal(x, f"{ESTIMATOR}.up_blocks.0.2")
         x = self._convolution_block(x, f"{ESTIMATOR}.final_block")
-        g.output(g.concat(*self.new_contexts, axis=-1), "new_contexts", FLOAT, [2, self.frames, sum(widths)])
-        return convolve(g, self.tensors, x, f"{ESTIMATOR}.final_proj", name="velocities")
+        g.output(g.concat(*self.new_contexts, axis=-1), "new_contexts", FLOAT, [self.frames, 2, sum(widths)])
+        return convolve(g, self.tensors, x, f"{ESTIMATOR}.final_proj", axis=0)
 
     def _context_widths(self) -> list[int]:
         """Input channels of every causal convolution in the order they run."""
@@ -118,36 +120,40 @@ class _Estimator:
         shift = g.slice(self.shifts, index, index + 1, axis=0)  # (1, width)
         inner = g.add(self._convolution_block(x, f"{path}.block1", inputs), shift)
         inner = self._convolution_block(inner, f"{path}.block2")
-        return g.add(inner, convolve(g, self.tensors, x, f"{path}.res_conv", inputs))
+        return g.add(inner, convolve(g, self.tensors, x, f"{path}.res_conv", 0, inputs))
 
     def _convolution_block(self, x: ir.Value, path: str, inputs: int | None = None) -> ir.Value:
         return self.g.op("Mish", self._norm(self._causal(x, f"{path}.block.0", inputs), f"{path}.block.2"))
 
     def _causal(self, x: ir.Value, layer: str, inputs: int | None = None) -> ir.Value:
-        extended = self.g.concat(next(self.contexts), x, axis=1)
-        self.new_contexts.append(keep_context(self.g, extended, self.commit, self.frames))
-        return convolve(self.g, self.tensors, extended, layer, inputs)
+        extended = self.g.concat(next(self.contexts), x, axis=0)
+        self.new_contexts.append(keep_context(self.g, extended, self.commit, self.frames, axis=0))
+        return convolve(self.g, self.tensors, extended, layer, 0, inputs)
 
     def _norm(self, x: ir.Value, name: str) -> ir.Value:
         scale = self.g.weight(f"{name}.weight", self.tensors.read(f"{name}.weight"))
         return self.g.layer_norm(x, scale, self.g.weight(f"{name}.bias", self.tensors.read(f"{name}.bias")), NORM_EPS)
 
+    def _split(self, qkv: ir.Value) -> list[ir.Value]:
+        return self.g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
+
     def _transformer(self, x: ir.Value, path: str) -> ir.Value:
         g, c = self.g, self.c
         normed = self._norm(x, f"{path}.norm1")
         qkv = self.linear(normed, *(f"{path}.attn1.to_{part}" for part in "qkv"))
-        parts = g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
-        query, key, value = (g.split_heads(part, c.heads, c.head_dim) for part in parts)
+        # both rows' heads side by side: what one row knows the other never sees, as two groups of heads of one sequence
+        parts = [g.reshape(part, [1, -1, 2 * c.heads * c.head_dim]) for part in self._split(qkv)]
         caches = []
-        for kind, new in (("keys", key), ("values", value)):
-            name, shape = f"{kind}_{self.block}", [2, c.heads, "capacity", c.head_dim]
-            # TensorScatter wants one write index per row of the batch
-            updated = g.op("TensorScatter", g.input(name, FLOAT, shape), new, g.concat(self.write, self.write, axis=0), axis=2)
+        for kind, new in (("keys", parts[1]), ("values", parts[2])):
+            name, shape = f"{kind}_{self.block}", [1, "T", 2 * c.heads * c.head_dim]
+            updated = g.op("TensorScatter", g.input(name, FLOAT, shape), new, self.write, axis=1)
             g.output(updated, f"new_{name}", FLOAT, shape)
-            caches.append(g.slice(updated, 0, self.visible, axis=2))
+            caches.append(updated)
         self.block += 1
-        attended = g.op("Attention", query, *caches, self.mask, scale=c.head_dim**-0.5)
-        x = g.add(x, self.linear(g.merge_heads(attended, c.heads, c.head_dim), f"{path}.attn1.to_out.0"))
+        heads = {"q_num_heads": 2 * c.heads, "kv_num_heads": 2 * c.heads}
+        attended = g.op("Attention", parts[0], *caches, self.mask, scale=c.head_dim**-0.5, **heads)
+        rows = g.reshape(attended, [-1, 2, c.heads * c.head_dim])
+        x = g.add(x, self.linear(rows, f"{path}.attn1.to_out.0"))
         inner = self.linear(self._norm(x, f"{path}.norm3"), f"{path}.ff.net.0.proj")
         return g.add(x, self.linear(g.op("Gelu", inner), f"{path}.ff.net.2"))
 

@@ -12,7 +12,8 @@ def build_fusion(graph: GraphBuilder, config: FusionConfig, tensors: Tensors) ->
     """Add the fusion to `graph`; always float32, it is small.
 
     Inputs: hidden (n, llm_hidden) float32; token_embeds (n, speech_hidden) float32.
-    Outputs: fused (n, speech_hidden) float32 = g⊙e_hid + (1−g)⊙e_emb. Inside: input_proj_out, the projected hidden states.
+    Outputs: fused (n, speech_hidden) float32 = g⊙e_hid + (1−g)⊙e_emb. Inside: input_proj_out, the projected hidden
+        states.
     """
     g, linear = graph, LinearWriter(graph, tensors, Precision.FP32)
     hidden = g.input("hidden", FLOAT, ["n", config.llm_hidden])

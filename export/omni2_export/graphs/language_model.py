@@ -1,6 +1,8 @@
-"""Qwen2 decoder with a static KV cache: one graph for prefill and decode, for the language model and the speech LM (spec §5).
+"""Qwen2 decoder with a static KV cache: one graph for prefill and decode, for the language model and the speech LM
+(spec §5).
 
-Every row of the batch is a slot with a length of its own: the caller says where its new positions are written and what each may see.
+Every row of the batch is a slot with a length of its own: the caller says where its new positions are written and what
+each may see.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ def build_language_model(
         swish = g.mul(gate, g.op("Sigmoid", gate))
         x = g.add(x, linear(g.mul(swish, up), f"{path}.mlp.down_proj"), name=f"layer_{layer}_out")
 
-    # Only the asked-for position goes through the head: at 150 k vocabulary rows the others would cost more than a layer.
+    # Only the asked-for position goes through the head: at 150 k vocabulary rows the others would cost more than a
+    # layer.
     chosen = g.op("GatherND", x, last, batch_dims=1)  # (B, hidden)
     hidden = _rms_norm(g, tensors, chosen, "norm", c.rms_eps)
     g.output(hidden, "hidden", FLOAT, ["B", c.hidden])

@@ -1,12 +1,14 @@
-"""Linear layers at each precision: float32, weight-only int8/int4 in blocks along the input, dynamically quantised int8.
+"""Linear layers at each precision: float32, weight-only int8/int4 in blocks along the input, dynamically quantised
+int8.
 
-A layer y = x Wᵀ + b is stored as W in ONNX's (input, output) order. Several layers that read the same x may be stored as one.
+A layer y = x Wᵀ + b is stored as W in ONNX's (input, output) order. Several layers that read the same x may be stored
+as one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +20,7 @@ ROWS_AT_ONCE = 1 << 22  # elements read from the checkpoint at once, so that a l
 BLOCK = 128  # weights per scale, ACCELERATORS-measured sweet spot for ONNX Runtime's MatMulNBits
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """How the weights of linear layers are stored and multiplied."""
 
     FP32 = "fp32"
@@ -28,7 +30,8 @@ class Precision(str, Enum):
 
 
 def block_size(inputs: int) -> int | None:
-    """Weights per scale for a layer of `inputs` columns: the largest power of two ≤ 128 that divides it, at least 16."""
+    """Weights per scale for a layer of `inputs` columns: the largest power of two ≤ 128 that divides it, at least
+    16."""
     block = BLOCK
     while block >= 16:
         if inputs % block == 0:
@@ -61,7 +64,8 @@ class LinearWriter:
     ) -> ir.Value:
         """Apply the layers `names` (their outputs side by side) to x (…, inputs).
 
-        Biases are taken where the checkpoint has them; where only some of the joined layers have one, the others get zeros.
+        Biases are taken where the checkpoint has them; where only some of the joined layers have one, the others get
+        zeros.
         """
         g = self.graph
         widths = [self.tensors.shape(f"{layer}.weight") for layer in names]
@@ -119,7 +123,8 @@ class LinearWriter:
     def _blockwise(
         self, x: ir.Value, names: Sequence[str], label: str, inputs: int, total: int, block: int, bits: int
     ) -> ir.Value:
-        """Symmetric blocks along the inputs: `DequantizeLinear → MatMul`, which ONNX Runtime turns into one int kernel."""
+        """Symmetric blocks along the inputs: `DequantizeLinear → MatMul`, which ONNX Runtime turns into one int
+        kernel."""
         g = self.graph
         top = 127 if bits == 8 else 7
         scales = np.empty((inputs // block, total), np.float32)
@@ -159,7 +164,8 @@ class LinearWriter:
 
 
 def _block_scales(blocks: np.ndarray, top: int, bits: int) -> np.ndarray:
-    """One positive scale per block (n, blocks): maximum magnitude, or for int4 the candidate with least squared error."""
+    """One positive scale per block (n, blocks): maximum magnitude, or for int4 the candidate with least squared
+    error."""
     largest = np.abs(blocks).max(axis=-1)
     largest = np.where(largest == 0, 1, largest).astype(np.float32)
     if bits == 8:

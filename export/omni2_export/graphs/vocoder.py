@@ -38,7 +38,7 @@ def build_vocoder(graph: GraphBuilder, config: VocoderConfig, tensors: Tensors) 
     """
     g, c = graph, config
     sines = c.harmonics + 1
-    mel = g.op("Unsqueeze", g.input("mel", FLOAT, [1, c.mel, "F"]), g.constant([2]))
+    mel = g.input("mel", FLOAT, [1, c.mel, "F"])
     phase = g.input("phase", FLOAT, [1, sines, 1])
     noise = g.input("noise", FLOAT, [1, sines, "samples"])
     cache = g.input("source_cache", FLOAT, [1, 1, "cached"])
@@ -47,7 +47,7 @@ def build_vocoder(graph: GraphBuilder, config: VocoderConfig, tensors: Tensors) 
     source = replace_head(g, harmonic_source(g, c, tensors, f0, phase, noise), cache)
     spectrum = g.op("Unsqueeze", short_time_spectrum(g, c, source), g.constant([2]))
 
-    x = convolve(g, tensors, mel, "conv_pre")
+    x = convolve(g, tensors, g.op("Unsqueeze", mel, g.constant([2])), "conv_pre")
     stages = len(c.upsample_rates)
     blocks = len(c.resblock_kernels)
     for stage in range(stages):

@@ -13,6 +13,8 @@ from omni2_engine.config import VocoderConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import DOUBLE, FLOAT, INT64_MAX, GraphBuilder
 
+FILTER_BLOCK = 64  # filters one thread takes at a time in ONNX Runtime's convolution of images
+
 
 def convolve(
     g: GraphBuilder,
@@ -24,33 +26,60 @@ def convolve(
     dilation: int = 1,
     padding: int | None = None,
 ) -> ir.Value:
-    """The 1-d convolution `name` on x (1, channels, 1, n), written in two dimensions; padding defaults to keeping n.
+    """The 1-d convolution `name` on x (1, channels, 1, n); padding defaults to keeping n.
 
-    ONNX Runtime keeps its blocked kernel for convolutions of images: the whole vocoder is an eighth faster for it.
+    Wide ones are convolutions of an image one row high: ONNX Runtime's blocked kernel is for images alone and a sixth
+    faster. It shares its work among threads by blocks of filters, though, so narrow ones are written as what they are.
     """
     weight = tensors.read(f"{name}.weight")  # (outputs, inputs, kernel)
+    outputs, _, kernel = weight.shape
     if padding is None:
-        padding = (weight.shape[2] - 1) * dilation // 2
-    return g.op(
-        "Conv",
-        x,
-        g.weight(f"{name}.weight", weight[:, :, None, :]),
-        g.weight(f"{name}.bias", tensors.read(f"{name}.bias")),
-        strides=[1, stride],
-        dilations=[1, dilation],
-        pads=[0, padding, 0, padding],
-    )
+        padding = (kernel - 1) * dilation // 2
+    bias = g.weight(f"{name}.bias", tensors.read(f"{name}.bias"))
+    if outputs < 2 * FILTER_BLOCK:
+        x = g.op("Squeeze", x, g.constant([2]))
+        kernels = g.weight(f"{name}.weight", weight)
+        y = g.op("Conv", x, kernels, bias, strides=[stride], dilations=[dilation], pads=[padding, padding])
+        return g.op("Unsqueeze", y, g.constant([2]))
+    kernels = g.weight(f"{name}.weight", weight[:, :, None, :])
+    pads = [0, padding, 0, padding]
+    return g.op("Conv", x, kernels, bias, strides=[1, stride], dilations=[1, dilation], pads=pads)
 
 
 def predict_f0(g: GraphBuilder, config: VocoderConfig, tensors: Tensors, mel: ir.Value) -> ir.Value:
-    """Fundamental frequency in Hz of each frame: mel (1, mel, 1, F) → (1, F)."""
-    x = mel
+    """Fundamental frequency in Hz of each frame: mel (1, mel, F) → (1, F).
+
+    The products are float64: what F0 is off by adds up over a call in the phase of its highest overtone.
+    """
+    x = g.op("Cast", g.transpose(mel, 0, 2, 1), to=int(DOUBLE))  # (1, F, mel)
     for layer in range(config.f0_layers):
-        x = g.op("Elu", convolve(g, tensors, x, f"f0_predictor.condnet.{2 * layer}"))  # odd numbers are the ELUs
-    frames = g.transpose(g.reshape(x, [1, config.f0_width, -1]), 0, 2, 1)  # (1, F, f0_width)
-    weight = g.weight("f0_predictor.classifier.weight", tensors.read("f0_predictor.classifier.weight").T)
-    bias = g.weight("f0_predictor.classifier.bias", tensors.read("f0_predictor.classifier.bias"))
-    return g.op("Abs", g.reshape(g.add(g.op("MatMul", frames, weight), bias), [1, -1]))
+        x = _elu(g, _convolve_frames(g, tensors, x, f"f0_predictor.condnet.{2 * layer}"))  # odd numbers are the ELUs
+    weight, bias = (_double(g, tensors, f"f0_predictor.classifier.{part}") for part in ("weight", "bias"))
+    frequencies = g.add(g.op("MatMul", x, g.transpose(weight, 1, 0)), bias)  # (1, F, 1)
+    return g.op("Abs", g.op("Cast", g.reshape(frequencies, [1, -1]), to=int(FLOAT)))
+
+
+def _convolve_frames(g: GraphBuilder, tensors: Tensors, x: ir.Value, name: str) -> ir.Value:
+    """The 1-d convolution `name` on x (1, F, channels) float64, keeping F, as one product over shifted copies."""
+    outputs, inputs, kernel = tensors.shape(f"{name}.weight")
+    padding = (kernel - 1) // 2
+    padded = g.op("Pad", x, g.constant([padding, padding]), None, g.constant([1]))
+    # the last copy ends at the sequence's end, the others as many frames before it
+    shifts = [g.slice(padded, k, k + 1 - kernel if k + 1 < kernel else INT64_MAX, axis=1) for k in range(kernel)]
+    weight, bias = (_double(g, tensors, f"{name}.{part}") for part in ("weight", "bias"))
+    taps = g.reshape(g.transpose(weight, 2, 1, 0), [kernel * inputs, outputs])
+    return g.add(g.op("MatMul", g.concat(*shifts, axis=2), taps), bias)
+
+
+def _double(g: GraphBuilder, tensors: Tensors, name: str) -> ir.Value:
+    """A weight stored as float32 and widened when the graph is loaded."""
+    return g.op("Cast", g.weight(name, tensors.read(name)), to=int(DOUBLE))
+
+
+def _elu(g: GraphBuilder, x: ir.Value) -> ir.Value:
+    """ELU of float64, for which ONNX Runtime has no kernel of that name."""
+    zero, one = (g.constant(np.array(value, np.float64)) for value in (0, 1))
+    return g.op("Sub", g.add(g.op("Max", x, zero), g.op("Exp", g.op("Min", x, zero))), one)
 
 
 def harmonic_source(

@@ -1,6 +1,7 @@
 """The weight file of one graph: tensors go from the checkpoint into it one by one, never all in memory at once.
 
-Arrays handed out by `WeightWriter.allocate` are views of the file itself, so filling them costs page cache, not anonymous memory.
+Arrays handed out by `WeightWriter.allocate` are views of the file itself, so filling them costs page cache, not
+anonymous memory.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class WeightWriter:
             # Without real blocks behind it a mapped page would end the process with SIGBUS when the disk is full.
             os.posix_fallocate(self._file.fileno(), offset, max(length, 1))
         except OSError as error:
-            raise Omni2Error(f"cannot write {self.path}: {error.strerror}", "free disk space and run the build again") from error
+            raise Omni2Error(
+                f"cannot write {self.path}: {error.strerror}", "free disk space and run the build again"
+            ) from error
         self._end = offset + length
         view = np.memmap(self._file, dtype=storage, mode="r+", offset=offset, shape=stored_shape)
         self._views.append((view, length))
@@ -91,7 +94,9 @@ class WeightWriter:
     def __enter__(self) -> WeightWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
         else:

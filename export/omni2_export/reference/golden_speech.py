@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omni2_engine.errors import CheckpointError
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.reference.build import Reference
 from omni2_export.reference.speaker import fbank, speaker_vector
@@ -28,12 +29,16 @@ class SpeechGoldens:
         voice: (n,) float32 voice prompt at 16 kHz.
         noise_frames: length of the solver's noise buffer.
         seed: of every random input.
+
+    Raises:
+        CheckpointError: the checkpoint has no speaker network.
     """
 
     def __init__(
         self, checkpoint: Checkpoint, reference: Reference, voice: np.ndarray, noise_frames: int, seed: int
     ) -> None:
-        assert checkpoint.campplus is not None, "golden arrays need the checkpoint's campplus.onnx"
+        if checkpoint.campplus is None:
+            raise CheckpointError("the decoder directory has no campplus.onnx", "golden arrays of a voice need it")
         self.reference = reference
         self.config = reference.config
         self.generator = torch.Generator().manual_seed(seed)

@@ -16,6 +16,7 @@ from omni2_export.reference.build import Reference
 from omni2_export.reference.frontend import log_mel
 from omni2_export.reference.prompt import mark_speech, prompt_embeds
 from omni2_export.reference.read_write import LAST_WRITE, Pick, Round, Rules, forced, greedy, penalised, read_write
+from omni2_export.tokenizer_files import special_tokens
 
 Arrays = dict[str, np.ndarray]
 SPOKEN_TURN = {"role": "user", "content": "<speech>"}
@@ -38,7 +39,7 @@ class TextGoldens:
     ) -> None:
         self.reference = reference
         self.config = reference.config
-        self.template = ChatTemplate(checkpoint.chat_template)
+        self.template = ChatTemplate(checkpoint.chat_template, special_tokens(checkpoint.text_tokenizer))
         self.text = text
         self.speech = speech
         self.random = np.random.default_rng(seed)

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from omni2_export.tokenizer_files import tokenizer_json
 
 from omni2_engine.config import VOCODER_OVERLAP_FRAMES, ModelConfig
-from omni2_engine.text import TextTokenizer
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.reference.build import load_reference
 from omni2_export.reference.golden_speech import SpeechGoldens, save
 from omni2_export.reference.golden_text import TextGoldens
+from omni2_export.tokenizer_files import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ def write_goldens(
     text = TextGoldens(
         checkpoint,
         reference,
-        TextTokenizer(tokenizer_json(checkpoint.text_tokenizer)),
-        TextTokenizer(tokenizer_json(checkpoint.speech_tokenizer)),
+        load_tokenizer(checkpoint.text_tokenizer).tokenizer,
+        load_tokenizer(checkpoint.speech_tokenizer).tokenizer,
         plan.seed,
     )
     for k, number in enumerate(audio):

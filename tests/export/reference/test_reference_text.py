@@ -10,6 +10,7 @@ import torch
 
 from omni2_export.reference.build import Reference
 from omni2_export.reference.frontend import log_mel
+from omni2_export.reference.prompt import mark_speech, prompt_embeds
 from omni2_export.reference.read_write import Pick, Round, Rules, forced, greedy, penalised, read_write, sampled
 
 from .arrays import Arrays, error, golden, relative
@@ -29,6 +30,14 @@ def test_encoder_and_projector(turn: Arrays, reference: Reference) -> None:
     encoded = reference.encoder.encode(torch.from_numpy(turn["log_mel"])[None])
     assert relative(encoded[0], turn["encoder_out"]) <= 1e-4
     assert relative(reference.encoder.projector(encoded)[0], turn["projector_out"]) <= 1e-4
+
+
+def test_prompt(turn: Arrays, reference: Reference) -> None:
+    ids = mark_speech(turn["prompt_ids_raw"].tolist(), reference.config.tokens.speech)
+    assert ids == turn["prompt_ids"].tolist()
+    features = [torch.from_numpy(turn["projector_out"])]
+    assert error(prompt_embeds(reference.llm, ids, features, None)[0], turn["inputs_embeds"]) == 0
+    assert error(prompt_embeds(reference.llm, ids, features, 100)[0], turn["inputs_embeds"][:100]) == 0
 
 
 def test_prefill(turn: Arrays, reference: Reference) -> None:

@@ -1,4 +1,4 @@
-"""Configuration values out of JSON or YAML data, each checked where it is read and named in the error if it will not do."""
+"""Configuration values out of JSON or YAML data, each checked where it is read, and named if it is wrong."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Fields:
         where: file and section, for error messages.
 
     Raises:
-        CheckpointError: from the constructor, if `values` is no table; from every getter, if the value is missing without
-            a default, or is of another kind. `null` counts as missing.
+        CheckpointError: from the constructor, if `values` is no table; from every getter, if the value is missing
+            without a default, or is of another kind. `null` counts as missing.
     """
 
     def __init__(self, values: object, where: str) -> None:
@@ -126,7 +126,9 @@ def read_json(path: Path) -> Fields:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}", "download the whole model directory") from error
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}", "download the whole model directory"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}", "download the file again") from error
     return Fields(values, str(path))

@@ -1,0 +1,184 @@
+"""One picture of an answer: its waveform, its mel spectrogram, and when each stage ran while it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.chunk import Chunk
+from omni2_engine.metrics import TurnMetrics
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+Floats = NDArray[np.float32]
+MEL_BINS = 80
+WINDOW = 0.04  # seconds of one spectrum
+HOP = 0.01  # seconds between two
+DYNAMIC_RANGE = 70.0  # dB shown
+ROWS = {  # timeline rows from the top, each with its stages and the colour of its group
+    "log-mel": (("frontend",), "#4269d0"),
+    "encoder": (("encoder",), "#4269d0"),
+    "prefill": (("prefill",), "#4269d0"),
+    "text": (("decode",), "#4269d0"),
+    "fusion": (("fusion",), "#3ca951"),
+    "speech LM": (("speech_prefill", "speech_decode"), "#3ca951"),
+    "flow": (("flow",), "#e07b39"),
+    "vocoder": (("vocoder",), "#e07b39"),
+}
+INK, PALE, LINE = "#20242c", "#8a92a0", "#c9ced8"
+STYLE: Any = {
+    "font.size": 10,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+}
+
+
+def plot_answer(path: Path, pcm: Floats, sample_rate: int, chunks: Sequence[Chunk], metrics: TurnMetrics) -> None:
+    """Draw an answer to a PNG file.
+
+    Args:
+        path: of the PNG.
+        pcm: (n,) float32, the whole answer.
+        sample_rate: Hz.
+        chunks: what the turn yielded.
+        metrics: of that turn.
+    """
+    with plt.rc_context(STYLE):
+        figure, (wave, mel, timeline, playback) = plt.subplots(
+            4, 1, figsize=(11, 10), height_ratios=(1, 1.6, 1.6, 1), layout="constrained"
+        )
+        wave.sharex(mel)
+        timeline.sharex(playback)
+        _draw_waveform(wave, pcm, sample_rate, chunks)
+        _draw_mel(mel, pcm, sample_rate, chunks)
+        _draw_timeline(timeline, metrics)
+        _draw_playback(playback, chunks, metrics)
+        figure.savefig(path, dpi=110)
+        plt.close(figure)
+
+
+def mel_spectrogram(pcm: Floats, sample_rate: int) -> Floats:
+    """(MEL_BINS, frames) decibels below the loudest, frame i centred at i · HOP seconds, Hann window."""
+    size, hop = round(WINDOW * sample_rate), round(HOP * sample_rate)
+    padded = np.pad(pcm, size // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * np.hanning(size)
+    power = np.square(np.abs(np.fft.rfft(frames, axis=1)))
+    mel = mel_filters(power.shape[1], sample_rate) @ power.T
+    decibels = 10 * np.log10(np.maximum(mel, 1e-12))
+    below: Floats = np.maximum(decibels - decibels.max(), -DYNAMIC_RANGE).astype(np.float32)
+    return below
+
+
+def mel_filters(spectrum: int, sample_rate: int) -> NDArray[np.float64]:
+    """(MEL_BINS, spectrum) triangles evenly spaced in HTK mels up to half the sample rate, each of sum one."""
+    edges = _hertz(np.linspace(0, _mel(sample_rate / 2), MEL_BINS + 2))
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    bins = np.linspace(0, sample_rate / 2, spectrum)
+    triangles: NDArray[np.float64] = np.maximum(
+        0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
+    )
+    triangles /= np.maximum(triangles.sum(axis=1, keepdims=True), 1e-9)  # a narrow one may lie between two bins
+    return triangles
+
+
+def _mel(hertz: float) -> float:
+    return float(2595 * np.log10(1 + hertz / 700))
+
+
+def _hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    hertz: NDArray[np.float64] = 700 * (10 ** (mel / 2595) - 1)
+    return hertz
+
+
+def _draw_waveform(axes: Axes, pcm: Floats, sample_rate: int, chunks: Sequence[Chunk]) -> None:
+    seconds = max(len(pcm) / sample_rate, HOP)
+    axes.plot(np.arange(len(pcm)) / sample_rate, pcm, color="#4269d0", linewidth=0.5)
+    limit = 1.15 * max(float(np.abs(pcm).max(initial=0.0)), 1e-3)
+    axes.set(title="Answer", ylabel="amplitude", xlim=(0, seconds), ylim=(-limit, limit))
+    _mark_chunks(axes, chunks, LINE)
+    for chunk in chunks:
+        if chunk.duration > 0.03 * seconds:  # room for a number
+            place: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "top"}
+            axes.text((chunk.start + chunk.end) / 2, 0.97, str(chunk.index), color=PALE, fontsize=9, **place)
+    axes.tick_params(labelbottom=False)
+
+
+def _draw_mel(axes: Axes, pcm: Floats, sample_rate: int, chunks: Sequence[Chunk]) -> None:
+    mel = mel_spectrogram(pcm, sample_rate)
+    top = _mel(sample_rate / 2)
+    extent = (-HOP / 2, (mel.shape[1] - 0.5) * HOP, 0, top)
+    image = axes.imshow(mel, origin="lower", aspect="auto", extent=extent, cmap="magma", interpolation="nearest")
+    ticks = [hertz for hertz in (250, 500, 1000, 2000, 4000, 8000) if hertz <= sample_rate / 2]
+    axes.set_yticks([_mel(hertz) for hertz in ticks], [f"{hertz / 1000:g}" for hertz in ticks])
+    axes.set(title="Mel spectrogram", xlabel="time in the answer (s)", ylabel="frequency (kHz)")
+    axes.set_xlim(0, max(len(pcm) / sample_rate, HOP))
+    _mark_chunks(axes, chunks, "#ffffff88")
+    bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.01, 0, 0.012, 1)))  # leaves all panels one width
+    bar.set_label("dB below the loudest")
+    bar.set_ticks([-60, -40, -20, 0], labels=["60", "40", "20", "0"])
+    bar.outline.set_visible(False)
+
+
+def _draw_timeline(axes: Axes, metrics: TurnMetrics) -> None:
+    """A row of bars per stage."""
+    for row, (stages, colour) in enumerate(ROWS.values()):
+        bars = [(span.start, span.stop - span.start) for span in metrics.spans if span.stage in stages]
+        axes.broken_barh(bars, (row - 0.36, 0.72), facecolors=colour, linewidth=0)
+    for ready in metrics.chunk_times:
+        axes.axvline(ready, color=LINE, linewidth=0.8, zorder=0)
+    axes.set_yticks(range(len(ROWS)), list(ROWS))
+    title = "Stages at work"
+    if metrics.first_chunk is not None and metrics.rtf is not None:
+        title += f": first chunk after {metrics.first_chunk * 1e3:.0f} ms, real-time factor {metrics.rtf:.2f}"
+    axes.set(title=title, ylim=(len(ROWS) - 0.4, -0.6))
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(labelbottom=False)
+
+
+def _draw_playback(axes: Axes, chunks: Sequence[Chunk], metrics: TurnMetrics) -> None:
+    """Seconds of sound that are ready, chunk by chunk, and that a player has played which starts at the first chunk."""
+    ready, ends = metrics.chunk_times, [chunk.end for chunk in chunks if len(chunk.pcm)]
+    stop = 1.02 * max([span.stop for span in metrics.spans] + ready, default=1.0)
+    if ready:
+        axes.step([0, *ready, stop], [0, *ends, ends[-1]], where="post", color=INK, linewidth=1.2, label="sound ready")
+        axes.plot(ready, ends, linestyle="", marker="v", color=INK, markersize=6, label="a chunk becomes ready")
+        axes.plot(*_played(ready, ends), color="#e07b39", linewidth=1.6, label="sound played")
+        for time in ready:
+            axes.axvline(time, color=LINE, linewidth=0.8, zorder=0)
+        axes.legend(loc="upper left", frameon=False, fontsize=9)
+    axes.set(xlabel="time since the question (s)", ylabel="sound (s)", xlim=(0, stop))
+    axes.set_ylim(0, 1.12 * max(ends, default=1.0))
+
+
+def _played(ready: Sequence[float], ends: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Corners (time, seconds played) of a player's line: it waits where the next chunk is not ready yet."""
+    times, sounds = [ready[0]], [0.0]
+    for time, end in zip(ready, ends, strict=True):
+        if time > times[-1]:
+            times.append(time)
+            sounds.append(sounds[-1])
+        times.append(times[-1] + end - sounds[-1])
+        sounds.append(end)
+    return times, sounds
+
+
+def _mark_chunks(axes: Axes, chunks: Sequence[Chunk], colour: str) -> None:
+    for chunk in chunks[1:]:
+        axes.axvline(chunk.start, color=colour, linewidth=0.8)

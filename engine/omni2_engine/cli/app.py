@@ -1,0 +1,90 @@
+"""`omni2-engine`: the engine's own commands, and those that the floors above add through entry points."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib.metadata import entry_points
+from types import FrameType
+
+import typer
+
+from omni2_engine.audio.sink import ReaderGone
+from omni2_engine.cli import doctor, inspect, stream
+from omni2_engine.errors import Omni2Error, SettingError
+
+COMMANDS = "omni2_engine.commands"  # entry-point group
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+USAGE = 2
+# typer brings click along under one name or another, so its base error is found through a child that typer exports
+CliError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def make_app() -> typer.Typer:
+    """The command line with every installed command."""
+    app = typer.Typer(
+        name="omni2-engine",
+        help="Speech in, text and speech out, streamed, for LLaMA-Omni2 models.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for command in (stream, inspect, doctor):
+        command.register(app)
+    for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
+        point.load()(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line; every error becomes one sentence and an exit code."""
+    # `kill` and a closed terminal leave no half-written files either
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: as on the command line, without the program's name.
+
+    Returns:
+        The exit code: 0 done, 1 something is wrong with the input or the machine, 2 wrong usage, 130 interrupted.
+    """
+    try:
+        result = make_app()(arguments, standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except CliError as error:
+        error.show()  # type: ignore[attr-defined]
+        return USAGE
+    except ReaderGone:
+        return 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+        return 0
+    except Omni2Error as error:
+        print(f"error: {error.problem}", file=sys.stderr)
+        if error.remedy:
+            print(f"  try: {error.remedy}", file=sys.stderr)
+        return USAGE if isinstance(error, SettingError) else 1
+    except MemoryError:
+        print("error: this machine's memory is used up\n  try: a smaller --precision or --max-context", file=sys.stderr)
+        return 1
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""`omni2-engine stream`: one question answered; text as it comes, a line per chunk, a WAV or raw PCM."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from omni2_engine.audio.sink import STDOUT, open_writer
+from omni2_engine.chunk import Chunk
+from omni2_engine.engine import MAX_CONTEXT, Engine
+from omni2_engine.errors import SettingError
+from omni2_engine.metrics import TurnMetrics
+from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, SPEECH_SAMPLING, Options
+from omni2_engine.sampling import Sampling
+from omni2_engine.stages.flow import LEFT_CONTEXT
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+
+    @app.command()
+    def stream(
+        engine: Annotated[Path, typer.Argument(help="engine directory")],
+        audio: Annotated[
+            str | None, typer.Argument(help="the question: any audio file, or - for standard input")
+        ] = None,
+        output: Annotated[
+            str, typer.Option("--output", "-o", help="WAV to write; - for raw s16le as it is made")
+        ] = "answer.wav",
+        text: Annotated[str | None, typer.Option(help="type the question instead")] = None,
+        voice: Annotated[str | None, typer.Option(help="a voice of the engine")] = None,
+        system: Annotated[str | None, typer.Option(help="system prompt")] = None,
+        seed: Annotated[int, typer.Option(help="one seed, one answer")] = 0,
+        max_new_tokens: Annotated[int, typer.Option(help="text tokens at most")] = MAX_NEW_TOKENS,
+        max_last_write: Annotated[int, typer.Option(help="speech tokens of the final write at most")] = LAST_WRITE,
+        temperature: Annotated[float, typer.Option(help="of the text; 0 is greedy")] = 0.0,
+        top_k: Annotated[int, typer.Option(help="of the text; 0 keeps all")] = 0,
+        top_p: Annotated[float, typer.Option(help="of the text")] = 1.0,
+        speech_temperature: Annotated[float, typer.Option(help="of the speech units")] = SPEECH_SAMPLING.temperature,
+        speech_top_k: Annotated[int, typer.Option(help="of the speech units")] = SPEECH_SAMPLING.top_k,
+        speech_top_p: Annotated[float, typer.Option(help="of the speech units")] = SPEECH_SAMPLING.top_p,
+        rate: Annotated[int | None, typer.Option(help="sample rate of the output, Hz")] = None,
+        long: Annotated[str, typer.Option(help="speech beyond the model's window: error or truncate")] = "error",
+        threads: Annotated[int | None, typer.Option(help="processor threads")] = None,
+        max_context: Annotated[int, typer.Option(help="positions of the KV cache")] = MAX_CONTEXT,
+        left_context: Annotated[
+            float, typer.Option(help="seconds of its own sound the flow looks back on")
+        ] = LEFT_CONTEXT,
+        warm_up: Annotated[bool, typer.Option(help="run a short turn before the real one")] = True,
+        log: Annotated[bool, typer.Option("--log", help="one JSON line of metrics on standard error")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no text, no timings")] = False,
+    ) -> None:
+        """Answer one question."""
+        if log:
+            logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+        loaded = Engine.load(
+            engine, threads=threads, max_context=max_context, left_context=left_context, warm_up=warm_up
+        )
+        penalty = loaded.config.tokens.repetition_penalty
+        options = Options(
+            seed=seed,
+            text=Sampling(temperature, top_k, top_p, penalty),
+            speech=Sampling(speech_temperature, speech_top_k, speech_top_p),
+            max_new_tokens=max_new_tokens,
+            max_last_write=max_last_write,
+            voice=voice,
+            system=system,
+            long=long,
+        )
+        source = sys.stdin.buffer if audio == STDOUT else audio
+        if source is None and text is None:
+            raise SettingError("there is no question", "name an audio file, or type it with --text")
+        report = _Report(None if quiet else sys.stderr if output == STDOUT else sys.stdout)
+        with loaded.session(**{name: getattr(options, name) for name in asdict(options)}) as session:
+            chunks = session.stream(source, text=text, on_text=report.text)
+            with open_writer(output, loaded.sample_rate, rate) as writer:
+                for chunk in chunks:
+                    writer.write(chunk.pcm)
+                    assert session is not None
+                    report.chunk(chunk)
+            if session.metrics is not None:
+                report.end(session.metrics, output)
+
+
+class _Report:
+    """What a person sees: text as it comes, and a table of chunks behind it."""
+
+    def __init__(self, out: TextIO | None) -> None:
+        self._out = out
+        self._chunks: list[Chunk] = []
+
+    def text(self, piece: str) -> None:
+        """Show a piece of text."""
+        if self._out is not None:
+            self._out.write(_printable(piece))
+            self._out.flush()
+
+    def chunk(self, chunk: Chunk) -> None:
+        """Remember a chunk for the table."""
+        self._chunks.append(chunk)
+
+    def end(self, metrics: TurnMetrics, output: str) -> None:
+        """Show how it went."""
+        if self._out is None:
+            return
+        lines = ["", ""]
+        for chunk, ready in zip(self._chunks, metrics.chunk_times, strict=False):
+            place = f"{chunk.start:6.2f} – {chunk.end:6.2f} s"
+            lines.append(f"chunk {chunk.index:3d}  {place}  ready at {ready:6.2f} s  {chunk.units:4d} units")
+        if metrics.first_chunk is not None:
+            lines.append(
+                f"first chunk {metrics.first_chunk * 1e3:.0f} ms (LLM {metrics.first_chunk_llm * 1e3:.0f}, "
+                f"TTS {metrics.first_chunk_tts * 1e3:.0f}, FM+Voc {metrics.first_chunk_synthesis * 1e3:.0f})"
+            )
+        lines.append(
+            f"{metrics.audio_seconds:.2f} s of sound in {metrics.total_seconds:.2f} s"
+            + (f", RTF {metrics.rtf:.2f}" if metrics.rtf is not None else "")
+            + f"; {metrics.text_tokens} text tokens, {metrics.units} units"
+            + (" (text limit reached)" if metrics.finish_reason == "limit" else "")
+        )
+        if output != STDOUT:
+            lines.append(f"wrote {output}")
+        print("\n".join(lines), file=self._out)
+
+
+def _printable(text: str) -> str:
+    """Control characters would move the cursor or worse: only line breaks and tabs pass."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -1,0 +1,138 @@
+"""Looks inside built graphs: a cut makes inner values inputs or outputs, a tap keeps what a graph gave while a stage ran it.
+
+A cut keeps only the nodes between its borders and runs over the engine's own weight files; nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from omni2_engine.backends.base import Array, Arrays, BoundGraph, Graph
+from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.errors import EngineDirectoryError
+
+REMEDY = "build the engine again with this version of omni2-engine"
+
+
+def cut(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """The part of a graph that leads to `outputs`.
+
+    Args:
+        path: an engine directory's `.onnx` file.
+        inputs: float32 values inside the graph, to be fed instead of computed; none of several a node makes together.
+            Inputs of the whole graph that are still needed stay inputs without being named here.
+        outputs: values inside the graph, or outputs of it.
+
+    Returns:
+        A model whose initializers still refer to the weight file beside `path`.
+
+    Raises:
+        EngineDirectoryError: the file is missing or damaged, or holds no value of such a name.
+    """
+    model = _read(path)
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    whole_inputs = {value.name for value in graph.input}
+    for name in (*inputs, *outputs):
+        if name not in makers and name not in whole_inputs:
+            raise EngineDirectoryError(f"{path} has no value called {name}", REMEDY)
+
+    needed: set[str] = set()
+    waiting = list(outputs)
+    while waiting:
+        name = waiting.pop()
+        if name and name not in needed:  # an optional input left out has no name
+            needed.add(name)
+            if name in makers and name not in inputs:
+                waiting.extend(makers[name].input)
+
+    made = needed - set(inputs)
+    outer = [value for value in graph.input if value.name in needed]
+    inner = [_float_value(name) for name in inputs if name in needed - whole_inputs]
+    typed = {value.name: value for value in graph.output}
+    part = onnx.helper.make_graph(
+        [node for node in graph.node if made.intersection(node.output)],
+        f"part of {graph.name}",
+        [*outer, *inner],
+        [typed.get(name) or onnx.ValueInfoProto(name=name) for name in outputs],
+        [tensor for tensor in graph.initializer if tensor.name in needed],
+    )
+    graph.CopyFrom(part)
+    return model
+
+
+def open_cut(backend: OnnxRuntimeBackend, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
+    """Load a cut; see `cut` for arguments and errors.
+
+    Raises:
+        BackendError: ONNX Runtime cannot run it.
+    """
+    model = cut(path, inputs, outputs)
+    return backend.load_bytes(model.SerializeToString(), path.parent, f"a part of {path.name}")
+
+
+class Tap:
+    """A graph that remembers the outputs of every run, copied; what is bound as state is not among them.
+
+    Args:
+        graph: the graph behind it.
+
+    Attributes:
+        runs: outputs by name, the last run's at the end.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.runs: list[dict[str, Array]] = []
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[int | str | None, ...]]:
+        """See `Graph`."""
+        return self._graph.inputs
+
+    @property
+    def outputs(self) -> Mapping[str, tuple[int | str | None, ...]]:
+        """See `Graph`."""
+        return self._graph.outputs
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """See `Graph.run`."""
+        return self.note(self._graph.run(inputs))
+
+    def bind(self, state: Arrays, fixed: Arrays | None = None) -> BoundGraph:
+        """See `Graph.bind`."""
+        return _BoundTap(self, self._graph.bind(state, fixed))
+
+    def note(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Remember outputs and hand them on."""
+        self.runs.append({name: np.array(array) for name, array in outputs.items()})
+        return outputs
+
+
+class _BoundTap:
+    def __init__(self, tap: Tap, bound: BoundGraph) -> None:
+        self._tap = tap
+        self._bound = bound
+
+    def move(self, state: Arrays) -> None:
+        """See `BoundGraph.move`."""
+        self._bound.move(state)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """See `BoundGraph.run`."""
+        return self._tap.note(self._bound.run(inputs))
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path, load_external_data=False)
+    except Exception as error:  # of the operating system or of the protobuf library, whose types vary
+        raise EngineDirectoryError(f"{path} cannot be read: {error}", REMEDY) from error
+
+
+def _float_value(name: str) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)

@@ -1,0 +1,274 @@
+"""Tokenizer directories of a checkpoint → the one `tokenizer.json` the engine reads, special tokens and chat template.
+
+With a `tokenizer.json` there, it is taken and completed; without one it is made from `vocab.json` and `merges.txt` with
+Qwen's split rule, NFC and byte-level BPE (spec §1.1, §1.2).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omni2_engine.errors import CheckpointError, EngineDirectoryError
+from omni2_engine.text import TextTokenizer
+from omni2_export.fields import LARGEST, Fields, read_json
+
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+LISTED = ("additional_special_tokens", "extra_special_tokens")
+QWEN_DEFAULTS = dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+ORIGINAL = "take the file from the original model"
+Document = dict[str, Any]  # the content of a tokenizer.json
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A checkpoint's tokenizer.
+
+    Attributes:
+        source: the text of a complete `tokenizer.json`.
+        tokenizer: the same, ready to use.
+        eos: id of the end token, if the directory names one.
+        pad: id of the padding token, likewise.
+    """
+
+    source: str
+    tokenizer: TextTokenizer
+    eos: int | None
+    pad: int | None
+
+
+def load_tokenizer(directory: Path) -> LoadedTokenizer:
+    """Read a tokenizer directory.
+
+    Raises:
+        CheckpointError: files are missing, broken, or describe another kind of tokenizer.
+    """
+    named = special_tokens(directory)
+    document = _document(directory)
+    declared = _declared(directory, named)
+    source = _completed(document, declared, named, directory)
+    tokenizer = _usable(source, directory)
+
+    def token_id(role: str) -> int | None:
+        token = named.get(role)
+        return tokenizer.token_id(token) if isinstance(token, str) else None
+
+    return LoadedTokenizer(source, tokenizer, token_id("eos_token"), token_id("pad_token"))
+
+
+def write_tokenizer(directory: Path, target: Path) -> LoadedTokenizer:
+    """Write the complete `tokenizer.json` of a tokenizer directory.
+
+    Args:
+        directory: the checkpoint's tokenizer directory.
+        target: the file to write.
+
+    Raises:
+        CheckpointError: as `load_tokenizer`.
+    """
+    loaded = load_tokenizer(directory)
+    target.write_text(loaded.source, encoding="utf-8")
+    return loaded
+
+
+def special_tokens(directory: Path) -> dict[str, str | list[str]]:
+    """Named special tokens: `eos_token`, `pad_token`, … → text, `additional_special_tokens` → list of texts.
+
+    Raises:
+        CheckpointError: a file is broken.
+    """
+    config, older = _optional(directory, "tokenizer_config.json"), _optional(directory, "special_tokens_map.json")
+    stated = older.values | config.values
+    if str(stated.get("tokenizer_class", "Qwen2Tokenizer")).startswith("Qwen2"):
+        stated = QWEN_DEFAULTS | stated
+    tokens: dict[str, str | list[str]] = {}
+    for role in NAMED:
+        if stated.get(role) is not None:
+            tokens[role] = _content(stated[role], f"{config.where}: `{role}`")
+    texts: list[str] = []
+    for role in LISTED:
+        listed = stated.get(role) or []
+        if not isinstance(listed, (dict, list)):
+            raise CheckpointError(f"{config.where}: `{role}` is {listed!r:.80}, not a list", ORIGINAL)
+        texts += [
+            _content(token, f"{config.where}: `{role}`")
+            for token in (listed.values() if isinstance(listed, dict) else listed)
+        ]
+    return tokens | ({LISTED[0]: texts} if texts else {})
+
+
+def chat_template(directory: Path) -> str:
+    """The chat template: `chat_template.jinja`, `chat_template.json`, or the one in `tokenizer_config.json`.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    own = directory / "chat_template.jinja"
+    if own.is_file():
+        try:
+            return own.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{own} cannot be read: {error}", ORIGINAL) from error
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        template = _optional(directory, name).values.get("chat_template")
+        if isinstance(template, list):  # several, each with a name
+            template = next(
+                (t.get("template") for t in template if isinstance(t, dict) and t.get("name") == "default"), None
+            )
+        if isinstance(template, str):
+            return template
+    raise CheckpointError(f"{directory} has no chat template", "its tokenizer_config.json needs `chat_template`")
+
+
+def _optional(directory: Path, name: str) -> Fields:
+    path = directory / name
+    return read_json(path) if path.is_file() else Fields({}, str(path))
+
+
+def _content(token: object, where: str) -> str:
+    """The text of a token written as text or as a table with its flags."""
+    text = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(text, str):
+        raise CheckpointError(f"{where} is {token!r:.80}, not a token", ORIGINAL)
+    return text
+
+
+def _entry(token_id: int | None, content: str, flags: dict[str, bool]) -> Document:
+    return {"id": token_id, "content": content} | dict.fromkeys(FLAGS, False) | flags
+
+
+def _declared(directory: Path, named: dict[str, str | list[str]]) -> list[Document]:
+    """Added tokens by `tokenizer_config.json` and `added_tokens.json`, in order of their ids."""
+    special = _texts(named)
+    config, older = _optional(directory, "tokenizer_config.json"), _optional(directory, "added_tokens.json")
+    entries: dict[str, Document] = {}
+    for content, token_id in older.values.items():
+        entries[content] = _entry(
+            _id(token_id, older), content, {"special": content in special, "normalized": content not in special}
+        )
+    decoder = config.section("added_tokens_decoder") if config.has("added_tokens_decoder") else Fields({}, config.where)
+    for key, token in decoder.values.items():
+        content = _content(token, f"{decoder.where}: {key}")
+        flags = {flag: bool(token[flag]) for flag in FLAGS if flag in token} if isinstance(token, dict) else {}
+        entries[content] = _entry(_id(key, decoder), content, flags)
+    return sorted(entries.values(), key=lambda entry: int(entry["id"]))
+
+
+def _id(value: object, fields: Fields) -> int:
+    number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
+    if type(number) is not int or not 0 <= number <= LARGEST:
+        raise CheckpointError(f"{fields.where}: {value!r:.40} is no token id", ORIGINAL)
+    return number
+
+
+def _texts(named: dict[str, str | list[str]]) -> set[str]:
+    return {text for value in named.values() for text in ([value] if isinstance(value, str) else value)}
+
+
+def _document(directory: Path) -> Document:
+    """The directory's `tokenizer.json`, or one made from `vocab.json` and `merges.txt`."""
+    path = directory / "tokenizer.json"
+    document = dict(read_json(path).values) if path.is_file() else _made(directory)
+    model, added = document.get("model"), document.get("added_tokens") or []
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
+        raise CheckpointError(f"{path} is not a byte-level BPE tokenizer", "use a checkpoint with Qwen2 tokenizers")
+    vocabulary = Fields(model["vocab"], f"{directory}: vocabulary")
+    for token in vocabulary.values:
+        vocabulary.integer(token, least=0)
+    if not isinstance(added, list) or not all(map(_is_entry, added)):
+        raise CheckpointError(f"{path}: `added_tokens` is malformed", ORIGINAL)
+    return document | {"added_tokens": added, "truncation": None, "padding": None}
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("content"), str) and type(entry.get("id")) is int
+
+
+def _made(directory: Path) -> Document:
+    config = _optional(directory, "tokenizer_config.json")
+    kind = config.text("tokenizer_class", "Qwen2Tokenizer")
+    if not kind.startswith("Qwen2"):
+        raise CheckpointError(f"{directory} has a {kind} without tokenizer.json", "add the model's tokenizer.json")
+    vocabulary = read_json(directory / "vocab.json")
+    merges_path = directory / "merges.txt"
+    try:
+        lines = merges_path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{merges_path} cannot be read: {error}", ORIGINAL) from error
+    merges = [line.strip() for line in lines[lines[0].startswith("#version") :] if line.strip()]
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": config.flag("add_prefix_space", False),
+        "trim_offsets": False,
+    }
+    split = {"type": "Split", "pattern": {"Regex": QWEN_SPLIT}, "behavior": "Isolated", "invert": False}
+    return {
+        "version": "1.0",
+        "added_tokens": [],
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level | {"use_regex": False}]},
+        "post_processor": None,
+        "decoder": byte_level | {"use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": vocabulary.values,
+            "merges": merges,
+        },
+    }
+
+
+def _completed(document: Document, declared: list[Document], named: dict[str, str | list[str]], directory: Path) -> str:
+    """The document with every declared and named token in it: flags as declared, new ones at their declared ids."""
+    vocabulary = document["model"]["vocab"]
+    entries = {entry["content"]: dict(entry) for entry in document["added_tokens"]}
+    new = {entry["content"]: entry["id"] for entry in declared if entry["content"] not in entries}
+    for entry in declared:
+        entries[entry["content"]] = entry | {"id": entries.get(entry["content"], entry).get("id")}
+    for text in sorted(_texts(named) - entries.keys()):  # the library gives them the next free ids
+        highest = max([-1, *vocabulary.values(), *(entry["id"] for entry in entries.values())])
+        entries[text] = _entry(vocabulary.get(text, highest + 1), text, {})
+    for text in _texts(named):
+        entries[text]["special"] = True
+    source = json.dumps(document | {"added_tokens": list(entries.values())}, ensure_ascii=False)
+    tokenizer = _usable(source, directory)
+    actual = {text: tokenizer.token_id(text) for text in entries}
+    if all(actual[text] == token_id for text, token_id in new.items()):
+        return source
+    return _pinned(document, entries, actual | new, directory)
+
+
+def _pinned(document: Document, entries: dict[str, Document], ids: dict[str, int | None], directory: Path) -> str:
+    """The document with added tokens at given ids even where these leave gaps.
+
+    The library numbers added tokens on from the vocabulary's end, unless the vocabulary itself holds them; there,
+    without merges that lead to them, they change nothing else.
+    """
+    model = document["model"]
+    vocabulary = {token: token_id for token, token_id in model["vocab"].items() if token not in ids} | ids
+    if len(set(vocabulary.values())) < len(vocabulary):
+        raise CheckpointError(
+            f"{directory} gives one id to two tokens", "take its files from one revision of the model"
+        )
+    added = [entry | {"id": ids[text]} for text, entry in entries.items()]
+    content = document | {"added_tokens": added, "model": model | {"vocab": vocabulary}}
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _usable(source: str, directory: Path) -> TextTokenizer:
+    try:
+        return TextTokenizer(source)
+    except EngineDirectoryError as error:
+        raise CheckpointError(f"{directory}: {error.problem}", "use the tokenizer that came with the model") from error

@@ -1,0 +1,58 @@
+"""One verification from beginning to end: read every golden file, compare each, report what was left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.engine import Engine
+from omni2_export.build.precision import snr_floors
+from omni2_export.verify.compare import FileComparison
+from omni2_export.verify.decoder import compare_units
+from omni2_export.verify.goldens import Golden, read_goldens
+from omni2_export.verify.llm import compare_multiturn, compare_text_end, compare_turn
+from omni2_export.verify.rows import Comparison, Report
+from omni2_export.verify.schema import Kind
+from omni2_export.verify.streams import compare_offline, compare_stream
+
+ALL_CONTEXT = 1e6  # seconds the flow looks back on, as the original does without limit; for `Engine.load`
+
+
+def verify_engine(engine: Engine, directory: Path, threads: int | None = None) -> Report:
+    """Compare every stage of an engine with a directory of golden files.
+
+    A float32 engine is held to the tolerances of the original; rows that a quantised stage has a part in are held to the SNR
+    floor its precision declares, and its ids are only told.
+
+    Args:
+        directory: holds `.npz` files of the known kinds; others are left alone.
+        threads: for the graphs that are cut for inspection.
+
+    Raises:
+        GoldenError: a golden file is damaged, of no known kind, or of another model.
+    """
+    goldens = {golden.name: golden for golden in read_goldens(directory, engine.config)}
+    comparison = Comparison(Report(), snr_floors(engine.directory.manifest.precision))
+    backend = OnnxRuntimeBackend(threads)
+    for golden in goldens.values():
+        _compare_file(engine, backend, FileComparison(golden, comparison), goldens)
+    comparison.report.skipped = {golden.name: golden.unused for golden in goldens.values() if golden.unused}
+    return comparison.report
+
+
+def _compare_file(
+    engine: Engine, backend: OnnxRuntimeBackend, compare: FileComparison, goldens: dict[str, Golden]
+) -> None:
+    match compare.golden.kind:
+        case Kind.TURN:
+            compare_turn(engine, backend, compare)
+        case Kind.MULTITURN:
+            compare_multiturn(engine, compare, goldens)
+        case Kind.TEXT_END:
+            compare_text_end(engine, compare, goldens)
+        case Kind.UNITS:
+            compare_units(engine, backend, compare)
+        case Kind.STREAM:
+            compare_stream(engine, backend, compare, goldens)
+        case Kind.OFFLINE:
+            compare_offline(engine, backend, compare, goldens)
