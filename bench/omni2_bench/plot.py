@@ -16,6 +16,7 @@ from omni2_engine.metrics import TurnMetrics
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 Floats = NDArray[np.float32]
 MEL_BINS = 80
@@ -62,7 +63,7 @@ def plot_answer(path: Path, pcm: Floats, sample_rate: int, chunks: Sequence[Chun
     """
     with plt.rc_context(STYLE):
         figure, (wave, mel, timeline, playback) = plt.subplots(
-            4, 1, figsize=(11, 10), height_ratios=(1, 1.6, 1.6, 1), layout="constrained"
+            4, 1, figsize=(11, 10), height_ratios=(1, 1.6, 1.6, 1), layout=ConstrainedLayoutEngine(h_pad=0.08)
         )
         wave.sharex(mel)
         timeline.sharex(playback)
@@ -140,7 +141,7 @@ def _draw_timeline(axes: Axes, metrics: TurnMetrics) -> None:
     """A row of bars per stage."""
     for row, (stages, colour) in enumerate(ROWS.values()):
         bars = [(span.start, span.stop - span.start) for span in metrics.spans if span.stage in stages]
-        axes.broken_barh(bars, (row - 0.36, 0.72), facecolors=colour, linewidth=0)
+        axes.broken_barh(bars, (row - 0.36, 0.72), facecolors=colour, edgecolors=colour, linewidth=0.8)
     for ready in metrics.chunk_times:
         axes.axvline(ready, color=LINE, linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(ROWS)), list(ROWS))

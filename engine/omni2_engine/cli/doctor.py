@@ -10,7 +10,7 @@ import onnxruntime as ort
 import typer
 
 EXTRAS = {
-    "export": ("onnx", "onnx-ir", "safetensors", "huggingface-hub", "ml-dtypes", "pyyaml"),
+    "export": ("onnx", "onnx-ir", "huggingface-hub", "ml-dtypes", "pyyaml"),
     "torch": ("torch", "transformers"),
     "bench": ("matplotlib", "psutil"),
 }

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
         """Build an engine directory from a checkpoint."""
         from omni2_engine.cli.require import require
 
-        require("export", "onnx", "onnx_ir", "safetensors", "yaml", "ml_dtypes", "huggingface_hub")
+        require("export", "onnx_ir", "yaml", "ml_dtypes", "huggingface_hub")
         from omni2_export.build import BuildRequest, build_engine
         from omni2_export.build.precision import parse_precision
         from omni2_export.checkpoint import open_checkpoint

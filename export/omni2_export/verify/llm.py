@@ -13,7 +13,7 @@ from omni2_engine.options import LAST_WRITE
 from omni2_engine.audio.source import read_audio
 from omni2_export.inspection import open_cut
 from omni2_export.verify.compare import FileComparison
-from omni2_export.verify.goldens import Golden, GoldenError
+from omni2_export.verify.goldens import REMAKE, Golden, GoldenError
 from omni2_export.verify.prompts import compare_prompt, spoken_exchanges
 from omni2_export.verify.schema import Kind
 from omni2_export.verify.tolerances import DEVIATION, LOG_MEL, LOGITS
@@ -38,6 +38,8 @@ def compare_turn(engine: Engine, backend: OnnxRuntimeBackend, compare: FileCompa
                 _compare_greedy(engine, compare, prefix, text_penalty)
         if "f_tts_tokens" in golden:
             _compare_forced(engine, compare)
+    if "f_tts_inputs_final" in golden and "f_tts_logits" in golden:
+        _compare_speech_lm(engine, compare)
 
 
 def _compare_hearing(engine: Engine, backend: OnnxRuntimeBackend, compare: FileComparison) -> None:
@@ -114,8 +116,28 @@ def _compare_forced(engine: Engine, compare: FileComparison) -> None:
     compare.close("tts_hidden", LLM, np.stack(turn.hidden), relative=DEVIATION)
     assert turn.last_context is not None
     compare.close("f_tts_inputs_final", FUSED, turn.last_context, relative=DEVIATION)
-    compare.close("f_tts_logits", SPEECH, np.stack(turn.speech_logits), absolute=LOGITS)
+    compare.comparison.close(
+        golden.name, "f_tts_logits (whole loop)", SPEECH, np.stack(turn.speech_logits), golden["f_tts_logits"], absolute=LOGITS
+    )
     _compare_tokens(engine, compare, "f", turn)
+
+
+def _compare_speech_lm(engine: Engine, compare: FileComparison) -> None:
+    """The speech LM alone: fed the golden context, and of every write's tokens all but the last before its next read."""
+    golden, model = compare.golden, engine.pipeline.speech_lm
+    context, tokens = golden["f_tts_inputs_final"], golden.ids("f_tts_tokens")
+    reads, writes = golden.ids("f_group_text_len"), golden.ids("f_group_unit_len")
+    if len(context) != sum(reads) + sum(writes[:-1]) + 1 or len(tokens) != sum(writes):
+        raise GoldenError(f"{golden.path}: group lengths, tokens and context of the forced run do not fit together", REMAKE)
+    fed = np.concatenate([context, model.embed(tokens[sum(writes[:-1]) :])])
+    state, logits, start = model.new_state(len(fed)), [], 0
+    for k, (read, written) in enumerate(zip(reads, writes, strict=True)):
+        stop = start + read + (1 if k else 0) + (1 if k + 1 == len(reads) else 0)  # the token held back; `<sep>`
+        for _ in range(written):
+            model.extend(state, fed[start:stop])
+            logits.append(state.logits.copy())
+            start, stop = stop, stop + 1
+    compare.close("f_tts_logits", ("speech_lm",), np.stack(logits), absolute=LOGITS)
 
 
 def _compare_tokens(engine: Engine, compare: FileComparison, prefix: str, turn: Turn) -> None:
@@ -180,7 +202,7 @@ def _last_write(golden: Golden, name: str) -> int:
     """How many tokens the last write has in the file."""
     lengths = golden.ids(name)
     if not lengths or lengths[-1] < 1:
-        raise GoldenError(f"{golden.path}: {name} has no length of a last write", "make the file again")
+        raise GoldenError(f"{golden.path}: {name} has no length of a last write", REMAKE)
     return lengths[-1]
 
 

@@ -126,7 +126,7 @@ class Comparison:
         ours, theirs = np.asarray(found, np.float64), np.asarray(expected, np.float64)
         if self.quantised(stages):
             measure = Measure.SNR
-            limit = min(self.floors[stage] for stage in stages if stage in self.floors)
+            limit = _together([self.floors[stage] for stage in stages if stage in self.floors])
         elif absolute is not None:
             measure, limit = Measure.ABSOLUTE, absolute
         else:
@@ -156,6 +156,11 @@ def worst(rows: Sequence[Row]) -> Row:
         return -row.value if row.measure is Measure.SNR else row.value
 
     return max(rows, key=badness)
+
+
+def _together(floors: Sequence[float]) -> float:
+    """The floor behind several quantised stages: the powers of their errors add up."""
+    return -10 * float(np.log10(sum(10 ** (-floor / 10) for floor in floors)))
 
 
 def snr(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:

@@ -14,7 +14,7 @@ from omni2_engine.stages.vocoder import VocoderState
 from omni2_export.inspection import open_cut
 from omni2_export.verify.compare import FileComparison
 from omni2_export.verify.decoder import drive_vocoder
-from omni2_export.verify.goldens import Golden, GoldenError
+from omni2_export.verify.goldens import REMAKE, Golden, GoldenError
 from omni2_export.verify.tolerances import DRIVEN_WAVE, HERTZ, MEL_DEVIATION, SIGNAL, STREAMED_WAVE
 
 Floats = NDArray[np.float32]
@@ -61,7 +61,7 @@ def compare_stream(
     golden = compare.golden
     schedule, units = golden.ids("schedule"), golden.ids("units")
     if min(schedule, default=-1) < 0 or sum(schedule) != len(units):
-        raise GoldenError(f"{golden.path}: the schedule {schedule} does not add up to {len(units)} units", "make the file again")
+        raise GoldenError(f"{golden.path}: the schedule {schedule} does not add up to {len(units)} units", REMAKE)
     decoder = _Decoder(engine, _units_file(goldens, golden))
     single = _SingleCalls(engine, backend, compare)
     start, heard, driven = 0, [], True
