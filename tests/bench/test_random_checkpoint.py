@@ -236,8 +236,9 @@ def test_an_answer_ends_by_itself_and_babbles(tiny_engine: Engine, question: Pat
     assert spectrum_share(pcm, tiny_engine.sample_rate, 80, 4000) > 0.8
 
 
-def test_other_dimensions_answer_too(tmp_path: Path, repository: Path, question: Path) -> None:
-    paths = write_checkpoint(tmp_path, small(), seed=4)
+@pytest.mark.parametrize("tied", [False, True])
+def test_other_dimensions_answer_too(tmp_path: Path, repository: Path, question: Path, tied: bool) -> None:
+    paths = write_checkpoint(tmp_path, small().changed(tie_llm=tied, tie_speech=tied), seed=4)
     opened = open_checkpoint(paths.model, decoder=paths.decoder)
     build_engine(BuildRequest(opened, tmp_path / "engine", [repository / "examples" / "voice.wav"]))
     engine = Engine.load(tmp_path / "engine", threads=1, warm_up=False)

@@ -3,8 +3,9 @@
 Everything is Gaussian noise but for three components of the residual stream, which nothing else writes to: IN is set
 by certain token embeddings, the first head of layer 0 copies it to OUT of later positions, and CONST is the same
 everywhere. The text's end token reads from OUT how much of the context is words; the speech LM's whether `<sep>` went
-by. CONST keeps tokens that should never be written below the others. Embeddings, marks and layer 0's attention are all
-small, so that layer 0's MLP still sees which token came last, and a tied head does not repeat it.
+by; and both less something constant from CONST. Tokens that should never be written have short rows in the head.
+Embeddings, marks and layer 0's attention are all small, so that layer 0's MLP still sees which token came last, and a
+tied head does not repeat it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ EMBEDDING = 0.02  # scale of embeddings: small against what the MLPs write
 PEAKED = 1.5  # scale of queries and keys: attention that prefers some positions
 WORD_MARK = 2.0  # IN of a word, in scales of an embedding
 PROMPT_TOKENS = 60  # of the chat template around the speech, about
-NEVER = 6.0  # standard deviations of a logit below the others
+SHORT = 0.1  # length of forbidden tokens' rows: never among the highest
+NEVER = 6.0  # standard deviations of a logit that the speech end token lies low before `<sep>`
 SHARPNESS = 14.0  # attention score of `<sep>` above all others
 GATED = 0.6  # RMS of silu(g)·u for normal g and u
 LEVEL = EMBEDDING / 2  # of OUT and CONST, in square roots of the width
@@ -87,9 +89,10 @@ def text_marks(d: Dimensions, vocabulary: Vocabulary) -> Marks:
 def speech_marks(d: Dimensions, vocabulary: Vocabulary) -> Marks:
     """The speech LM's: units alone until `<sep>`, and after it an end that takes about `last_units` to be drawn."""
     width, units, sep = d.speech_lm.hidden, d.flow_encoder.units, vocabulary.size
-    head = LOGIT_SCALE / math.sqrt(width)
+    head = EMBEDDING if d.tie_speech else LOGIT_SCALE / math.sqrt(width)
+    deviation = head * math.sqrt(width)  # of a unit's logit
     ranks = (np.arange(min(KEPT, units)) + 0.5) / units
-    kept = [math.exp(LOGIT_SCALE * NormalDist().inv_cdf(1 - rank)) for rank in ranks]
+    kept = [math.exp(deviation * NormalDist().inv_cdf(1 - rank)) for rank in ranks]
     end_logit = math.log(sum(kept) / d.last_units)
     return Marks(
         marked=[sep],
@@ -149,7 +152,7 @@ def _head(marks: Marks) -> Callable[[Floats, int], None]:
     def edit(rows: Floats, start: int) -> None:
         forbidden = np.ones(len(rows), bool)
         forbidden[allowed[(allowed >= start) & (allowed < start + len(rows))] - start] = False
-        rows[forbidden, CONST] = -NEVER * marks.head / LEVEL
+        rows[forbidden] *= SHORT
         if start <= marks.end < start + len(rows):
             rows[marks.end - start] = 0
             rows[marks.end - start, [OUT, CONST]] = marks.end_out, marks.end_const
