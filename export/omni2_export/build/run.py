@@ -1,0 +1,169 @@
+"""One build from beginning to end: plan, disk check, stages, voices, manifest."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from omni2_engine.audio.source import read_native
+from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.errors import CheckpointError, Omni2Error, SettingError
+from omni2_engine.manifest import SCHEMA_VERSION, Manifest
+from omni2_engine.stages.speaker import SpeakerEncoder
+from omni2_export.build.precision import PRESETS, Precisions
+from omni2_export.build.stages import OnBytes, Stage, file_key, longest_context, plan_stages
+from omni2_export.build.workspace import Workspace
+from omni2_export.checkpoint import Checkpoint
+
+TOOLS = ("omni2-engine", "onnx", "onnx-ir", "onnxruntime", "numpy")
+TARGETS = ("cpu",)
+SPARE = 64 << 20  # bytes left free beside what is written
+
+
+class Progress(Protocol):
+    """Who is told how a build goes."""
+
+    def plan(self, stages: list[tuple[str, int]]) -> None:
+        """What will be built: names and bytes."""
+
+    def begin(self, stage: str) -> None:
+        """A stage begins."""
+
+    def advance(self, stage: str, size: int) -> None:
+        """So many bytes more are written."""
+
+    def end(self, stage: str, reused: bool) -> None:
+        """A stage is done, or was there already."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def plan(self, stages: list[tuple[str, int]]) -> None:
+        """See `Progress`."""
+
+    def begin(self, stage: str) -> None:
+        """See `Progress`."""
+
+    def advance(self, stage: str, size: int) -> None:
+        """See `Progress`."""
+
+    def end(self, stage: str, reused: bool) -> None:
+        """See `Progress`."""
+
+
+@dataclass
+class BuildRequest:
+    """What to build.
+
+    Args:
+        checkpoint: the opened checkpoint.
+        output: the engine directory to make.
+        voices: voice prompts, each named after its file; the first is the default.
+        precisions: storage per stage.
+        target: device the engine is for.
+    """
+
+    checkpoint: Checkpoint
+    output: Path
+    voices: list[Path]
+    precisions: Precisions = field(default_factory=lambda: PRESETS["exact"])
+    target: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise SettingError(f"unknown target {self.target!r}", f"use one of {', '.join(TARGETS)}")
+        if not self.voices:
+            raise SettingError("there is no voice", "give a recording of the voice with --voice FILE.wav")
+        names = [path.stem for path in self.voices]
+        if len(set(names)) < len(names):
+            raise SettingError("two voices have the same file name", "rename one: a voice is called after its file")
+
+
+def build_engine(request: BuildRequest, progress: Progress | None = None) -> Manifest:
+    """Build an engine directory.
+
+    Finished stages are kept in `OUTPUT.partial` if the build is interrupted and reused by the next; stages that an
+    engine of this name already has from the same inputs are linked from there. The directory appears whole or not at
+    all.
+
+    Raises:
+        CheckpointError: the checkpoint lacks something.
+        AudioError: a voice prompt cannot be used.
+        Omni2Error: the disk is full or the output cannot be written.
+    """
+    progress = progress or Silent()
+    if request.checkpoint.campplus is None:
+        raise CheckpointError("the decoder directory has no campplus.onnx", "download it with the rest of the decoder")
+    prompts = {
+        path.stem: read_native(path) for path in request.voices
+    }  # before any work: a bad file must not cost an hour
+    workspace = Workspace(request.output)
+    stages = plan_stages(request.checkpoint, request.precisions)
+    stages += [_voice_stage(path, prompts[path.stem], workspace) for path in request.voices]
+    missing = [stage for stage in stages if not workspace.has(stage.name, stage.key)]
+    progress.plan([(stage.name, stage.size) for stage in missing])
+    _check_disk(workspace.path, sum(stage.size for stage in missing))
+    for stage in stages:
+        if stage not in missing:
+            progress.end(stage.name, reused=True)
+            continue
+        _build_stage(workspace, stage, progress)
+    workspace.keep_only({stage.name for stage in stages})
+    manifest = _manifest(request, workspace)
+    workspace.finish(manifest)
+    return manifest
+
+
+def _build_stage(workspace: Workspace, stage: Stage, progress: Progress) -> None:
+    def on_bytes(size: int) -> None:
+        progress.advance(stage.name, size)
+
+    progress.begin(stage.name)
+    try:
+        workspace.build(stage.name, stage.key, lambda directory: stage.write(directory, on_bytes))
+    except OSError as error:
+        raise Omni2Error(
+            f"cannot write stage {stage.name}: {error}", "free disk space and run the same build again"
+        ) from error
+    progress.end(stage.name, reused=False)
+
+
+def _voice_stage(path: Path, prompt: tuple[np.ndarray, int], workspace: Workspace) -> Stage:
+    def write(directory: Path, on_bytes: OnBytes) -> None:
+        backend, graphs = OnnxRuntimeBackend(), workspace.path / "graphs"
+        encoder = SpeakerEncoder(backend.load(graphs / "fbank.onnx"), backend.load(graphs / "campplus.onnx"))
+        (directory / "voices").mkdir()
+        np.save(directory / "voices" / f"{path.stem}.npy", encoder(*prompt))
+
+    return Stage(f"voice {path.stem}", file_key(f"voice {path.stem}", path), 0, write)
+
+
+def _check_disk(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path).free
+    if needed + SPARE > free:
+        raise Omni2Error(
+            f"the engine needs about {needed / 2**30:.1f} GiB and {path.parent} has {free / 2**30:.1f} GiB free",
+            "free some space or choose another place with -o",
+        )
+
+
+def _manifest(request: BuildRequest, workspace: Workspace) -> Manifest:
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        model=request.checkpoint.config,
+        preset=request.precisions.preset,
+        precision=request.precisions.stages,
+        target=request.target,
+        positions=longest_context(request.checkpoint),
+        default_voice=request.voices[0].stem,
+        tools={"python": platform.python_version(), **{tool: version(tool) for tool in TOOLS}},
+        stages=workspace.stages(),
+        files=workspace.entries(),
+    )

@@ -1,0 +1,205 @@
+"""The parts an engine directory is made of: what each is built from, how large it gets, and how it is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from omni2_engine.sampling import DrawKey, Stream, normal
+from omni2_engine.text import ChatTemplate, UnitTable
+from omni2_export.build.precision import Precisions
+from omni2_export.checkpoint import Checkpoint
+from omni2_export.checkpoint.tensors import Tensors
+from omni2_export.graphs.builder import GraphBuilder
+from omni2_export.graphs.encoder import build_encoder
+from omni2_export.graphs.fbank import build_fbank
+from omni2_export.graphs.flow_encoder import build_flow_encoder
+from omni2_export.graphs.flow_step import build_flow_conditions, build_flow_step
+from omni2_export.graphs.fusion import build_fusion
+from omni2_export.graphs.language_model import build_language_model
+from omni2_export.graphs.linear import Precision
+from omni2_export.graphs.log_mel import build_log_mel
+from omni2_export.graphs.vocoder import build_vocoder
+from omni2_export.graphs.weights import WeightWriter
+from omni2_export.tokenizer_files import special_tokens, write_tokenizer
+
+BUILDER_VERSION = 1  # raise when a graph builder changes what it writes, so that old stages are not reused
+LONGEST_CONTEXT = 32_768  # positions of the rotary tables at most
+NOISE_FRAMES = 15_000  # spec §8.2
+NOISE_SEED = 1986  # any constant will do; this is the original's seed
+BYTES = {Precision.FP32: 4.0, Precision.INT8: 1 + 4 / 128, Precision.INT4: 0.5 + 4 / 128, Precision.DYNAMIC: 1.0}
+OnBytes = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the engine.
+
+    Args:
+        name: of the part, in progress and manifest.
+        key: names its inputs; the same key means the same files.
+        size: about how many bytes it will take.
+        write: writes its files below a directory, reporting bytes as they are written.
+    """
+
+    name: str
+    key: str
+    size: int
+    write: Callable[[Path, OnBytes], None]
+
+
+def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
+    """Every part but the voices, in the order they are built."""
+    c, modules = checkpoint.config, checkpoint.modules
+    positions = longest_context(checkpoint)
+
+    def graph(name: str, module: str | None, build: Callable[[GraphBuilder], None], storage: str = "") -> Stage:
+        tensors = modules[module] if module else None
+        size = _graph_bytes(tensors, precisions.of(name)) if tensors else 0
+
+        def write(directory: Path, on_bytes: OnBytes) -> None:
+            folder = directory / "graphs"
+            folder.mkdir()
+            with WeightWriter(folder / f"{name}.weights", on_bytes) as writer:
+                builder = GraphBuilder(name, writer)
+                build(builder)
+                builder.save(folder / f"{name}.onnx")
+
+        sources = checkpoint.sources[module] if module else []
+        return Stage(name, _key(name, c.model_dump(mode="json"), storage, positions, _identity(sources)), size, write)
+
+    def table(name: str, module: str) -> Stage:
+        tensors = modules[module]
+
+        def write(directory: Path, on_bytes: OnBytes) -> None:
+            (directory / "tables").mkdir()
+            _write_table(directory / "tables" / f"{module}_embed.npy", tensors, on_bytes)
+
+        rows, width = tensors.shape("embed_tokens.weight")
+        size = rows * width * tensors.dtype("embed_tokens.weight").itemsize
+        return Stage(name, _key(name, _identity(checkpoint.sources[module])), size, write)
+
+    def text_files(name: str, source: Path, write_files: Callable[[Path], None]) -> Stage:
+        def write(directory: Path, on_bytes: OnBytes) -> None:
+            (directory / name).mkdir()
+            write_files(directory / name)
+
+        files = sorted(path for path in source.iterdir() if path.suffix in (".json", ".txt", ".jinja"))
+        return Stage(name, _key(name, _identity(files)), 0, write)
+
+    def write_text(directory: Path) -> None:
+        write_tokenizer(checkpoint.text_tokenizer, directory / "tokenizer.json")
+        ChatTemplate(checkpoint.chat_template, special_tokens(checkpoint.text_tokenizer)).save(directory)
+
+    def write_speech(directory: Path) -> None:
+        loaded = write_tokenizer(checkpoint.speech_tokenizer, directory / "tokenizer.json")
+        UnitTable.build(loaded.tokenizer).save(directory / "units.npy")
+
+    kinds = precisions.stages
+    return [
+        text_files("text", checkpoint.text_tokenizer, write_text),
+        text_files("speech", checkpoint.speech_tokenizer, write_speech),
+        graph("log_mel", None, lambda g: build_log_mel(g, c.encoder)),
+        graph(
+            "encoder",
+            "encoder",
+            lambda g: build_encoder(g, c.encoder, modules["encoder"], precisions.of("encoder")),
+            kinds["encoder"],
+        ),
+        table("llm_table", "llm"),
+        graph(
+            "llm",
+            "llm",
+            lambda g: build_language_model(g, c.llm, modules["llm"], precisions.of("llm"), positions),
+            kinds["llm"],
+        ),
+        graph("fusion", "fusion", lambda g: build_fusion(g, c.fusion, modules["fusion"])),
+        table("speech_lm_table", "speech_lm"),
+        graph(
+            "speech_lm",
+            "speech_lm",
+            lambda g: build_language_model(g, c.speech_lm, modules["speech_lm"], precisions.of("speech_lm"), positions),
+            kinds["speech_lm"],
+        ),
+        Stage(
+            "noise", _key("noise", c.estimator.mel), NOISE_FRAMES * c.estimator.mel * 4, _noise_writer(c.estimator.mel)
+        ),
+        graph("flow_encoder", "flow", lambda g: build_flow_encoder(g, c.flow_encoder, modules["flow"])),
+        graph("flow_conditions", "flow", lambda g: build_flow_conditions(g, c.estimator, modules["flow"])),
+        graph("flow_step", "flow", lambda g: build_flow_step(g, c.estimator, modules["flow"])),
+        graph("vocoder", "vocoder", lambda g: build_vocoder(g, c.vocoder, modules["vocoder"])),
+        graph("fbank", None, build_fbank),
+        _campplus(checkpoint),
+    ]
+
+
+def longest_context(checkpoint: Checkpoint) -> int:
+    """Positions the rotary tables of both language models cover."""
+    return min(checkpoint.config.llm.max_positions, checkpoint.config.speech_lm.max_positions, LONGEST_CONTEXT)
+
+
+def _campplus(checkpoint: Checkpoint) -> Stage:
+    source = checkpoint.campplus
+
+    def write(directory: Path, on_bytes: OnBytes) -> None:
+        (directory / "graphs").mkdir()
+        shutil.copyfile(source, directory / "graphs" / "campplus.onnx")
+        on_bytes(source.stat().st_size)
+
+    return Stage("campplus", _key("campplus", _identity([source])), source.stat().st_size, write)
+
+
+def _noise_writer(mel: int) -> Callable[[Path, OnBytes], None]:
+    def write(directory: Path, on_bytes: OnBytes) -> None:
+        (directory / "tables").mkdir()
+        noise = normal((NOISE_FRAMES, mel), DrawKey(NOISE_SEED, Stream.FLOW_NOISE, 0), 0)
+        np.save(directory / "tables" / "noise.npy", noise)
+        on_bytes(noise.nbytes)
+
+    return write
+
+
+def _write_table(path: Path, tensors: Tensors, on_bytes: OnBytes) -> None:
+    """Token embeddings as the checkpoint stores them, piece by piece; bfloat16, which NumPy lacks, as uint16."""
+    shape, storage = tensors.shape("embed_tokens.weight"), tensors.dtype("embed_tokens.weight")
+    half = storage == ml_dtypes.bfloat16
+    dtype = np.dtype(np.uint16) if half else np.dtype(np.float16 if storage == np.float16 else np.float32)
+    table = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    step = max(1, (1 << 22) // shape[1])
+    for start in range(0, shape[0], step):
+        rows = tensors.rows("embed_tokens.weight", start, min(start + step, shape[0]))
+        table[start : start + len(rows)] = (
+            rows.astype(ml_dtypes.bfloat16).view(np.uint16) if half else rows.astype(dtype)
+        )
+        on_bytes(rows.size * dtype.itemsize)
+    table.flush()
+
+
+def _graph_bytes(tensors: Tensors, precision: Precision) -> int:
+    total = 0.0
+    for name in tensors.names():
+        shape = tensors.shape(name)
+        matrix = len(shape) == 2 and not name.startswith(("embed_tokens", "projector", "positional"))
+        total += float(np.prod(shape)) * (BYTES[precision] if matrix else 4.0) * (not name.startswith("embed_tokens"))
+    return int(total)
+
+
+def _identity(paths: list[Path]) -> list[tuple[str, int, int]]:
+    """What tells one version of files from another without reading them."""
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(json.dumps([BUILDER_VERSION, *parts], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def file_key(name: str, *paths: Path) -> str:
+    """Key of a stage that depends on files alone."""
+    return _key(name, _identity(list(paths)))
