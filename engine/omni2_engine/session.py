@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from omni2_engine.engine import Engine
 
 OnText = Callable[[str], None]
+Steer = Callable[[Stream, list[int], int], int]  # (model, its ids of this turn so far, id it chose) → id to go on with
 END = object()
 
 
@@ -60,6 +61,7 @@ class Session:
         sample_rate: int | None = None,
         text: str | None = None,
         on_text: OnText | None = None,
+        steer: Steer | None = None,
         **options: Any,
     ) -> Iterator[Chunk]:
         """Answer one turn.
@@ -69,6 +71,8 @@ class Session:
             sample_rate: of an array, Hz.
             text: what was typed, instead of audio.
             on_text: called with every piece of text as soon as it is written, ahead of the sound.
+            steer: called with every id that a model chose (`Stream.TEXT` or `Stream.SPEECH`); the answer goes on with
+                the id it returns. For benchmarks, whose answers must have one length whatever the model says.
             **options: fields of `Options` for this turn alone, but voice and system.
 
         Returns:
@@ -89,7 +93,7 @@ class Session:
         turn_options = self._options.merged(options)
         exchange = self._listen(audio, sample_rate, text, turn_options, recorder)
         exchanges, layout = self._lay_out(exchange, turn_options, recorder)
-        return _Turn(self, turn_options, exchanges, layout, recorder, on_text).chunks()
+        return _Turn(self, turn_options, exchanges, layout, recorder, on_text, steer).chunks()
 
     async def astream(self, audio: AudioInput | None = None, **arguments: Any) -> AsyncIterator[Chunk]:
         """`stream` for asyncio: the work runs in a thread, chunks are awaited. Same arguments."""
@@ -172,6 +176,7 @@ class _Turn:
     layout: Layout
     recorder: Recorder
     on_text: OnText | None
+    steer: Steer | None
     text: str = ""  # all of it so far
     told: int = 0  # characters of it that went out with chunks
     rounds: list[tuple[int, int]] = field(default_factory=list)  # (units before the round, characters it had read)
@@ -315,10 +320,12 @@ class _Turn:
         tokens = self.session._engine.config.tokens
         sampling = self.options.text_sampling(tokens) if stream is Stream.TEXT else self.options.speech
         key = DrawKey(self.options.seed, stream, self.recorder.metrics.turn)
+        steer = self.steer
 
         def pick(logits: Any, generated: list[int]) -> int:
             penalised = generated if sampling.repetition_penalty != 1.0 else []
-            return choose(logits, sampling, key, len(generated), penalised)
+            chosen = choose(logits, sampling, key, len(generated), penalised)
+            return chosen if steer is None else steer(stream, generated, chosen)
 
         return pick
 

@@ -1,4 +1,4 @@
-"""`build --check`: every graph of an engine against its torch module on random input, one layer of the large ones at a time."""
+"""`build --check`: every graph of an engine against its torch module on random input, large ones a layer at a time."""
 
 from __future__ import annotations
 

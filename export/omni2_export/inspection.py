@@ -1,4 +1,4 @@
-"""Looks inside built graphs: a cut makes inner values inputs or outputs, a tap keeps what a graph gave while a stage ran it.
+"""Looks inside built graphs: a cut makes inner values inputs or outputs, a tap keeps what a graph gave to its stage.
 
 A cut keeps only the nodes between its borders and runs over the engine's own weight files; nothing is written.
 """

@@ -12,8 +12,9 @@ CHOICES = {"encoder": ("fp32", "int8"), "llm": ("fp32", "int8", "int4"), "speech
 # "int8" means per-channel weights and dynamically quantised activations in the encoder, which is bound by arithmetic,
 # and weight-only blocks in the language models, which are bound by memory.
 KINDS = {"fp32": Precision.FP32, "int8": Precision.INT8, "int4": Precision.INT4}
-# dB that a stage's results keep at least over its quantisation error. Measured on random weights, which are the hardest:
-# over 2 to 12 layers int8 keeps 17 to 30 and int4 4 to 9 (one layer of width 896: 46 and 26), the encoder 37 to 61.
+# dB that a stage's results keep at least over its quantisation error. Measured on random weights, which are the
+# hardest: over 2 to 12 layers int8 keeps 17 to 30 and int4 4 to 9 (one layer of width 896: 46 and 26), the encoder 37
+# to 61.
 FLOORS = {
     ("encoder", "int8"): 25.0,
     ("llm", "int8"): 12.0,

@@ -11,6 +11,42 @@ import onnx_ir as ir
 
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import INT64_MAX, GraphBuilder
+from omni2_export.graphs.linear import LinearWriter, Precision
+
+
+class Unfolded:
+    """Convolutions as linear layers over shifted copies; see `Tensors`.
+
+    Args:
+        tensors: holds `.weight` (C_out, C_in, kernel) and `.bias` (C_out) of every convolution.
+        inputs: take only the first so many input channels (the rest is known to be zero).
+    """
+
+    def __init__(self, tensors: Tensors, inputs: int | None = None) -> None:
+        self._tensors = tensors
+        self._inputs = inputs
+
+    def names(self) -> list[str]:
+        """See `Tensors`."""
+        return self._tensors.names()
+
+    def dtype(self, name: str) -> np.dtype:
+        """See `Tensors`."""
+        return self._tensors.dtype(name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """(C_out, kernel·C_in) of a weight."""
+        outputs, channels, kernel = self._tensors.shape(name)
+        return outputs, kernel * (self._inputs or channels)
+
+    def read(self, name: str) -> np.ndarray:
+        """See `Tensors`."""
+        return self._tensors.read(name)
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows (n, kernel·C_in) of a weight, the oldest shift's channels first."""
+        rows = self._tensors.rows(name, start, stop)[:, : self._inputs]
+        return rows.transpose(0, 2, 1).reshape(stop - start, -1)
 
 
 def convolve(
@@ -21,6 +57,7 @@ def convolve(
     axis: int,
     inputs: int | None = None,
     name: str | None = None,
+    precision: Precision = Precision.FP32,
 ) -> ir.Value:
     """Convolve x with the checkpoint's `layer` without padding.
 
@@ -29,24 +66,17 @@ def convolve(
         layer: prefix of `.weight` (C_out, C_in, kernel) and `.bias` (C_out).
         axis: of time, 1 or 0.
         inputs: use only the first so many input channels (the rest is known to be zero).
+        precision: of the weights.
 
     Returns:
         (B, T, C_out) or (T, B, C_out) float32.
     """
-    outputs, channels, kernel = tensors.shape(f"{layer}.weight")
-    used = inputs or channels
-
-    def fill(view: np.ndarray) -> None:
-        weight = tensors.read(f"{layer}.weight")[:, :used]  # (C_out, used, kernel)
-        view[...] = weight.transpose(2, 1, 0).reshape(kernel * used, outputs)
-
-    weight = g.stored(f"{layer}.weight", ir.DataType.FLOAT, (kernel * used, outputs), fill)
+    kernel = tensors.shape(f"{layer}.weight")[2]
     if kernel > 1:
         # the last shift ends at the sequence's end, the others as many frames before it
         shifts = [g.slice(x, k, k + 1 - kernel if k + 1 < kernel else INT64_MAX, axis) for k in range(kernel)]
         x = g.concat(*shifts, axis=-1)
-    bias = g.weight(f"{layer}.bias", tensors.read(f"{layer}.bias"))
-    return g.add(g.op("MatMul", x, weight), bias, name=name)
+    return LinearWriter(g, Unfolded(tensors, inputs), precision)(x, layer, name=name)
 
 
 def keep_context(g: GraphBuilder, extended: ir.Value, commit: ir.Value, frames: int, axis: int) -> ir.Value:

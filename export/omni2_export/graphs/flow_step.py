@@ -2,8 +2,8 @@
 
 Like the encoder it covers the frames of the unfinished block only. Each of the solver's steps has caches of its own,
 so the same graph is called once per step with that step's caches bound. Sequences are laid out (frames, rows,
-channels): a cache's first frames are then one piece of memory, which is bound as it is instead of being cut out, and no head is ever
-transposed.
+channels): a cache's first frames are then one piece of memory, which is bound as it is instead of being cut out, and
+no head is ever transposed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,20 @@ def resnet_paths(config: EstimatorConfig) -> list[str]:
     return [f"{block}.0" for block in (f"{ESTIMATOR}.down_blocks.0", *middle, f"{ESTIMATOR}.up_blocks.0")]
 
 
-def build_flow_step(graph: GraphBuilder, config: EstimatorConfig, tensors: Tensors) -> None:
+def mish(g: GraphBuilder, x: ir.Value) -> ir.Value:
+    """x·tanh(ln(1 + eˣ)) = x·w / (w + 2) with w = eˣ(eˣ + 2): one exponential, where ONNX Runtime's Mish takes three
+    slow functions.
+
+    Beyond x = 20 the factor is 1 in float32.
+    """
+    power = g.op("Exp", g.op("Min", x, g.constant(20.0)))
+    w = g.mul(power, g.add(power, g.constant(2.0)))
+    return g.mul(x, g.op("Div", w, g.add(w, g.constant(2.0))))
+
+
+def build_flow_step(
+    graph: GraphBuilder, config: EstimatorConfig, tensors: Tensors, precision: Precision = Precision.FP32
+) -> None:
     """Add one solver step to `graph`.
 
     Inputs:
@@ -59,7 +72,7 @@ def build_flow_step(graph: GraphBuilder, config: EstimatorConfig, tensors: Tenso
     rows = g.concat(conditioned, g.concat(z, nothing, nothing, axis=-1), axis=0)
     rows = g.op("Identity", rows, name="estimator_in")
 
-    inner = _Estimator(g, c, tensors, shifts, mask, write, commit).build(g.transpose(rows, 1, 0, 2))
+    inner = _Estimator(g, c, tensors, precision, shifts, mask, write, commit).build(g.transpose(rows, 1, 0, 2))
     velocities = g.op("Transpose", inner, perm=[1, 0, 2], name="velocities")
     with_voice, without = (g.slice(velocities, row, row + 1, axis=0) for row in (0, 1))
     velocity = g.op("Sub", g.mul(with_voice, 1.0 + c.guidance), g.mul(without, c.guidance))
@@ -73,6 +86,7 @@ class _Estimator:
     g: GraphBuilder
     c: EstimatorConfig
     tensors: Tensors
+    precision: Precision
     shifts: ir.Value
     mask: ir.Value
     write: ir.Value
@@ -81,7 +95,7 @@ class _Estimator:
     def build(self, rows: ir.Value) -> ir.Value:
         """(t, 2, 3·mel) → (t, 2, mel)."""
         g, c = self.g, self.c
-        self.linear = LinearWriter(g, self.tensors, Precision.FP32)
+        self.linear = LinearWriter(g, self.tensors, self.precision)
         widths = self._context_widths()
         self.frames = self.tensors.shape(f"{ESTIMATOR}.final_block.block.0.weight")[2] - 1
         contexts = g.input("contexts", FLOAT, [self.frames, 2, sum(widths)])
@@ -123,12 +137,12 @@ class _Estimator:
         return g.add(inner, convolve(g, self.tensors, x, f"{path}.res_conv", 0, inputs))
 
     def _convolution_block(self, x: ir.Value, path: str, inputs: int | None = None) -> ir.Value:
-        return self.g.op("Mish", self._norm(self._causal(x, f"{path}.block.0", inputs), f"{path}.block.2"))
+        return mish(self.g, self._norm(self._causal(x, f"{path}.block.0", inputs), f"{path}.block.2"))
 
     def _causal(self, x: ir.Value, layer: str, inputs: int | None = None) -> ir.Value:
         extended = self.g.concat(next(self.contexts), x, axis=0)
         self.new_contexts.append(keep_context(self.g, extended, self.commit, self.frames, axis=0))
-        return convolve(self.g, self.tensors, extended, layer, 0, inputs)
+        return convolve(self.g, self.tensors, extended, layer, 0, inputs, precision=self.precision)
 
     def _norm(self, x: ir.Value, name: str) -> ir.Value:
         scale = self.g.weight(f"{name}.weight", self.tensors.read(f"{name}.weight"))
@@ -173,7 +187,7 @@ def build_flow_conditions(graph: GraphBuilder, config: EstimatorConfig, tensors:
     angles = g.mul(scaled, g.constant(np.exp(exponents)[None, :]))
     embedded = g.concat(g.op("Sin", angles), g.op("Cos", angles), axis=-1)  # (k, in_channels)
     inner = linear(embedded, f"{ESTIMATOR}.time_mlp.linear_1")
-    time = g.op("Mish", linear(g.mul(inner, g.op("Sigmoid", inner)), f"{ESTIMATOR}.time_mlp.linear_2"))
+    time = mish(g, linear(g.mul(inner, g.op("Sigmoid", inner)), f"{ESTIMATOR}.time_mlp.linear_2"))
     shifts = [g.op("Unsqueeze", linear(time, f"{path}.mlp.1"), g.constant([1])) for path in resnet_paths(c)]
     g.output(g.concat(*shifts, axis=1), "shifts", FLOAT, ["k", len(shifts), c.width])
 

@@ -1,4 +1,4 @@
-"""Single golden calls of the speech decoder's modules: speaker, flow encoder, estimator, vocoder (`decoder_units.npz`)."""
+"""Single golden calls of the speech decoder's modules (`decoder_units.npz`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from omni2_engine.engine import Engine
 from omni2_engine.stages.flow import block_mask
 from omni2_export.inspection import open_cut
 from omni2_export.verify.compare import FileComparison
+from omni2_export.verify.goldens import FIT, Golden, GoldenError
 from omni2_export.verify.tolerances import DEVIATION, DRIVEN_WAVE, EXACT, HERTZ, SIGNAL
 
 Floats = NDArray[np.float32]
@@ -29,7 +30,7 @@ def compare_units(engine: Engine, backend: OnnxRuntimeBackend, compare: FileComp
     """Every module on its golden input."""
     golden = compare.golden
     _compare_speaker(engine, backend, compare)
-    compare.close("t_span", ("flow",), np.float32(engine.config.estimator.time_points()), absolute=EXACT)
+    compare.close("t_span", ("flow",), np.asarray(engine.config.estimator.time_points(), np.float32), absolute=EXACT)
     for frames in golden.matches(r"est(\d+)_out"):
         _compare_estimator(engine, backend, compare, f"est{frames}")
     for units in golden.matches(r"enc(\d+)_tok"):
@@ -94,26 +95,39 @@ def _compare_vocoder(engine: Engine, backend: OnnxRuntimeBackend, compare: FileC
     golden = compare.golden
     outputs = ["wav", "f0", "stft_real", "stft_imag"]
     graph = open_cut(backend, engine.directory.graph("vocoder"), [], outputs)
-    found = drive_vocoder(graph, engine, golden["hift_mel"], golden["hift_s"])
+    found = drive_vocoder(graph, engine, golden, "hift_mel", "hift_s")
     compare.close("hift_f0", ("vocoder",), found["f0"], absolute=HERTZ)
     compare.close("hift_stft_real", ("vocoder",), found["stft_real"], absolute=SIGNAL)
     compare.close("hift_stft_imag", ("vocoder",), found["stft_imag"], absolute=SIGNAL)
     compare.close("hift_wav", ("vocoder",), found["wav"], absolute=DRIVEN_WAVE)
 
 
-def drive_vocoder(graph: Graph, engine: Engine, mel: Floats, source: Floats) -> dict[str, NDArray[np.generic]]:
-    """Run the vocoder graph, or a part of it, on mel (1, mel, F) with the whole source (1, 1, F·hop) given."""
-    sines, samples = engine.config.vocoder.harmonics + 1, source.shape[2]
+def drive_vocoder(
+    graph: Graph, engine: Engine, golden: Golden, mel: str, source: str
+) -> dict[str, NDArray[np.generic]]:
+    """Run the vocoder graph, or a part of it, on a golden mel with the whole golden source given."""
+    check_source(engine, golden, source, golden[mel].shape[2])
+    sines, samples = engine.config.vocoder.harmonics + 1, golden[source].shape[2]
     inputs = {
-        "mel": np.ascontiguousarray(mel),
+        "mel": np.ascontiguousarray(golden[mel]),
         "phase": np.zeros((1, sines, 1), np.float32),
         "noise": np.zeros((1, sines, samples), np.float32),
-        "source_cache": np.ascontiguousarray(source),
+        "source_cache": np.ascontiguousarray(golden[source]),
     }
     return graph.run(inputs)
 
 
-def fresh_state(graph: Graph, inputs: dict[str, NDArray[np.generic]], sizes: dict[str, int]) -> dict[str, NDArray[np.generic]]:
+def check_source(engine: Engine, golden: Golden, source: str, frames: int) -> None:
+    """Refuse a source (1, 1, samples) that is not as long as so many mel frames."""
+    samples = frames * engine.config.vocoder.hop
+    if golden[source].shape[2] != samples:
+        found = golden[source].shape[2]
+        raise GoldenError(f"{golden.path}: {source} has {found} samples where {frames} frames take {samples}", FIT)
+
+
+def fresh_state(
+    graph: Graph, inputs: dict[str, NDArray[np.generic]], sizes: dict[str, int]
+) -> dict[str, NDArray[np.generic]]:
     """Zeros for every input of a flow graph that `inputs` lacks: state before the first unit, `write` and `commit`.
 
     Args:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from omni2_engine.audio.source import read_audio
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_engine.engine import Engine
 from omni2_engine.options import LAST_WRITE
-from omni2_engine.audio.source import read_audio
 from omni2_export.inspection import open_cut
 from omni2_export.verify.compare import FileComparison
 from omni2_export.verify.goldens import REMAKE, Golden, GoldenError
@@ -49,7 +49,9 @@ def _compare_hearing(engine: Engine, backend: OnnxRuntimeBackend, compare: FileC
     if "log_mel" in golden:
         log_mel = np.ascontiguousarray(golden["log_mel"].T)[None]
         inside = open_cut(backend, engine.directory.graph("encoder"), [], ["encoder_out"])
-        compare.close("encoder_out", ("encoder",), inside.run({"log_mel": log_mel})["encoder_out"][0], relative=DEVIATION)
+        compare.close(
+            "encoder_out", ("encoder",), inside.run({"log_mel": log_mel})["encoder_out"][0], relative=DEVIATION
+        )
         compare.close("projector_out", ("encoder",), engine.pipeline.encoder(log_mel), relative=DEVIATION)
 
 
@@ -81,7 +83,7 @@ def _compare_greedy(engine: Engine, compare: FileComparison, prefix: str, penalt
         greedy(penalty),
         greedy(),
         len(golden.ids(f"{prefix}_text_ids")),
-        _last_write(golden, f"{prefix}_group_unit_len"),
+        _last_write(golden, f"{prefix}_group_unit_len", f"{prefix}_tts_tokens"),
     )
     _compare_tokens(engine, compare, prefix, turn)
     if prefix == "g":
@@ -91,7 +93,7 @@ def _compare_greedy(engine: Engine, compare: FileComparison, prefix: str, penalt
 
 
 def _compare_top(turn: Turn, compare: FileComparison) -> None:
-    """The greatest logits of every step, and the logits of the golden ids: ids of near equals may stand in any order."""
+    """The greatest logits of every step, and those of the golden ids: ids of near equals may stand in any order."""
     logits, ids = np.stack(turn.speech_logits), compare.golden["g_top8_ids"]
     top = -np.sort(-logits, axis=1)[:, : ids.shape[1]]
     compare.close("g_top8_vals", SPEECH, top, absolute=LOGITS)
@@ -110,25 +112,32 @@ def _compare_forced(engine: Engine, compare: FileComparison) -> None:
         forced(text_ids, config.tokens.eos[0]),
         forced(golden.ids("f_tts_tokens"), config.tokens.speech_eos),
         len(text_ids),
-        _last_write(golden, "f_group_unit_len"),
+        _last_write(golden, "f_group_unit_len", "f_tts_tokens"),
     )
     compare.close("llm_logits", LLM, np.stack(turn.text_logits), absolute=LOGITS)
     compare.close("tts_hidden", LLM, np.stack(turn.hidden), relative=DEVIATION)
     assert turn.last_context is not None
     compare.close("f_tts_inputs_final", FUSED, turn.last_context, relative=DEVIATION)
     compare.comparison.close(
-        golden.name, "f_tts_logits (whole loop)", SPEECH, np.stack(turn.speech_logits), golden["f_tts_logits"], absolute=LOGITS
+        golden.name,
+        "f_tts_logits (whole loop)",
+        SPEECH,
+        np.stack(turn.speech_logits),
+        golden["f_tts_logits"],
+        absolute=LOGITS,
     )
     _compare_tokens(engine, compare, "f", turn)
 
 
 def _compare_speech_lm(engine: Engine, compare: FileComparison) -> None:
-    """The speech LM alone: fed the golden context, and of every write's tokens all but the last before its next read."""
+    """The speech LM alone, fed the golden context; a write's last token goes in with the next read, as in the loop."""
     golden, model = compare.golden, engine.pipeline.speech_lm
     context, tokens = golden["f_tts_inputs_final"], golden.ids("f_tts_tokens")
     reads, writes = golden.ids("f_group_text_len"), golden.ids("f_group_unit_len")
     if len(context) != sum(reads) + sum(writes[:-1]) + 1 or len(tokens) != sum(writes):
-        raise GoldenError(f"{golden.path}: group lengths, tokens and context of the forced run do not fit together", REMAKE)
+        raise GoldenError(
+            f"{golden.path}: group lengths, tokens and context of the forced run do not fit together", REMAKE
+        )
     fed = np.concatenate([context, model.embed(tokens[sum(writes[:-1]) :])])
     state, logits, start = model.new_state(len(fed)), [], 0
     for k, (read, written) in enumerate(zip(reads, writes, strict=True)):
@@ -152,7 +161,7 @@ def _compare_tokens(engine: Engine, compare: FileComparison, prefix: str, turn: 
 
 
 def compare_multiturn(engine: Engine, compare: FileComparison, goldens: Mapping[str, Golden]) -> None:
-    """The prompt of several turns, and its prefill in the pieces a session feeds: an earlier turn is never fed again."""
+    """The prompt of several turns, prefilled in the pieces a session feeds: an earlier turn is never fed again."""
     golden = compare.golden
     utterances = [_named(goldens, f"llm_{number}", golden) for number in golden.ids("wavs")]
     exchanges = spoken_exchanges(engine, utterances)
@@ -175,17 +184,19 @@ def compare_text_end(engine: Engine, compare: FileComparison, goldens: Mapping[s
     prompt = min(turns, key=lambda turn: int(turn.name.removeprefix("llm_")))["inputs_embeds"]
     config = engine.config
     for case in golden.matches("(.+)_text_ids"):
+        last_write = _last_write(golden, f"{case}_write_len", f"{case}_tts_tokens")
         turn = run_turn(
             engine,
             prompt,
             greedy(config.tokens.repetition_penalty),
             greedy(),
             len(golden.ids(f"{case}_text_ids")) + config.read,  # room to miss the end
-            _last_write(golden, f"{case}_write_len"),
+            last_write,
             eos=(golden.ids(f"{case}_eos")[0],),
         )
         stages = ("loop", "llm", "speech_lm")
-        limits = [config.write] * (len(turn.reads) - 1) + [LAST_WRITE]
+        capped = golden.ids(f"{case}_max_new")[-1] == last_write  # the file may tell the cap it was made with
+        limits = [config.write] * (len(turn.reads) - 1) + [last_write if capped else LAST_WRITE]
         found = {
             "text_ids": turn.text_ids,
             "read_len": turn.reads,
@@ -198,12 +209,12 @@ def compare_text_end(engine: Engine, compare: FileComparison, goldens: Mapping[s
             compare.same(f"{case}_{name}", stages, value)
 
 
-def _last_write(golden: Golden, name: str) -> int:
+def _last_write(golden: Golden, lengths: str, tokens: str) -> int:
     """How many tokens the last write has in the file."""
-    lengths = golden.ids(name)
-    if not lengths or lengths[-1] < 1:
-        raise GoldenError(f"{golden.path}: {name} has no length of a last write", REMAKE)
-    return lengths[-1]
+    written = golden.ids(lengths)
+    if min(written) < 1 or sum(written) != len(golden.ids(tokens)):
+        raise GoldenError(f"{golden.path}: {lengths} does not add up to the length of {tokens}", REMAKE)
+    return written[-1]
 
 
 def _named(goldens: Mapping[str, Golden], name: str, asking: Golden) -> Golden:

@@ -1,4 +1,4 @@
-"""Comparisons as rows: which array, how far off, how far off it may be; and the rule that judges quantised stages by SNR."""
+"""Comparisons as rows: which array, how far off it is and may be; quantised stages are judged by SNR."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ class Comparison:
         relative: float | None = None,
     ) -> None:
         """Add a row of numbers; see `judge`."""
-        self.report.rows.append(self.judge(source, array, stages, found, expected, absolute=absolute, relative=relative))
+        self.report.rows.append(
+            self.judge(source, array, stages, found, expected, absolute=absolute, relative=relative)
+        )
 
     def judge(
         self,
@@ -136,7 +138,7 @@ class Comparison:
         return Row(source, stages[0], array, measure, value, limit)
 
     def same(self, source: str, array: str, stages: Sequence[str], found: Any, expected: Any) -> None:
-        """Compare ids, counts or text, which are identical or wrong; after a quantised stage their agreement is only told."""
+        """Compare ids, counts or text, which are identical or wrong; behind a quantised stage they are only told."""
         ours, theirs = _items(found), _items(expected)
         agree = sum(a == b for a, b in zip(ours, theirs, strict=False))
         longest = max(len(ours), len(theirs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
@@ -18,15 +19,21 @@ from omni2_export.verify.streams import compare_offline, compare_stream
 ALL_CONTEXT = 1e6  # seconds the flow looks back on, as the original does without limit; for `Engine.load`
 
 
-def verify_engine(engine: Engine, directory: Path, threads: int | None = None) -> Report:
+def verify_engine(
+    engine: Engine,
+    directory: Path,
+    threads: int | None = None,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Report:
     """Compare every stage of an engine with a directory of golden files.
 
-    A float32 engine is held to the tolerances of the original; rows that a quantised stage has a part in are held to the SNR
-    floor its precision declares, and its ids are only told.
+    A float32 engine is held to the tolerances of the original; rows that a quantised stage has a part in are held to
+    the SNR floor its precision declares, and its ids are only told.
 
     Args:
         directory: holds `.npz` files of the known kinds; others are left alone.
         threads: for the graphs that are cut for inspection.
+        progress: called with each file's name before its comparison.
 
     Raises:
         GoldenError: a golden file is damaged, of no known kind, or of another model.
@@ -35,6 +42,7 @@ def verify_engine(engine: Engine, directory: Path, threads: int | None = None) -
     comparison = Comparison(Report(), snr_floors(engine.directory.manifest.precision))
     backend = OnnxRuntimeBackend(threads)
     for golden in goldens.values():
+        progress(golden.name)
         _compare_file(engine, backend, FileComparison(golden, comparison), goldens)
     comparison.report.skipped = {golden.name: golden.unused for golden in goldens.values() if golden.unused}
     return comparison.report

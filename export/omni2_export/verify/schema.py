@@ -1,7 +1,7 @@
 """What golden files of each kind hold: type and shape of every array by its name, in terms of the model's dimensions.
 
-A dimension is a number, or a symbol for a length that differs from file to file but not within one. Array names are regular
-expressions; a symbol may repeat what a group of them matched, as `\\1`.
+A dimension is a number, or a symbol for a length that differs from file to file but not within one. Array names are
+regular expressions; a symbol may repeat what a group of them matched, as `\\1`.
 """
 
 from __future__ import annotations

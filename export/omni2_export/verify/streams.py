@@ -1,4 +1,4 @@
-"""Golden streams: the flow and vocoder stages on the given schedule, units to sound (`stream_*.npz`, `offline_*.npz`)."""
+"""Golden streams: flow and vocoder stages on the given schedule, units to sound (`stream_*.npz`, `offline_*.npz`)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.config import VOCODER_OVERLAP_FRAMES
 from omni2_engine.engine import Engine
 from omni2_engine.stages.flow import FlowState
 from omni2_engine.stages.vocoder import VocoderState
 from omni2_export.inspection import open_cut
 from omni2_export.verify.compare import FileComparison
-from omni2_export.verify.decoder import drive_vocoder
+from omni2_export.verify.decoder import check_source, drive_vocoder
 from omni2_export.verify.goldens import REMAKE, Golden, GoldenError
 from omni2_export.verify.tolerances import DRIVEN_WAVE, HERTZ, MEL_DEVIATION, SIGNAL, STREAMED_WAVE
 
@@ -74,6 +75,8 @@ def compare_stream(
         vocoder_mel = np.concatenate([decoder.vocoder_state.mel, new_mel])
         compare.close(f"c{k}_hift_mel_in", FLOW, vocoder_mel.T[None], relative=MEL_DEVIATION)
         single.compare_call(k)
+        if not final and len(vocoder_mel) < VOCODER_OVERLAP_FRAMES:
+            raise GoldenError(f"{golden.path}: call {k} of the schedule has too few units to be voiced", REMAKE)
         driven = driven and f"c{k}_source" in golden and _drives(golden, f"c{k}_source", vocoder_mel, engine)
         if driven:
             heard.append(decoder.voice(new_mel, golden[f"c{k}_source"], final))
@@ -92,7 +95,8 @@ def compare_offline(
     compare.close("mel_full", FLOW, mel.T[None], relative=MEL_DEVIATION)
     if "source" in golden:
         if "mel_full" in golden:
-            outputs = drive_vocoder(backend.load(engine.directory.graph("vocoder")), engine, golden["mel_full"], golden["source"])
+            vocoder = backend.load(engine.directory.graph("vocoder"))
+            outputs = drive_vocoder(vocoder, engine, golden, "mel_full", "source")
             compare.close("f0", ("vocoder",), outputs["f0"], absolute=HERTZ)
         if _drives(golden, "source", mel, engine):
             sound = decoder.voice(new_mel, golden["source"], final=True)
@@ -114,12 +118,13 @@ class _SingleCalls:
         golden, compare = self._compare.golden, self._compare
         mel, source = f"c{k}_hift_mel_in", f"c{k}_source"
         if mel in golden and source in golden:
-            outputs = drive_vocoder(self._vocoder, self._engine, golden[mel], golden[source])
+            outputs = drive_vocoder(self._vocoder, self._engine, golden, mel, source)
             compare.close(f"c{k}_f0", ("vocoder",), outputs["f0"], absolute=HERTZ)
             compare.close(f"c{k}_wav_raw", ("vocoder",), outputs["wav"], absolute=DRIVEN_WAVE)
         needed = [f"c{k}_{name}" for name in ("f0", "phase", "sine_noise", "source")]
         before = f"c{k - 1}_source"
         if all(name in golden for name in needed) and (k == 0 or before in golden):
+            check_source(self._engine, golden, source, golden[f"c{k}_f0"].shape[1])
             overlap = self._engine.config.vocoder.overlap
             cached = golden[before][:, :, -overlap:] if k else np.zeros((1, 1, 0), np.float32)
             inputs = {
@@ -133,10 +138,12 @@ class _SingleCalls:
 
 def _drives(golden: Golden, name: str, vocoder_mel: Floats, engine: Engine) -> bool:
     """Whether a golden source is as long as our frames need; where not, the mel's row has missed already."""
-    return golden[name].shape[2] == len(vocoder_mel) * engine.config.vocoder.hop
+    return bool(golden[name].shape[2] == len(vocoder_mel) * engine.config.vocoder.hop)
 
 
 def _units_file(goldens: Mapping[str, Golden], asking: Golden) -> Golden:
     if "decoder_units" not in goldens:
-        raise GoldenError(f"{asking.path} needs decoder_units.npz beside it for the solver's noise", "copy the folder whole")
+        raise GoldenError(
+            f"{asking.path} needs decoder_units.npz beside it for the solver's noise", "copy the folder whole"
+        )
     return goldens["decoder_units"]

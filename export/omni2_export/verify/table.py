@@ -15,6 +15,7 @@ from omni2_export.verify.rows import Measure, Report, Row
 
 NARROWEST = 108  # columns the table takes at least: a log file or pipe has no width of its own
 
+
 def print_report(report: Report, title: str) -> None:
     """Print every row, what was not compared, and the verdict."""
     console = Console(highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ class Turn:
 
 
 class _Recorded:
-    """A language model that keeps what it is fed."""
+    """A language model that keeps what it is fed; it offers what the read/write loop uses of one."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
@@ -102,7 +103,7 @@ def run_turn(
         turn.speech_logits.append(logits.copy())
         return choose_speech(logits, generated)
 
-    events = replace(loop, config=config, speech_lm=recorded).run(
+    events = replace(loop, config=config, speech_lm=cast(LanguageModel, recorded)).run(
         state,
         loop.speech_lm.new_state(loop.speech_capacity(max_text, max_last_write)),
         pick_text,

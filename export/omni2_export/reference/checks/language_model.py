@@ -1,4 +1,4 @@
-"""The two Qwen2 decoders, a layer at a time: prefill, then more positions behind the cache; head and embedding table."""
+"""The two Qwen2 decoders a layer at a time, prefill and then more positions behind the cache; heads and embeddings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def _check_table(subject: Subject, stage: str, config: DecoderConfig) -> None:
     found = EmbeddingTable(subject.engine.path / "tables" / f"{stage}_embed.npy")(ids)
     tensors = subject.checkpoint.modules[stage]
     rows = [tensors.rows("embed_tokens.weight", row, row + 1) for row in ids.tolist()]
-    subject.comparison.close("check", "token embeddings", (f"{stage}_table",), found, np.concatenate(rows), absolute=0.0)
+    subject.comparison.close(
+        "check", "token embeddings", (f"{stage}_table",), found, np.concatenate(rows), absolute=0.0
+    )
 
 
 @torch.inference_mode()

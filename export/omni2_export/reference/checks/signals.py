@@ -25,7 +25,11 @@ def check_log_mel(subject: Subject) -> None:
         audio = np.zeros(config.samples, np.float32)
         audio[:loud] = LOUDNESS * subject.normal(loud)
         found = graph.run({"audio": audio[None]})["log_mel"][0].T
-        rows.append(subject.judge("log_mel", f"{loud} samples of noise", found, log_mel(tensor(audio), config), absolute=LOG_MEL))
+        rows.append(
+            subject.judge(
+                "log_mel", f"{loud} samples of noise", found, log_mel(tensor(audio), config), absolute=LOG_MEL
+            )
+        )
     subject.add(rows)
 
 

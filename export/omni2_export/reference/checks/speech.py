@@ -1,4 +1,4 @@
-"""Flow and vocoder: one short utterance in a single call, a longer one whose second call continues behind a finished block."""
+"""Flow and vocoder: a short utterance in one call, a longer one whose second call continues behind a finished block."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class _Utterance:
             ("flow_step", "mel", MEL_DEVIATION): (output.mel[None], solve(everything, voice, noise)),
         }
         rows = [
-            self.subject.judge(stage, f"{what}, {frames}", ours, theirs[:, :, output.start :].transpose(1, 2), relative=limit)
+            self.subject.judge(
+                stage, f"{what}, {frames}", ours, theirs[:, :, output.start :].transpose(1, 2), relative=limit
+            )
             for (stage, what, limit), (ours, theirs) in found.items()
         ]
         return rows[0], rows[1], rows[2]
@@ -72,7 +74,8 @@ class _Utterance:
             solver.estimator(z, scale * mu, scale * voice, torch.zeros_like(mu), start[None]) for scale in (1.0, 0.0)
         )
         guidance = solver.config.guidance
-        return z + (stop - start) * ((1.0 + guidance) * with_voice - guidance * without)
+        moved: Tensor = z + (stop - start) * ((1.0 + guidance) * with_voice - guidance * without)
+        return moved
 
 
 @torch.inference_mode()
@@ -84,7 +87,7 @@ def check_flow(subject: Subject) -> None:
     voice = subject.normal(1, subject.config.estimator.speaker)
 
     def units(count: int) -> list[int]:
-        return subject.random.integers(config.units, size=count).tolist()
+        return [int(unit) for unit in subject.random.integers(config.units, size=count)]
 
     short = _Utterance(subject, reference, noise, voice).say(units(SHORT), final=True)
     longer = _Utterance(subject, reference, noise, voice)

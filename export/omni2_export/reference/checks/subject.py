@@ -21,6 +21,7 @@ from omni2_export.inspection import open_cut
 from omni2_export.reference.build import load_module
 from omni2_export.verify.rows import Comparison, Row, worst
 
+SOURCE = "random input"
 Floats = NDArray[np.float32]
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -62,7 +63,7 @@ class Subject:
 
     def judge(self, stage: str, array: str, found: Floats, expected: Tensor, **limit: float) -> Row:
         """A row on what one stage computes."""
-        return self.comparison.judge("check", array, (stage,), found, expected.numpy(), **limit)
+        return self.comparison.judge(SOURCE, array, (stage,), found, expected.numpy(), **limit)
 
 
 def tensor(array: Floats) -> Tensor:

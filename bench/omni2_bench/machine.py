@@ -1,0 +1,95 @@
+"""The machine a benchmark ran on, and the memory one of its processes takes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+PACKAGES = ("omni2-engine", "onnxruntime", "torch", "numpy")
+FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve")
+SAMPLE_EVERY = 0.1  # seconds between looks at a process's memory
+
+
+def describe(threads: int) -> dict[str, Any]:
+    """Processor, memory, load and versions, for JSON."""
+    processor = _processor()
+    flags = (processor.get("flags") or processor.get("Features") or "").split()
+    return {
+        "processor": processor.get("model name") or platform.processor() or platform.machine(),
+        "family": "/".join(processor.get(key, "?") for key in ("cpu family", "model")),
+        "flags": [flag for flag in FLAGS if flag in flags],
+        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": threads,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "load": load(),
+    }
+
+
+def load() -> float:
+    """Runnable processes, averaged over the last minute."""
+    return os.getloadavg()[0]
+
+
+def memory(process: int | str = "self") -> dict[str, int]:
+    """`RssAnon` and `VmHWM` of a process in bytes; empty where the system has no `/proc`, or the process is gone."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return {}
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return {name: int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "VmHWM") if name in fields}
+
+
+class MemoryWatch:
+    """Looks at a child process now and then and keeps its highest figures; a context manager.
+
+    Attributes:
+        peak: highest `RssAnon` and `VmHWM` seen, bytes.
+    """
+
+    def __init__(self, process: int) -> None:
+        self.peak: dict[str, int] = {}
+        self._process = process
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            for name, size in memory(self._process).items():
+                self.peak[name] = max(self.peak.get(name, 0), size)
+            if self._stop.wait(SAMPLE_EVERY):
+                return
+
+
+def _processor() -> dict[str, str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
