@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from omni2_bench.script import units_per_chunk
 from omni2_engine.audio.source import read_audio
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES, WHISPER_SAMPLE_RATE
+from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_engine.metrics import Recorder
 from omni2_engine.text import ChatTemplate, UnitTable
 from omni2_export.checkpoint import Checkpoint
@@ -189,14 +190,13 @@ class _Voice:
         vocoder = _TimedVocoder(p.modules.vocoder, self.draws, self.recorder)
         c = p.config.flow_encoder
         self.decoder = SpeechDecoder(flow, vocoder, p.voice, p.noise, ratio=c.ratio, lookahead=c.lookahead)
-        # a call must bring at least one frame beyond the look-ahead and the overlap held back, spec §10
-        self.hop = max(p.config.write, c.lookahead - (-VOCODER_OVERLAP_FRAMES // c.ratio) + 1)
 
     def say(self, units: list[int], final: bool) -> Iterator[Floats]:
         """Voice the units of one write; those too few for a call wait for the next."""
         self.unread += [unit for unit in units if unit < self.pipeline.config.flow_encoder.units]
-        while len(self.unread) >= self.hop and not (final and len(self.unread) == self.hop):
-            yield self._voice(self.decoder.push, self.hop)
+        hop = units_per_chunk(self.pipeline.config)
+        while len(self.unread) >= hop and not (final and len(self.unread) == hop):
+            yield self._voice(self.decoder.push, hop)
         if final and (self.unread or self.utterance.units):
             yield self._voice(self.decoder.finish, len(self.unread))
 

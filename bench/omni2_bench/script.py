@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from omni2_engine.config import ModelConfig
+from omni2_engine.config import VOCODER_OVERLAP_FRAMES, ModelConfig
 from omni2_engine.errors import SettingError
 from omni2_engine.sampling import Stream
 from omni2_engine.text import TextTokenizer, UnitTable
@@ -43,9 +43,13 @@ class Script:
         return Script(self.text[: rounds * config.read], self.speech[: rounds * config.write])
 
 
-def write_script(
-    config: ModelConfig, tokenizer: TextTokenizer, units: UnitTable, chunks: int, hop: int, seed: int = 0
-) -> Script:
+def units_per_chunk(config: ModelConfig) -> int:
+    """Units of one flow call: a write, or as many as bring a frame beyond look-ahead and overlap (spec §10)."""
+    c = config.flow_encoder
+    return max(config.write, c.lookahead - (-VOCODER_OVERLAP_FRAMES // c.ratio) + 1)
+
+
+def write_script(config: ModelConfig, tokenizer: TextTokenizer, units: UnitTable, chunks: int, seed: int = 0) -> Script:
     """An answer of `chunks` chunks: random text, random units.
 
     Args:
@@ -53,12 +57,12 @@ def write_script(
         tokenizer: the text tokenizer.
         units: which speech tokens say which unit.
         chunks: flow calls that bring new units.
-        hop: units of one such call.
+        seed: names the random numbers.
 
     Raises:
         SettingError: the speech tokenizer has no token of a single unit.
     """
-    rounds = -(-chunks * hop // config.write)
+    rounds = -(-chunks * units_per_chunk(config) // config.write)
     random = np.random.default_rng(seed)
     silent = {*config.tokens.eos, config.tokens.speech}
     words = [token for token in range(min(tokenizer.size, config.llm.vocab)) if token not in silent]

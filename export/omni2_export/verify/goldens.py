@@ -127,7 +127,7 @@ def _conform(path: Path, arrays: dict[str, NDArray[Any]], rules: dict[str, Expec
         if not fits:
             wish = ", ".join("any" if isinstance(want, str) else str(want) for want in wanted)
             raise GoldenError(
-                f"{path}: {name} has shape {array.shape}, which should be ({wish}) for this engine's model",
+                f"{path}: {name} has shape {array.shape}; model and other arrays ask for ({wish})",
                 FIT,
             )
         sizes |= {symbol: have for symbol, have in zip(symbols, array.shape, strict=True) if isinstance(symbol, str)}

@@ -100,7 +100,7 @@ def _compare_top(turn: Turn, compare: FileComparison) -> None:
     if len(ids) == len(logits):
         top = np.take_along_axis(logits, ids, axis=1)
         values = compare.golden["g_top8_vals"]
-        compare.comparison.close(compare.golden.name, "g_top8_ids (their logits)", SPEECH, top, values, absolute=LOGITS)
+        compare.comparison.close(compare.golden.name, "g_top8_ids (logits)", SPEECH, top, values, absolute=LOGITS)
 
 
 def _compare_forced(engine: Engine, compare: FileComparison) -> None:
@@ -120,7 +120,7 @@ def _compare_forced(engine: Engine, compare: FileComparison) -> None:
     compare.close("f_tts_inputs_final", FUSED, turn.last_context, relative=DEVIATION)
     compare.comparison.close(
         golden.name,
-        "f_tts_logits (whole loop)",
+        "f_tts_logits (loop)",
         SPEECH,
         np.stack(turn.speech_logits),
         golden["f_tts_logits"],

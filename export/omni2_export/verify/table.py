@@ -84,7 +84,7 @@ def _limit(row: Row) -> str:
     if row.limit is None:
         return ""
     if row.measure is Measure.SNR:
-        return f"≥ {row.limit:.1f}"
+        return f"≥ {round(row.limit, 1) + 0.0:.1f}"
     return f"{row.limit:g}" if row.measure is Measure.DIFFERENT else f"{row.limit:.0e}"
 
 

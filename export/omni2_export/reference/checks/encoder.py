@@ -47,7 +47,7 @@ def _block(subject: Subject, layer: int) -> list[Row]:
     rows = []
     for length in LENGTHS:
         x = subject.normal(1, length, config.width)
-        what = f"block {layer} of {config.layers}, {length} positions"
+        what = f"block {layer}, {length} positions"
         found = graph.run({before: x})[after]
         rows.append(subject.judge("encoder", what, found, module(tensor(x)), relative=DEVIATION))
     return rows

@@ -72,7 +72,7 @@ def _check_layer(subject: Subject, stage: str, config: DecoderConfig, layer: int
         caches = [outputs[names[1]], outputs[names[2]]]
         cos, sin = rotary_table(start, stop, config, tensor(x))
         expected, past = module(tensor(x), cos, sin, tensor(mask), past)
-        what = f"layer {layer} of {config.layers}, positions {start} to {stop - 1}"
+        what = f"layer {layer}, positions {start}–{stop - 1}"
         rows.append(subject.judge(stage, what, outputs[names[0]], expected, relative=DEVIATION))
     return rows[0], rows[1]
 

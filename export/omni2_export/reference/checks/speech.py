@@ -49,7 +49,7 @@ class _Utterance:
         kept = mu.shape[2] - (0 if final else self.reference.lookahead_frames)
         noise, voice = tensor(self.noise.T[None]), tensor(self.voice)
         solve = self.reference.final if final else self.reference.partial
-        frames = f"frames {output.start} to {kept - 1}"
+        frames = f"frames {output.start}–{kept - 1}"
         found = {
             ("flow_encoder", "μ", DEVIATION): (self.encoder.runs[-1]["mu"], mu),
             ("flow_step", "first step", DEVIATION): (

@@ -1,0 +1,125 @@
+"""`omni2-engine bench`: how fast the engine is beside the original's algorithm, and beside what the machine can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SIZES = "tiny, 0.5B, 1.5B, 3B, 7B, 14B, 32B or custom: a checkpoint of random weights of these dimensions"
+Size = Annotated[str | None, typer.Option(help=SIZES)]
+Dimensions = Annotated[Path | None, typer.Option(help="JSON file of a custom size's dimensions")]
+CheckpointDirectory = Annotated[Path | None, typer.Option("--checkpoint", help="measure this checkpoint instead")]
+Decoder = Annotated[Path | None, typer.Option(help="its decoder directory")]
+SpeechEncoder = Annotated[Path | None, typer.Option(help="its Whisper file, if it has no encoder weights of its own")]
+Audio = Annotated[Path, typer.Option(help="spoken question")]
+Voice = Annotated[Path | None, typer.Option(help="voice to answer in; the question's by default")]
+Precision = Annotated[str, typer.Option(help="presets, separated by commas")]
+Threads = Annotated[int, typer.Option(min=1, help="processor threads")]
+Out = Annotated[Path, typer.Option(help="directory for results; a rerun with the same one goes on")]
+Cache = Annotated[Path | None, typer.Option(help="where random checkpoints and engines are kept")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    bench = typer.Typer(help="Measure the engine.", no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(bench, name="bench")
+
+    @bench.command()
+    def latency(
+        audio: Audio,
+        out: Out,
+        size: Size = None,
+        dimensions: Dimensions = None,
+        checkpoint: CheckpointDirectory = None,
+        decoder: Decoder = None,
+        speech_encoder: SpeechEncoder = None,
+        voice: Voice = None,
+        precision: Precision = "exact,fast",
+        rounds: Annotated[int, typer.Option(min=1, help="how often everything runs, in turns")] = 3,
+        threads: Threads = 2,
+        chunks: Annotated[int, typer.Option(min=1, help="chunks of the answer")] = 25,
+        left_context: Annotated[float, typer.Option(min=0, help="seconds, of the runs with a short memory")] = 4.0,
+        cache: Cache = None,
+    ) -> None:
+        """First chunk, whole answer and cost per chunk beside the original's algorithm in PyTorch."""
+        _require()
+        from omni2_bench.latency import Plan
+        from omni2_bench.run_latency import run
+
+        model, folder = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
+        plan = Plan(_presets(precision), _file(audio), _file(voice or audio), rounds, threads, chunks, left_context)
+        typer.echo(run(plan, model, folder, out, typer.echo))
+
+    @bench.command()
+    def limits(
+        audio: Audio,
+        out: Out,
+        size: Size = None,
+        dimensions: Dimensions = None,
+        checkpoint: CheckpointDirectory = None,
+        decoder: Decoder = None,
+        speech_encoder: SpeechEncoder = None,
+        voice: Voice = None,
+        precision: Precision = "exact,balanced,fast",
+        threads: Threads = 2,
+        cache: Cache = None,
+    ) -> None:
+        """This machine's memory bandwidth and GEMM rate, and what share of them every stage reaches."""
+        _require()
+        from omni2_bench.limits import run
+
+        model, folder = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
+        presets, question = _presets(precision), _file(audio)
+        typer.echo(run(presets, model, question, _file(voice or audio), threads, folder, out, typer.echo))
+
+
+def _require() -> None:
+    from omni2_engine.cli.require import require
+
+    require("export", "onnx", "onnx_ir", "ml_dtypes", "safetensors", "yaml")
+    require("torch", "torch")
+    require("bench", "matplotlib")
+
+
+def _model(
+    size: str | None,
+    dimensions: Path | None,
+    checkpoint: Path | None,
+    decoder: Path | None,
+    speech_encoder: Path | None,
+    cache: Path | None,
+) -> tuple:  # (Model, Path); the types' modules are heavy
+    from omni2_bench.models import default_cache, dimensions_of, given_model, random_model
+    from omni2_engine.errors import SettingError
+
+    folder = cache or default_cache()
+    if (size is None) == (checkpoint is None):
+        raise SettingError("there must be one thing to measure", "give either --size or --checkpoint with --decoder")
+    if checkpoint is not None:
+        if decoder is None:
+            raise SettingError("a checkpoint needs its decoder", "give its directory with --decoder")
+        return given_model(checkpoint, decoder, speech_encoder), folder
+    assert size is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    return random_model(size, dimensions_of(size, dimensions), folder), folder
+
+
+def _presets(text: str) -> tuple[str, ...]:
+    from omni2_engine.errors import SettingError
+    from omni2_export.build import PRESETS
+
+    presets = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for preset in presets:
+        if preset not in PRESETS:
+            raise SettingError(f"unknown precision {preset!r}", f"use some of {', '.join(PRESETS)}")
+    return presets
+
+
+def _file(path: Path) -> Path:
+    from omni2_engine.errors import AudioError
+
+    if not path.is_file():
+        raise AudioError(f"there is no file {path}", "check the name")
+    return path

@@ -1,0 +1,98 @@
+"""`latency.json` as a page to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omni2_bench.latency import REFERENCE
+
+RATIOS = {
+    "first_chunk": "first chunk",
+    "after_prefill": "first chunk, after the prefill",
+    "answer": "whole answer",
+    "chunk": "last chunk alone",
+    "growth": "chunk cost, last block against the second",
+}
+
+
+def page(record: dict[str, Any]) -> str:
+    """Tables of one benchmark."""
+    machine, request = record["machine"], record["request"]
+    head = (
+        f"# Latency of {request['model']}\n\n"
+        f"{machine['processor']} ({machine['family']}; {', '.join(machine['flags'])}), {machine['threads']} threads, "
+        f"{record['rounds']} interleaved rounds, medians with p10 to p90. "
+        + ", ".join(f"{name} {found}" for name, found in machine["versions"].items())
+        + ".\n"
+    )
+    parts = [head, _table6(record), _ratios(record), _turns(record), _reference(record)]
+    return "\n".join(parts)
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, numbers to the right."""
+    lines = [header, ["---", *(["---:"] * (len(header) - 1))], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _summary(figures: dict[str, float], unit: str = "") -> str:
+    return f"{figures['median']:.2f}{unit} ({figures['p10']:.2f} to {figures['p90']:.2f})"
+
+
+def _table6(record: dict[str, Any]) -> str:
+    variants = record["variants"]
+    theirs = variants[REFERENCE]["first_chunk"]
+    rows = []
+    for name, variant in variants.items():
+        cells = []
+        for row, figures in variant["first_chunk"].items():
+            cells.append(f"{figures['median']:.2f} s (×{theirs[row]['median'] / figures['median']:.2f})")
+        rows.append([name, *cells])
+    return "## First chunk, from the waveform to the first sound\n\n" + table(["", *theirs], rows)
+
+
+def _ratios(record: dict[str, Any]) -> str:
+    presets = list(record["spread"])
+    rows = []
+    for key in record["spread"][presets[0]]:
+        kind, _, which = key.rpartition("_") if key.rpartition("_")[0] in RATIOS else (key, "", "")
+        label = f"{RATIOS[kind]} ({which.replace('s', ' s')})" if which else RATIOS[kind]
+        rows.append([label, *(_summary(record["spread"][preset][key]) for preset in presets)])
+    text = "How many times faster than the reference in the same round; growth is the engine's own.\n\n"
+    return "## Ratios\n\n" + text + table(["", *presets], rows)
+
+
+def _turns(record: dict[str, Any]) -> str:
+    rows = []
+    for name, variant in record["variants"].items():
+        line, memory = variant["chunk_fit"], variant["memory"].get("RssAnon")
+        rows.append(
+            [
+                name,
+                _summary(variant["answer"], " s"),
+                f"{variant['rtf']['median']:.2f}",
+                f"{variant['rtf_after_first_chunk']['median']:.2f}",
+                f"{line['first']:.2f} → {line['last']:.2f} s, {line['verdict']}",
+                f"{variant['underrun_worst']['median']:.2f} s",
+                f"{variant['underrun_total']['median']:.2f} s",
+                f"{100 * variant['continuity']:.0f} %",
+                "?" if memory is None else f"{memory / 2**30:.2f} GiB",
+            ]
+        )
+    header = ["", "whole answer", "RTF", "RTF after the first chunk", "chunk cost, second → last block"]
+    header += ["worst underrun", "underrun in all", "continuity", "anonymous memory"]
+    return "## The whole answer\n\n" + table(header, rows)
+
+
+def _reference(record: dict[str, Any]) -> str:
+    rows = []
+    for row, figures in record["reference_rows"].items():
+        cells = [row, f"{figures['seconds']:.3f} s", f"{figures['of_encoder']:.4f}"]
+        original = figures.get("original")
+        cells += ["", ""] if original is None else [f"{original:.4f}", f"{100 * figures['deviation']:+.0f} %"]
+        rows.append(cells)
+    text = (
+        "Every row divided by the encoder row, beside the same of the original itself at 0.5B on a machine of another "
+        "type; rows bound by memory move against those bound by arithmetic where the machine's balance is another.\n\n"
+    )
+    return "## The reference\n\n" + text + table(["", "seconds", "of the encoder", "original", "deviation"], rows)

@@ -1,0 +1,106 @@
+"""What is measured: a checkpoint, given or of random weights, and engines built from it, kept for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from omni2_bench import random_checkpoint
+from omni2_bench.random_checkpoint import PRESETS, CheckpointPaths, Dimensions, write_checkpoint
+from omni2_engine.errors import Omni2Error, SettingError
+from omni2_export.build import BuildRequest, build_engine
+from omni2_export.build.precision import parse_precision
+from omni2_export.checkpoint import Checkpoint, open_checkpoint
+from omni2_export.cli.progress import BuildProgress
+
+SEED = 1
+
+
+def default_cache() -> Path:
+    """Where checkpoints and engines are kept unless asked otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omni2-engine" / "bench"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint on disk."""
+
+    name: str
+    model: Path
+    decoder: Path
+    speech_encoder: Path | None = None
+
+    def open(self) -> Checkpoint:
+        """Open it; see `open_checkpoint`."""
+        return open_checkpoint(self.model, decoder=self.decoder, speech_encoder=self.speech_encoder)
+
+
+def dimensions_of(size: str, file: Path | None) -> Dimensions:
+    """Dimensions of `--size`.
+
+    Args:
+        size: a released size, "tiny", or "custom".
+        file: for "custom", JSON with `base`, a size, and the fields of it to change, modules as objects.
+
+    Raises:
+        SettingError: no such size, or a file that says nothing of the kind.
+    """
+    if size != "custom":
+        if size not in PRESETS:
+            raise SettingError(f"unknown size {size!r}", f"use one of {', '.join(PRESETS)}, custom")
+        return PRESETS[size]
+    if file is None:
+        raise SettingError("a custom size needs its dimensions", "name a JSON file with --dimensions")
+    try:
+        changes = json.loads(file.read_text(encoding="utf-8"))
+        base = PRESETS[changes.pop("base", "0.5B")]
+        return base.changed(**changes)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise SettingError(
+            f"{file} gives no dimensions: {error}", 'write e.g. {"base": "tiny", "llm": {"layers": 4}}'
+        ) from error
+
+
+def random_model(size: str, dimensions: Dimensions, cache: Path) -> Model:
+    """A checkpoint of random weights, written unless it is in the cache: its directory's name tells what is in it.
+
+    Raises:
+        Omni2Error: it cannot be written.
+    """
+    sources = sorted(Path(random_checkpoint.__file__).parent.glob("*.py"))
+    code = b"".join(source.read_bytes() for source in sources)
+    digest = hashlib.sha256(f"{dimensions} {SEED}".encode() + code).hexdigest()[:12]
+    path = cache / f"checkpoint-{size}-{digest}"
+    if not path.is_dir():
+        unfinished = cache / f"unfinished-{os.getpid()}"
+        try:
+            write_checkpoint(unfinished, dimensions, SEED)
+            unfinished.rename(path)
+        except OSError as error:
+            raise Omni2Error(f"cannot write {path}: {error.strerror}", "free some space, or use --cache") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    paths = CheckpointPaths.below(path)
+    return Model(f"{size}-{digest}", paths.model, paths.decoder)
+
+
+def given_model(model: Path, decoder: Path, speech_encoder: Path | None) -> Model:
+    """A checkpoint the user has."""
+    digest = hashlib.sha256(str((model.resolve(), decoder.resolve())).encode()).hexdigest()[:12]
+    return Model(f"{model.resolve().name}-{digest}", model, decoder, speech_encoder)
+
+
+def built_engine(model: Model, preset: str, voice: Path, cache: Path) -> Path:
+    """The engine of a checkpoint at one preset; finished stages in the cache are used again.
+
+    Raises:
+        Omni2Error: it cannot be built.
+    """
+    output = cache / f"engine-{model.name}-{preset}"
+    with BuildProgress() as progress:
+        build_engine(BuildRequest(model.open(), output, [voice], parse_precision(preset)), progress)
+    return output

@@ -1,0 +1,56 @@
+"""Starts worker processes one at a time and takes back what they measured, with the memory they took."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+from omni2_bench.machine import MemoryWatch
+from omni2_engine.errors import Omni2Error
+
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # would bind NumPy's library to another processor's kernels
+
+
+def run_worker(task: str, request: dict[str, Any], threads: int) -> dict[str, Any]:
+    """Run one task in a fresh process.
+
+    Args:
+        task: see `omni2_bench.worker.perform`.
+        request: its arguments, JSON.
+        threads: that its libraries may use.
+
+    Returns:
+        What the task gives back, with `memory`: highest `RssAnon` and `VmHWM` in bytes.
+
+    Raises:
+        Omni2Error: the task failed.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in SLOWING}
+    environment |= dict.fromkeys(THREAD_SETTINGS, str(threads))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-m", "omni2_bench.worker"]
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as worker, MemoryWatch(worker.pid) as watch:
+        try:
+            output, errors = worker.communicate(json.dumps({"task": task, "request": request}) + "\n")
+        except BaseException:
+            worker.kill()
+            raise
+    if worker.returncode:
+        raise _failure(task, worker.returncode, errors)
+    answer = json.loads(output)
+    if "problem" in answer:
+        raise Omni2Error(answer["problem"], answer["remedy"])
+    result: dict[str, Any] = answer["result"]
+    return {**result, "memory": watch.peak}
+
+
+def _failure(task: str, code: int, errors: str) -> Omni2Error:
+    if code == -signal.SIGKILL:
+        return Omni2Error(f"the process of the {task} was killed", "this machine's memory may be too small for it")
+    last = errors.strip().splitlines()[-1:] or ["it said nothing"]
+    return Omni2Error(f"the process of the {task} failed with exit code {code}: {last[0]}")

@@ -1,0 +1,66 @@
+"""Runs one scripted turn on the reference pipeline; imported by worker processes only."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from omni2_bench.reference import Answer, ReferencePipeline
+from omni2_bench.script import Script, write_script
+from omni2_bench.turn import WARM_UP_ROUNDS, TurnRequest, TurnResult
+from omni2_engine.metrics import Recorder, TurnMetrics
+from omni2_engine.sampling import DrawKey, Stream, normal, uniform
+from omni2_engine.text import TextTokenizer
+from omni2_export.checkpoint import open_checkpoint
+from omni2_export.reference.read_write import Pick, penalised, sampled
+from omni2_export.reference.vocoder import SourceDraws
+
+SEED, TURN = 0, 0  # the engine's session and turn, whose random numbers are drawn here too
+
+
+def run(request: TurnRequest) -> TurnResult:
+    """Load, warm up, answer once."""
+    assert request.model is not None and request.decoder is not None
+    torch.set_num_threads(request.threads)
+    began = time.perf_counter()
+    encoder = None if request.speech_encoder is None else Path(request.speech_encoder)
+    checkpoint = open_checkpoint(Path(request.model), decoder=Path(request.decoder), speech_encoder=encoder)
+    engine = Path(request.engine)
+    voice = next(iter(sorted((engine / "voices").glob("*.npy"))))
+    pipeline = ReferencePipeline(checkpoint, np.load(voice), np.load(engine / "tables" / "noise.npy"))
+    loading = time.perf_counter() - began
+    words = TextTokenizer.load(engine / "text" / "tokenizer.json")
+    script = write_script(pipeline.config, words, pipeline.units, request.chunks)
+    _answer(pipeline, Path(request.audio), script.opening(pipeline.config, WARM_UP_ROUNDS))
+    metrics, chunks = _answer(pipeline, Path(request.audio), script)
+    np.save(request.pcm, np.concatenate(chunks))
+    rate = pipeline.config.vocoder.sample_rate
+    return TurnResult.of(metrics, [len(pcm) / rate for pcm in chunks], script.chosen, loading)
+
+
+def _answer(pipeline: ReferencePipeline, audio: Path, script: Script) -> tuple[TurnMetrics, list[np.ndarray]]:
+    config = pipeline.config
+    how = Answer(
+        _steered(penalised(config.tokens.repetition_penalty), Stream.TEXT, script),
+        _steered(sampled(torch.Generator().manual_seed(SEED)), Stream.SPEECH, script),
+        len(script.text),
+        lambda call, samples: draws(config.vocoder.harmonics + 1, call, samples),
+        config.write,
+    )
+    recorder = Recorder(TURN)
+    return recorder.metrics, list(pipeline.answer(audio, how, recorder))
+
+
+def _steered(pick: Pick, stream: Stream, script: Script) -> Pick:
+    return lambda logits, generated: script.steer(stream, generated, pick(logits, generated))
+
+
+def draws(waves: int, call: int, samples: int) -> SourceDraws:
+    """The numbers the engine's vocoder draws in the same call (`omni2_engine.speech_decoder`)."""
+    phase = uniform(-math.pi, math.pi, (1, waves, 1), DrawKey(SEED, Stream.VOCODER_PHASE, TURN), call)
+    noise = normal((1, waves, samples), DrawKey(SEED, Stream.VOCODER_NOISE, TURN), call)
+    return SourceDraws(torch.from_numpy(phase), torch.from_numpy(noise))

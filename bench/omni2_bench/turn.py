@@ -1,0 +1,99 @@
+"""One measured turn: what a worker process is asked to run and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from omni2_engine.metrics import TurnMetrics
+
+WARM_UP_ROUNDS = 2  # rounds of reading and writing before the measured turn: every stage has then run
+
+
+@dataclass(frozen=True)
+class TurnRequest:
+    """A turn to run; paths are strings, as this travels as JSON.
+
+    Args:
+        pipeline: "engine" or "reference".
+        engine: an engine directory; the reference takes voice and noise from it, so that both start from the same.
+        audio: the spoken question.
+        pcm: `.npy` file to write the answer's sound to.
+        threads: processor threads.
+        chunks: of the answer.
+        left_context: seconds the flow looks back on; None leaves it to the engine.
+        model, decoder, speech_encoder: the checkpoint, for the reference.
+    """
+
+    pipeline: str
+    engine: str
+    audio: str
+    pcm: str
+    threads: int
+    chunks: int
+    left_context: float | None = None
+    model: str | None = None
+    decoder: str | None = None
+    speech_encoder: str | None = None
+
+
+@dataclass(frozen=True)
+class TurnResult:
+    """Times of a turn in seconds since the waveform was handed in.
+
+    Attributes:
+        spans: (stage, start, stop) of all work, in order.
+        prefilled: when the prompt was in.
+        ready: when each chunk was there.
+        durations: seconds of sound in each chunk.
+        finished: when the turn was over.
+        llm, tts, synthesis: the first chunk's parts as in the paper's Table 6.
+        chosen: text ids the model itself would have gone on with.
+        loading: seconds to load the pipeline.
+    """
+
+    spans: list[tuple[str, float, float]]
+    prefilled: float
+    ready: list[float]
+    durations: list[float]
+    finished: float
+    llm: float
+    tts: float
+    synthesis: float
+    chosen: list[int]
+    loading: float
+
+    @classmethod
+    def of(cls, metrics: TurnMetrics, durations: list[float], chosen: list[int], loading: float) -> TurnResult:
+        """From a turn's metrics."""
+        return cls(
+            spans=[(span.stage, span.start, span.stop) for span in metrics.spans],
+            prefilled=max(span.stop for span in metrics.spans if span.stage == "prefill"),
+            ready=list(metrics.chunk_times),
+            durations=durations,
+            finished=metrics.total_seconds,
+            llm=metrics.first_chunk_llm,
+            tts=metrics.first_chunk_tts,
+            synthesis=metrics.first_chunk_synthesis,
+            chosen=chosen,
+            loading=loading,
+        )
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> TurnResult:
+        """From what a worker wrote; fields of others are left out."""
+        return cls(**{field.name: record[field.name] for field in fields(cls)})
+
+    @property
+    def seconds(self) -> float:
+        """Of sound."""
+        return sum(self.durations)
+
+    @property
+    def work(self) -> float:
+        """Seconds of work."""
+        return sum(stop - start for _, start, stop in self.spans)
+
+    def of_stage(self, *stages: str) -> list[float]:
+        """Durations of every span of these stages, in order."""
+        return [stop - start for stage, start, stop in self.spans if stage in stages]
