@@ -1,4 +1,5 @@
-"""What a build takes: anonymous memory and time of every stage, beside the bound that lets a 7B model build on 24 GB."""
+"""What a build takes: anonymous memory and time of every stage, beside the bound that lets a 7B model build on 24
+GB."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ STAGE_MODULES = {
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage: seconds, highest RssAnon in bytes, bytes written, and the bound, 2 × its largest tensor in fp32 + 1.5 GiB."""
+    """One stage: seconds, highest RssAnon in bytes, bytes written, and the bound, 2 × its largest tensor in fp32 + 1.5
+    GiB."""
 
     name: str
     seconds: float

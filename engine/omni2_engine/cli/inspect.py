@@ -12,6 +12,8 @@ from rich.table import Table
 
 from omni2_engine.manifest import EngineDirectory
 
+STORAGE_NAMES = {"flow_step": "flow"}  # stage → what the manifest calls its precision, where that differs
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
@@ -46,7 +48,9 @@ def _show(directory: EngineDirectory) -> None:
     table = Table("stage", "storage", "size")
     for stage, entry in manifest.stages.items():
         size = sum(manifest.files[name].size for name in entry.files)
-        storage = manifest.precision.get(stage, "fp32" if stage in _graph_stages(manifest.files) else "")
+        storage = manifest.precision.get(
+            STORAGE_NAMES.get(stage, stage), "fp32" if stage in _graph_stages(manifest.files) else ""
+        )
         table.add_row(stage, storage, f"{size / 2**20:.1f} MiB")
     table.add_row("total", "", f"{sum(entry.size for entry in manifest.files.values()) / 2**20:.1f} MiB")
     console.print(table)

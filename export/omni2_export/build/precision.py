@@ -8,19 +8,26 @@ from dataclasses import dataclass
 from omni2_engine.errors import SettingError
 from omni2_export.graphs.linear import Precision
 
-CHOICES = {"encoder": ("fp32", "int8"), "llm": ("fp32", "int8", "int4"), "speech_lm": ("fp32", "int8", "int4")}
-# "int8" means per-channel weights and dynamically quantised activations in the encoder, which is bound by arithmetic,
-# and weight-only blocks in the language models, which are bound by memory.
+CHOICES = {
+    "encoder": ("fp32", "int8"),
+    "llm": ("fp32", "int8", "int4"),
+    "speech_lm": ("fp32", "int8", "int4"),
+    "flow": ("fp32", "int8"),
+}
+# "int8" means per-channel weights and dynamically quantised activations in the encoder and the flow's velocity network,
+# which are bound by arithmetic, and weight-only blocks in the language models, which are bound by memory.
+DYNAMIC = ("encoder", "flow")
 KINDS = {"fp32": Precision.FP32, "int8": Precision.INT8, "int4": Precision.INT4}
-# dB that a stage's results keep at least over its quantisation error. Measured on random weights, which are the
-# hardest: over 2 to 12 layers int8 keeps 17 to 30 and int4 4 to 9 (one layer of width 896: 46 and 26), the encoder 37
-# to 61.
+# dB that results keep at least over their quantisation error, by what a row of `verify` or `--check` compares. Measured
+# on random weights, which are the hardest: over 2 to 12 layers int8 keeps 17 to 33 and int4 4 to 10 (one layer of width
+# 896: 46 and 26), the encoder 37 to 61; the velocity network 26 and more, the mel and the sound made with it 36.
 FLOORS = {
-    ("encoder", "int8"): 25.0,
-    ("llm", "int8"): 12.0,
-    ("llm", "int4"): 3.0,
-    ("speech_lm", "int8"): 12.0,
-    ("speech_lm", "int4"): 3.0,
+    ("encoder", "int8"): {"encoder": 25.0},
+    ("llm", "int8"): {"llm": 12.0},
+    ("llm", "int4"): {"llm": 3.0},
+    ("speech_lm", "int8"): {"speech_lm": 12.0},
+    ("speech_lm", "int4"): {"speech_lm": 3.0},
+    ("flow", "int8"): {"estimator": 20.0, "flow_step": 30.0, "flow": 30.0},
 }
 
 
@@ -34,7 +41,7 @@ class Precisions:
     def of(self, stage: str) -> Precision:
         """How a stage's linear layers are written."""
         name = self.stages.get(stage, "fp32")
-        return Precision.DYNAMIC if stage == "encoder" and name == "int8" else KINDS[name]
+        return Precision.DYNAMIC if stage in DYNAMIC and name == "int8" else KINDS[name]
 
     @property
     def floors(self) -> dict[str, float]:
@@ -43,14 +50,15 @@ class Precisions:
 
 
 def snr_floors(stages: Mapping[str, str]) -> dict[str, float]:
-    """The least signal-to-noise ratio, in dB, that each quantised stage promises; `stages` is stage → storage."""
-    return {stage: FLOORS[stage, storage] for stage, storage in stages.items() if storage != "fp32"}
+    """The least signal-to-noise ratio, in dB, that what quantised stages make keeps; `stages` is stage → storage."""
+    quantised = [(stage, storage) for stage, storage in stages.items() if storage != "fp32"]
+    return {made: floor for choice in quantised for made, floor in FLOORS[choice].items()}
 
 
 PRESETS = {
-    "exact": Precisions("exact", {"encoder": "fp32", "llm": "fp32", "speech_lm": "fp32"}),
-    "balanced": Precisions("balanced", {"encoder": "int8", "llm": "int8", "speech_lm": "int8"}),
-    "fast": Precisions("fast", {"encoder": "int8", "llm": "int4", "speech_lm": "int4"}),
+    "exact": Precisions("exact", {"encoder": "fp32", "llm": "fp32", "speech_lm": "fp32", "flow": "fp32"}),
+    "balanced": Precisions("balanced", {"encoder": "int8", "llm": "int8", "speech_lm": "int8", "flow": "fp32"}),
+    "fast": Precisions("fast", {"encoder": "int8", "llm": "int4", "speech_lm": "int4", "flow": "int8"}),
 }
 
 

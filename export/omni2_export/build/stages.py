@@ -60,9 +60,11 @@ def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
     c, modules = checkpoint.config, checkpoint.modules
     positions = longest_context(checkpoint)
 
-    def graph(name: str, module: str | None, build: Callable[[GraphBuilder], None], storage: str = "") -> Stage:
+    def graph(
+        name: str, module: str | None, build: Callable[[GraphBuilder], None], precision: Precision = Precision.FP32
+    ) -> Stage:
         tensors = modules[module] if module else None
-        size = _graph_bytes(tensors, precisions.of(name)) if tensors else 0
+        size = _graph_bytes(tensors, precision) if tensors else 0
 
         def write(directory: Path, on_bytes: OnBytes) -> None:
             folder = directory / "graphs"
@@ -73,7 +75,9 @@ def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
                 builder.save(folder / f"{name}.onnx")
 
         sources = checkpoint.sources[module] if module else []
-        return Stage(name, _key(name, c.model_dump(mode="json"), storage, positions, _identity(sources)), size, write)
+        return Stage(
+            name, _key(name, c.model_dump(mode="json"), precision.value, positions, _identity(sources)), size, write
+        )
 
     def table(name: str, module: str) -> Stage:
         tensors = modules[module]
@@ -102,38 +106,28 @@ def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
         loaded = write_tokenizer(checkpoint.speech_tokenizer, directory / "tokenizer.json")
         UnitTable.build(loaded.tokenizer).save(directory / "units.npy")
 
-    kinds = precisions.stages
+    encoder, llm, speech_lm, flow = (precisions.of(stage) for stage in ("encoder", "llm", "speech_lm", "flow"))
     return [
         text_files("text", checkpoint.text_tokenizer, write_text),
         text_files("speech", checkpoint.speech_tokenizer, write_speech),
         graph("log_mel", None, lambda g: build_log_mel(g, c.encoder)),
-        graph(
-            "encoder",
-            "encoder",
-            lambda g: build_encoder(g, c.encoder, modules["encoder"], precisions.of("encoder")),
-            kinds["encoder"],
-        ),
+        graph("encoder", "encoder", lambda g: build_encoder(g, c.encoder, modules["encoder"], encoder), encoder),
         table("llm_table", "llm"),
-        graph(
-            "llm",
-            "llm",
-            lambda g: build_language_model(g, c.llm, modules["llm"], precisions.of("llm"), positions),
-            kinds["llm"],
-        ),
+        graph("llm", "llm", lambda g: build_language_model(g, c.llm, modules["llm"], llm, positions), llm),
         graph("fusion", "fusion", lambda g: build_fusion(g, c.fusion, modules["fusion"])),
         table("speech_lm_table", "speech_lm"),
         graph(
             "speech_lm",
             "speech_lm",
-            lambda g: build_language_model(g, c.speech_lm, modules["speech_lm"], precisions.of("speech_lm"), positions),
-            kinds["speech_lm"],
+            lambda g: build_language_model(g, c.speech_lm, modules["speech_lm"], speech_lm, positions),
+            speech_lm,
         ),
         Stage(
             "noise", _key("noise", c.estimator.mel), NOISE_FRAMES * c.estimator.mel * 4, _noise_writer(c.estimator.mel)
         ),
         graph("flow_encoder", "flow", lambda g: build_flow_encoder(g, c.flow_encoder, modules["flow"])),
         graph("flow_conditions", "flow", lambda g: build_flow_conditions(g, c.estimator, modules["flow"])),
-        graph("flow_step", "flow", lambda g: build_flow_step(g, c.estimator, modules["flow"])),
+        graph("flow_step", "flow", lambda g: build_flow_step(g, c.estimator, modules["flow"], flow), flow),
         graph("vocoder", "vocoder", lambda g: build_vocoder(g, c.vocoder, modules["vocoder"])),
         graph("fbank", None, build_fbank),
         _campplus(checkpoint),

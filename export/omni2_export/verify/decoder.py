@@ -71,7 +71,7 @@ def _compare_estimator(engine: Engine, backend: OnnxRuntimeBackend, compare: Fil
             "mask": block_mask(0, frames, engine.config.flow_encoder.block_frames),
         }
         found[row] = step.run(inputs | fresh_state(step, inputs, {"T": frames}))["velocities"][row].T
-    compare.close(f"{call}_out", ("flow",), found, relative=DEVIATION)
+    compare.close(f"{call}_out", ("estimator",), found, relative=DEVIATION)
 
 
 def _compare_encoder(engine: Engine, backend: OnnxRuntimeBackend, compare: FileComparison, call: str) -> None:

@@ -1,0 +1,106 @@
+"""How much arithmetic and how many bytes a stage needs at least, from the model's dimensions (spec §3, §5, §8, §9).
+
+An operation is one multiplication or addition. Only products of matrices and convolutions count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from omni2_engine.config import DecoderConfig, EncoderConfig, ModelConfig, VocoderConfig
+from omni2_export.checkpoint.names import (
+    decoder_shapes,
+    encoder_shapes,
+    estimator_shapes,
+    flow_encoder_shapes,
+    vocoder_shapes,
+)
+
+Shapes = dict[str, tuple[int, ...]]
+TABLES = ("embed", "positional")  # looked up, not multiplied
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations of weights that a preset may quantise, and all others, which stay float32."""
+
+    linear: float
+    other: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.linear + self.other
+
+
+def _multiplied(shapes: Shapes, *prefixes: str) -> float:
+    """Weights below these names that every position is multiplied with."""
+    wanted = (
+        shape
+        for name, shape in shapes.items()
+        if name.startswith(prefixes) and len(shape) >= 2 and not any(table in name.split(".")[0] for table in TABLES)
+    )
+    return float(sum(math.prod(shape) for shape in wanted))
+
+
+def encoder_work(c: EncoderConfig) -> Work:
+    """One window: the blocks' linear layers; attention, convolutions and projector."""
+    shapes = encoder_shapes(c)
+    linear = 2 * c.context * _multiplied(shapes, "blocks.")
+    attention = c.layers * 4 * c.context**2 * c.width
+    convolutions = 2 * c.frames * _multiplied(shapes, "conv1.") + 2 * c.context * _multiplied(shapes, "conv2.")
+    return Work(linear, attention + convolutions + 2 * c.positions * _multiplied(shapes, "projector."))
+
+
+def prefill_work(c: DecoderConfig, positions: int) -> Work:
+    """All positions through the layers, the last one through the head."""
+    shapes = decoder_shapes(c)
+    attention = c.layers * 2 * positions**2 * c.heads * c.head_dim  # half of what is not causal
+    return Work(2 * positions * _multiplied(shapes, "layers.") + 2 * _multiplied(shapes, "lm_head."), attention)
+
+
+def flow_work(config: ModelConfig, frames: int, seen: int) -> Work:
+    """Calls that compute `frames` mel frames in all, each looking at others, `seen` summed over them."""
+    c, e = config.flow_encoder, config.estimator
+    estimator, encoder = estimator_shapes(e), flow_encoder_shapes(c)
+    per_frame = _multiplied({n: s for n, s in estimator.items() if ".mlp." not in n and ".time_mlp." not in n}, "decoder.")
+    transformers = e.transformers * (e.mid_blocks + 2)
+    rows = 2 * e.steps  # every step computes a conditional and an unconditional row
+    solver = rows * (2 * frames * per_frame + 4 * seen * transformers * e.heads * e.head_dim)
+    relative = [name for name in encoder if "linear_pos" in name]  # depends on positions alone: can be kept
+    encoder = {name: shape for name, shape in encoder.items() if name not in relative}
+    up = _multiplied(encoder, "encoder.up_", "encoder_proj.")
+    units = _multiplied(encoder, "encoder.") - _multiplied(encoder, "encoder.up_")
+    attention = 4 * seen * c.width * (c.up_blocks + c.blocks / c.ratio**2)
+    return Work(0.0, solver + 2 * frames * up + 2 * frames / c.ratio * units + attention)
+
+
+def vocoder_work(c: VocoderConfig, frames: int) -> Work:
+    """One call; a transposed convolution multiplies each input position with its whole kernel."""
+    shapes = vocoder_shapes(c)
+    total = frames * (_multiplied(shapes, "conv_pre.") + _multiplied(shapes, "f0_predictor."))
+    length, branches = frames, len(c.resblock_kernels)
+    for i, rate in enumerate(c.upsample_rates):
+        total += length * _multiplied(shapes, f"ups.{i}.")
+        length *= rate
+        blocks = [f"resblocks.{i * branches + k}." for k in range(branches)]
+        total += length * _multiplied(shapes, f"source_downs.{i}.", f"source_resblocks.{i}.", *blocks)
+    return Work(0.0, 2 * (total + length * _multiplied(shapes, "conv_post.")))
+
+
+def weight_bytes(graph: Path) -> int:
+    """Bytes of a graph's weights that every call reads whole: all but the rotary tables, of which it reads rows."""
+    import onnx_ir
+
+    model = onnx_ir.load(graph)
+    return sum(value.const_value.nbytes for value in _read(model.graph.initializers.values()))
+
+
+def _read(initializers: Iterable) -> Iterable:  # onnx_ir.Value; the package is heavy
+    for value in initializers:
+        users = {node.op_type for node, _ in value.uses()}
+        if users - {"RotaryEmbedding", "Gather"}:
+            yield value
