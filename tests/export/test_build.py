@@ -140,7 +140,10 @@ def test_quantised_engines_answer(
 def test_precision_is_read_or_refused() -> None:
     assert parse_precision("fast") == PRESETS["fast"]
     mixed = parse_precision("fast, encoder=fp32")
-    assert mixed.stages == {"encoder": "fp32", "llm": "int4", "speech_lm": "int4", "flow": "int8"} and mixed.preset == "custom"
+    assert (
+        mixed.stages == {"encoder": "fp32", "llm": "int4", "speech_lm": "int4", "flow": "int8"}
+        and mixed.preset == "custom"
+    )
     assert parse_precision("exact,llm=int8,speech_lm=int8,encoder=int8").preset == "balanced"
     for wrong in ("quick", "fast,flow", "fast,flow=int4", "fast,nose=int8", "exact,encoder=int4", ""):
         with pytest.raises(SettingError):
