@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omni2_engine.audio.source import AudioInput
 from omni2_engine.chunk import Chunk
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 OnText = Callable[[str], None]
 Steer = Callable[[Stream, list[int], int], int]  # (model, its ids of this turn so far, id it chose) → id to go on with
 END = object()
+State = TypeVar("State", DecoderState, SpeechState)
 
 
 class Session:
@@ -42,7 +43,7 @@ class Session:
     def __init__(self, engine: Engine, options: Options) -> None:
         self._engine = engine
         self._options = options
-        self._speaker = engine.speaker(options.voice)
+        self._speech: SpeechState | None = engine.pipeline.decoder.new_state(engine.speaker(options.voice))
         self._exchanges: list[Exchange] = []
         self._fed: list[int] = []  # items the KV cache holds
         self._state: DecoderState | None = engine.pipeline.llm.new_state(engine.max_context)
@@ -114,7 +115,7 @@ class Session:
     def close(self) -> None:
         """Give the session's memory back."""
         self.cancel()
-        self._state = self._speech_state = None
+        self._state = self._speech_state = self._speech = None
 
     def __enter__(self) -> Session:
         return self
@@ -193,7 +194,8 @@ class _Turn:
         before, session._exchanges = session._exchanges, self.exchanges
         try:
             self._prefill()
-            speech = engine.pipeline.decoder.new_state(session._speaker)
+            speech = _open(session._speech)
+            engine.pipeline.decoder.reset(speech)
             yield from self._answer(speech)
             if not session._cancelled:
                 pcm = self._voice(speech, final=True)
@@ -226,9 +228,7 @@ class _Turn:
 
     @property
     def _state(self) -> DecoderState:
-        if self.session._state is None:
-            raise SettingError("the session was closed during the turn", "keep it open until the last chunk")
-        return self.session._state
+        return _open(self.session._state)
 
     def _answer(self, speech: SpeechState) -> Iterator[Chunk]:
         session, options, engine = self.session, self.options, self.session._engine
@@ -328,6 +328,13 @@ class _Turn:
             return chosen if steer is None else steer(stream, generated, chosen)
 
         return pick
+
+
+def _open(state: State | None) -> State:
+    """A part of the session's state, which is gone once the session is closed."""
+    if state is None:
+        raise SettingError("the session was closed during the turn", "keep it open until the last chunk")
+    return state
 
 
 def _exhaust(chunks: Iterator[Chunk]) -> None:

@@ -46,6 +46,12 @@ class SpeechDecoder:
         """State for one turn in the voice of `speaker` (1, mel), see `Flow.speaker_features`."""
         return SpeechState(self.flow.new_state(speaker), self.vocoder.new_state())
 
+    def reset(self, state: SpeechState) -> None:
+        """Begin another turn with a state's memory."""
+        self.flow.reset(state.flow)
+        state.vocoder = self.vocoder.new_state()
+        state.calls = 0
+
     def step(
         self, state: SpeechState, units: list[int], final: bool, seed: int, turn: int, recorder: Recorder
     ) -> Floats:

@@ -139,14 +139,20 @@ class BoundOnnxRuntimeGraph:
         return results
 
     def _bind_input(self, name: str, array: Array) -> None:
-        self._binding.bind_input(name, "cpu", 0, self._dtypes[name], array.shape, array.ctypes.data)
+        self._binding.bind_input(name, "cpu", 0, self._dtypes[name], array.shape, _address(array))
 
     def _bind_output(self, name: str, array: Array) -> None:
         if name in self._free:
             self._free.remove(name)
         self._note(name)
-        self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, _address(array))
 
     def _note(self, name: str) -> None:
         if name not in self._order:
             self._order.append(name)
+
+
+def _address(array: Array) -> int:
+    """Where its memory begins; several times faster than `array.ctypes.data`, and asked for in every call."""
+    address: int = array.__array_interface__["data"][0]
+    return address

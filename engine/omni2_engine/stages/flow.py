@@ -7,9 +7,7 @@ more: its keys, values and convolution contexts stay in the state, per Euler ste
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,68 +15,12 @@ from numpy.typing import NDArray
 from omni2_engine.backends.base import Graph
 from omni2_engine.config import EstimatorConfig, FlowEncoderConfig
 from omni2_engine.stages.flow_window import BlockWindow
+from omni2_engine.stages.graph_state import GraphState
 
 Floats = NDArray[np.float32]
 WORKING_BLOCKS = 2  # the block at work, and the one its newest frames reach into
 LEFT_CONTEXT = 30.0  # seconds of sound that stay visible by default
-
-
-class _Caches:
-    """State of one graph: caches updated in place, small contexts passed along.
-
-    Args:
-        graph: its inputs named keys_i and values_i are caches, those with "context" in the name contexts.
-        axis: of time in a cache.
-    """
-
-    def __init__(self, graph: Graph, axis: int) -> None:
-        self._axis = axis
-        self._shapes = {name: shape for name, shape in graph.inputs.items() if "keys" in name or "values" in name}
-        self.caches: dict[str, Floats] = {}
-        self.contexts = {
-            name: np.zeros([_fixed(size) for size in shape], np.float32)
-            for name, shape in graph.inputs.items()
-            if "context" in name
-        }
-        self._bound = graph.bind({})
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of caches and contexts; memory is only taken for what was written."""
-        return sum(array.nbytes for array in (*self.caches.values(), *self.contexts.values()))
-
-    def reserve(self, positions: Callable[[str], int], enough: int | None = None) -> bool:
-        """Make every cache at least `positions(name)` long, keeping what it holds; returns whether any has moved.
-
-        They double when full, so that copying stays rare, but not beyond `enough` positions without need.
-        """
-        moved = False
-        for name, shape in self._shapes.items():
-            needed, old = positions(name), self.caches.get(name)
-            if old is not None and old.shape[self._axis] >= needed:
-                continue
-            doubled = 0 if old is None else 2 * old.shape[self._axis]
-            length = max(needed, doubled if enough is None else min(doubled, enough))
-            cache = np.zeros(
-                [length if axis == self._axis else _fixed(size) for axis, size in enumerate(shape)], np.float32
-            )
-            if old is not None:
-                cache[(slice(None),) * self._axis + (slice(old.shape[self._axis]),)] = old
-            self.caches[name] = cache
-            moved = True
-        return moved
-
-    def bind(self, used: int | None = None) -> None:
-        """Bind the caches, whole or their first `used` positions."""
-        whole = slice(None)
-        cut = whole if used is None else (whole,) * self._axis + (slice(used),)
-        self._bound.move({name: cache[cut] for name, cache in self.caches.items()})
-
-    def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, Floats]:
-        """Run once; the contexts move on to what the graph returns for them."""
-        outputs = self._bound.run({**inputs, **self.contexts})
-        self.contexts = {name: outputs[f"new_{name}"] for name in self.contexts}
-        return outputs
+FIRST_SECONDS = 34.0  # that the caches hold at first, if so many stay visible: a default turn never has to copy them
 
 
 @dataclass
@@ -91,8 +33,8 @@ class FlowState:
 
     speaker: Floats
     noise: Floats
-    encoder: _Caches
-    steps: list[_Caches]
+    encoder: GraphState
+    steps: list[GraphState]
     window: BlockWindow
     units: list[int] = field(default_factory=list)
     done: int = 0
@@ -100,7 +42,7 @@ class FlowState:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of caches and contexts; memory is only taken for what was written."""
+        """Bytes of caches and contexts; their memory is only taken as they fill."""
         return sum(part.nbytes for part in (self.encoder, *self.steps))
 
 
@@ -166,10 +108,24 @@ class Flow:
             speaker: (1, mel) float32 of `speaker_features`.
             noise: (frames, mel) float32 to start from instead of the engine's own.
         """
-        encoder = _Caches(self._encoder, axis=2)
-        steps = [_Caches(self._step, axis=1) for _ in range(self.config.steps)]
-        window = BlockWindow(self.units_config.block_frames, self._kept)
+        c = self.units_config
+        blocks = min(self._kept + WORKING_BLOCKS, math.ceil(FIRST_SECONDS * c.unit_rate / c.block_units))
+        encoder = GraphState(self._encoder, 2, lambda name: blocks * self._encoder_positions(name, c.block_units))
+        steps = [GraphState(self._step, 1, lambda _: blocks * c.block_frames) for _ in range(self.config.steps)]
+        window = BlockWindow(c.block_frames, self._kept)
         return FlowState(speaker, self.noise if noise is None else noise, encoder, steps, window)
+
+    def reset(self, state: FlowState) -> None:
+        """Begin another turn with a state's memory."""
+        for part in (state.encoder, *state.steps):
+            part.reset()
+        state.window = BlockWindow(self.units_config.block_frames, self._kept)
+        state.units.clear()
+        state.done = state.voiced = 0
+
+    def _encoder_positions(self, name: str, units: int) -> int:
+        """Cache positions that so many units take: the layers behind the up-sampling have one per frame."""
+        return units * self.units_config.ratio if name.startswith("up_") else units
 
     def step(self, state: FlowState, units: list[int], final: bool) -> FlowOutput:
         """Add units and compute every frame that is not final yet.
@@ -197,8 +153,7 @@ class Flow:
 
     def _encode(self, state: FlowState, start: int, total: int, commit: int) -> Floats:
         c = self.units_config
-        if state.encoder.reserve(lambda name: total * (c.ratio if name.startswith("up_") else 1)):
-            state.encoder.bind()
+        state.encoder.reserve(lambda name: self._encoder_positions(name, total))
         outputs = state.encoder.run(
             {
                 "units": np.asarray(state.units[start:total], np.int64)[None],
@@ -211,21 +166,19 @@ class Flow:
         return outputs["mu"]
 
     def _solve(self, state: FlowState, mu: Floats, start: int, commit: int) -> Floats:
-        """Euler's method from the noise along the velocity, times accumulated in float32 as upstream does (spec
-        §8.2)."""
+        """Euler's method from the noise along the velocity; times add up in float32 as upstream's do (spec §8.2)."""
         stop = start + mu.shape[1]
         window = state.window
         write = window.place(start, stop)
         mask, used, capacity = window.mask(), window.used, window.capacity
-        enough = (window.kept + WORKING_BLOCKS) * window.block
         z: Floats = np.take(state.noise, np.arange(start, stop), axis=0, mode="wrap")[None]
         common = {"mu": mu, "speaker": state.speaker, "mask": mask}
         common |= {"write": np.array([write], np.int64), "commit": np.array([commit], np.int64)}
         now, dt = self._times[0], self._times[1] - self._times[0]
         for index, step in enumerate(state.steps):
             inputs = {"z": z, "shifts": self._shifts[index], "dt": np.array([dt], np.float32), **common}
-            step.reserve(lambda _: capacity, enough)
-            step.bind(used)
+            step.reserve(lambda _: capacity)
+            step.show(used)
             z = step.run(inputs)["new_z"]
             now = now + dt
             if index + 2 < len(self._times):
@@ -238,9 +191,3 @@ def block_mask(start: int, stop: int, block: int) -> NDArray[np.bool_]:
     """(1, 1, stop − start, stop): position i sees every position of its own block and of those before (spec §8.1)."""
     ends = (np.arange(start, stop) // block + 1) * block
     return (np.arange(stop)[None, :] < ends[:, None])[None, None]
-
-
-def _fixed(size: int | str | None) -> int:
-    """A dimension the graph fixes."""
-    assert isinstance(size, int)
-    return size

@@ -1,0 +1,78 @@
+"""State of a graph that takes a sequence piece by piece: caches updated in place, small contexts passed along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.backends.base import Graph
+
+Floats = NDArray[np.float32]
+
+
+class GraphState:
+    """Caches and contexts of one graph.
+
+    Args:
+        graph: its inputs with "keys" or "values" in the name are caches, those with "context" in it are contexts.
+        axis: of time in a cache.
+        positions: how long each cache is at first, by its name; memory is only taken as it fills.
+    """
+
+    def __init__(self, graph: Graph, axis: int, positions: Callable[[str], int]) -> None:
+        self._axis = axis
+        self._shapes = {name: shape for name, shape in graph.inputs.items() if "keys" in name or "values" in name}
+        self.caches = {name: self._new(name, positions(name)) for name in self._shapes}
+        self.contexts = {
+            name: np.zeros([_fixed(size) for size in shape], np.float32)
+            for name, shape in graph.inputs.items()
+            if "context" in name
+        }
+        self._bound = graph.bind(self.caches)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of caches and contexts."""
+        return sum(array.nbytes for array in (*self.caches.values(), *self.contexts.values()))
+
+    def reset(self) -> None:
+        """Begin a new sequence: the left context is silence again, what caches hold will be overwritten."""
+        self.contexts = {name: np.zeros_like(context) for name, context in self.contexts.items()}
+
+    def reserve(self, positions: Callable[[str], int]) -> None:
+        """Make every cache at least `positions(name)` long, keeping what it holds; one that is full doubles."""
+        grown = {}
+        for name, old in self.caches.items():
+            length = old.shape[self._axis]
+            if positions(name) > length:
+                grown[name] = self._new(name, max(positions(name), 2 * length))
+                grown[name][self._first(length)] = old
+        if grown:
+            self.caches |= grown
+            self._bound.move(grown)
+
+    def show(self, used: int) -> None:
+        """Let the graph see the caches' first `used` positions only."""
+        self._bound.move({name: cache[self._first(used)] for name, cache in self.caches.items()})
+
+    def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, Floats]:
+        """Run once; the contexts move on to what the graph returns for them."""
+        outputs = self._bound.run({**inputs, **self.contexts})
+        self.contexts = {name: outputs[f"new_{name}"] for name in self.contexts}
+        return outputs
+
+    def _new(self, name: str, length: int) -> Floats:
+        shape = self._shapes[name]
+        return np.zeros([length if axis == self._axis else _fixed(size) for axis, size in enumerate(shape)], np.float32)
+
+    def _first(self, length: int) -> tuple[slice, ...]:
+        return (*[slice(None)] * self._axis, slice(length))
+
+
+def _fixed(size: int | str | None) -> int:
+    """A dimension the graph fixes."""
+    assert isinstance(size, int)
+    return size
