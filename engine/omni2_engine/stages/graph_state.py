@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.backends.base import Graph
+from omni2_engine.memory import zeros
 
 Floats = NDArray[np.float32]
 
@@ -25,7 +26,7 @@ class GraphState:
     def __init__(self, graph: Graph, axis: int, positions: Callable[[str], int]) -> None:
         self._axis = axis
         self._shapes = {name: shape for name, shape in graph.inputs.items() if "keys" in name or "values" in name}
-        self.caches = {name: self._new(name, positions(name)) for name in self._shapes}
+        self.caches = zeros({name: self._shape(name, positions(name)) for name in self._shapes})
         self.contexts = {
             name: np.zeros([_fixed(size) for size in shape], np.float32)
             for name, shape in graph.inputs.items()
@@ -44,15 +45,15 @@ class GraphState:
 
     def reserve(self, positions: Callable[[str], int]) -> None:
         """Make every cache at least `positions(name)` long, keeping what it holds; one that is full doubles."""
-        grown = {}
-        for name, old in self.caches.items():
-            length = old.shape[self._axis]
-            if positions(name) > length:
-                grown[name] = self._new(name, max(positions(name), 2 * length))
-                grown[name][self._first(length)] = old
-        if grown:
-            self.caches |= grown
-            self._bound.move(grown)
+        lengths = {name: cache.shape[self._axis] for name, cache in self.caches.items()}
+        full = [name for name, length in lengths.items() if positions(name) > length]
+        if not full:
+            return
+        grown = zeros({name: self._shape(name, max(positions(name), 2 * lengths[name])) for name in full})
+        for name, cache in grown.items():
+            cache[self._first(lengths[name])] = self.caches[name]
+        self.caches |= grown
+        self._bound.move(grown)
 
     def show(self, used: int) -> None:
         """Let the graph see the caches' first `used` positions only."""
@@ -64,9 +65,8 @@ class GraphState:
         self.contexts = {name: outputs[f"new_{name}"] for name in self.contexts}
         return outputs
 
-    def _new(self, name: str, length: int) -> Floats:
-        shape = self._shapes[name]
-        return np.zeros([length if axis == self._axis else _fixed(size) for axis, size in enumerate(shape)], np.float32)
+    def _shape(self, name: str, length: int) -> list[int]:
+        return [length if axis == self._axis else _fixed(size) for axis, size in enumerate(self._shapes[name])]
 
     def _first(self, length: int) -> tuple[slice, ...]:
         return (*[slice(None)] * self._axis, slice(length))

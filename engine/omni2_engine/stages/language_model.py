@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from omni2_engine.backends.base import BoundGraph, Graph
 from omni2_engine.config import DecoderConfig
 from omni2_engine.errors import ContextError
+from omni2_engine.memory import zeros
 from omni2_engine.tables import EmbeddingTable
 
 Floats = NDArray[np.float32]
@@ -74,9 +75,7 @@ class LanguageModel:
         """An empty cache of `capacity` positions; pages are only taken as they fill."""
         c = self.config
         shape = (1, c.kv_heads, capacity, c.head_dim)
-        caches = {
-            f"{kind}_{layer}": np.zeros(shape, np.float32) for layer in range(c.layers) for kind in ("keys", "values")
-        }
+        caches = zeros({f"{kind}_{layer}": shape for layer in range(c.layers) for kind in ("keys", "values")})
         logits, hidden = np.zeros((1, c.vocab), np.float32), np.zeros((1, c.hidden), np.float32)
         bound = self._graph.bind(caches, {"logits": logits, "hidden": hidden})
         return DecoderState(caches, capacity, logits[0], hidden[0], bound)
