@@ -64,15 +64,16 @@ def register(app: typer.Typer) -> None:
         voice: Voice = None,
         precision: Precision = "exact,balanced,fast",
         threads: Threads = 2,
+        seconds: Annotated[float, typer.Option(min=0.01, help="how long to try for every rate")] = 2.0,
         cache: Cache = None,
     ) -> None:
         """This machine's memory bandwidth and GEMM rate, and what share of them every stage reaches."""
         _require()
-        from omni2_bench.limits import run
+        from omni2_bench.limits import LimitsPlan, run
 
         model, folder = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
-        presets, question = _presets(precision), _file(audio)
-        typer.echo(run(presets, model, question, _file(voice or audio), threads, folder, out, typer.echo))
+        plan = LimitsPlan(_presets(precision), _file(audio), _file(voice or audio), threads, seconds)
+        typer.echo(run(plan, model, folder, out, typer.echo))
 
 
 def _require() -> None:

@@ -14,8 +14,8 @@ from omni2_bench.statistics import starvation
 from omni2_bench.turn import TurnResult
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 (the backend comes first)
-from matplotlib.axes import Axes  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 PARTS = {  # of the first chunk: label → stages and colour
     "encoder": (("frontend", "encoder"), "#1f3a93"),
@@ -84,9 +84,11 @@ def draw_chunk_cost(report: Report, path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color=LINE, linewidth=0.6, alpha=0.6)
     sound = float(np.median(report.of(REFERENCE)[0].durations))
-    engines.axhline(sound, color=PALE, linewidth=1, linestyle="--")
-    engines.text(0.99, sound, "its sound ", color=PALE, va="bottom", ha="right", transform=engines.get_yaxis_transform())
-    everything.legend(frameon=False)
+    if sound < engines.get_ylim()[1]:
+        engines.axhline(sound, color=PALE, linewidth=1, linestyle="--")
+        place = {"transform": engines.get_yaxis_transform(), "va": "bottom", "ha": "right"}
+        engines.text(0.99, sound, f"{sound:.2f} s of sound", color=PALE, **place)
+    everything.legend(frameon=False, loc="upper left")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -105,7 +107,9 @@ def draw_timeline(report: Report, path: Path) -> None:
             f"{name}: first sound after {result.ready[0]:.1f} s, {result.seconds:.1f} s of sound after "
             f"{result.finished:.1f} s, a player starves {gaps.total:.1f} s"
         )
-    rows[-1, 0].set(xlabel="seconds since the waveform was handed in", xlim=(0, 1.01 * max(r.finished for r in results)))
+    rows[-1, 0].set(
+        xlabel="seconds since the waveform was handed in", xlim=(0, 1.01 * max(r.finished for r in results))
+    )
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

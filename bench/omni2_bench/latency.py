@@ -133,7 +133,8 @@ def measure(plan: Plan, model: Model, cache: Path, out: Path, say: Say) -> list[
 
 def _open(plan: Plan, model: Model, out: Path) -> Path:
     """The directory of the rounds, after a look at what it was made for; the number of rounds may change."""
-    request = {**asdict(plan), "model": model.name, "audio_sha256": hashlib.sha256(plan.audio.read_bytes()).hexdigest()}
+    digest = hashlib.sha256(plan.audio.read_bytes()).hexdigest()
+    request = {**asdict(plan), "model": model.name, "size": model.size, "audio_sha256": digest}
     request = {name: str(value) if isinstance(value, Path) else value for name, value in request.items()}
     wanted = json.loads(json.dumps({name: value for name, value in request.items() if name != "rounds"}))
     file = out / "request.json"

@@ -43,8 +43,8 @@ def _table6(record: dict[str, Any]) -> str:
     variants = record["variants"]
     theirs = variants[REFERENCE]["first_chunk"]
     rows = []
-    for name, variant in variants.items():
-        cells = []
+    for name in (REFERENCE, *record["spread"]):
+        variant, cells = variants[name], []
         for row, figures in variant["first_chunk"].items():
             cells.append(f"{figures['median']:.2f} s (×{theirs[row]['median'] / figures['median']:.2f})")
         rows.append([name, *cells])
@@ -85,14 +85,17 @@ def _turns(record: dict[str, Any]) -> str:
 
 
 def _reference(record: dict[str, Any]) -> str:
-    rows = []
+    rows, known = [], any("original" in figures for figures in record["reference_rows"].values())
     for row, figures in record["reference_rows"].items():
         cells = [row, f"{figures['seconds']:.3f} s", f"{figures['of_encoder']:.4f}"]
-        original = figures.get("original")
-        cells += ["", ""] if original is None else [f"{original:.4f}", f"{100 * figures['deviation']:+.0f} %"]
-        rows.append(cells)
-    text = (
-        "Every row divided by the encoder row, beside the same of the original itself at 0.5B on a machine of another "
-        "type; rows bound by memory move against those bound by arithmetic where the machine's balance is another.\n\n"
-    )
-    return "## The reference\n\n" + text + table(["", "seconds", "of the encoder", "original", "deviation"], rows)
+        if "original" in figures:
+            cells += [f"{figures['original']:.4f}", f"{100 * figures['deviation']:+.0f} %"]
+        rows.append(cells + [""] * (2 if known and "original" not in figures else 0))
+    header, text = ["", "seconds", "of the encoder"], "Every row divided by the encoder row.\n\n"
+    if known:
+        header += ["original", "deviation"]
+        text = (
+            "Every row divided by the encoder row, beside the same of the original itself on another machine: "
+            "rows bound by memory or by convolutions move where its balance was another.\n\n"
+        )
+    return "## The reference\n\n" + text + table(header, rows)

@@ -27,9 +27,16 @@ def default_cache() -> Path:
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint on disk."""
+    """A checkpoint on disk.
+
+    Args:
+        name: tells it from others in the cache.
+        size: of a random one, "" of one given.
+        model, decoder, speech_encoder: its directories and files.
+    """
 
     name: str
+    size: str
     model: Path
     decoder: Path
     speech_encoder: Path | None = None
@@ -85,13 +92,13 @@ def random_model(size: str, dimensions: Dimensions, cache: Path) -> Model:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     paths = CheckpointPaths.below(path)
-    return Model(f"{size}-{digest}", paths.model, paths.decoder)
+    return Model(f"{size}-{digest}", size, paths.model, paths.decoder)
 
 
 def given_model(model: Path, decoder: Path, speech_encoder: Path | None) -> Model:
     """A checkpoint the user has."""
     digest = hashlib.sha256(str((model.resolve(), decoder.resolve())).encode()).hexdigest()[:12]
-    return Model(f"{model.resolve().name}-{digest}", model, decoder, speech_encoder)
+    return Model(f"{model.resolve().name}-{digest}", "", model, decoder, speech_encoder)
 
 
 def built_engine(model: Model, preset: str, voice: Path, cache: Path) -> Path:

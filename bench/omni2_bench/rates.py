@@ -11,15 +11,15 @@ import numpy as np
 
 ROWS, INNER, COLUMNS = 1500, 1280, 5120  # the encoder's widest layer
 READ_BYTES = 1 << 30
-ATTEMPTS = 8
 
 
-def measure(what: str, threads: int) -> dict[str, float]:
+def measure(what: str, threads: int, seconds: float) -> dict[str, float]:
     """Measure one rate.
 
     Args:
         what: "ort fp32", "ort int8", "torch fp32", "numpy fp32", "torch read" or "numpy read".
         threads: processor threads.
+        seconds: of attempts; the more, the less it counts what else the machine does.
 
     Returns:
         `rate`: operations or bytes per second, of the fastest attempt.
@@ -29,18 +29,18 @@ def measure(what: str, threads: int) -> dict[str, float]:
         work, amount = READERS[library](threads), READ_BYTES
     else:
         work, amount = GEMMS[what](threads), 2 * ROWS * INNER * COLUMNS
-    return {"rate": amount / fastest(work)}
+    return {"rate": amount / fastest(work, seconds)}
 
 
-def fastest(work: Callable[[], Any]) -> float:
-    """Seconds of the fastest of some attempts, after one that does not count."""
+def fastest(work: Callable[[], Any], seconds: float) -> float:
+    """Seconds of the fastest of attempts for so long, after one that does not count."""
     work()
-    seconds = []
-    for _ in range(ATTEMPTS):
+    attempts: list[float] = []
+    while sum(attempts) < seconds:
         began = time.perf_counter()
         work()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
+        attempts.append(time.perf_counter() - began)
+    return min(attempts)
 
 
 def _random(*shape: int) -> np.ndarray:

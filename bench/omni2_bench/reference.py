@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from omni2_bench.script import units_per_chunk
 from omni2_engine.audio.source import read_audio
@@ -29,7 +30,7 @@ from omni2_export.reference.prompt import mark_speech, prompt_embeds
 from omni2_export.reference.qwen2 import Cache, Qwen2
 from omni2_export.reference.read_write import LAST_WRITE, Pick, embed
 from omni2_export.reference.speech_decoder import SpeechDecoder, Utterance
-from omni2_export.reference.vocoder import SourceDraws
+from omni2_export.reference.vocoder import HiFT, SourceDraws
 from omni2_export.tokenizer_files import load_tokenizer, special_tokens
 
 Floats = NDArray[np.float32]
@@ -66,6 +67,7 @@ class ReferencePipeline:
 
     def __init__(self, checkpoint: Checkpoint, voice: Floats, noise: Floats) -> None:
         self.modules: Reference = load_reference(checkpoint)
+        keep_weight_norm(self.modules.vocoder)
         self.config = checkpoint.config
         self.voice = torch.from_numpy(np.array(voice, np.float32).reshape(1, -1))
         self.noise = torch.from_numpy(np.ascontiguousarray(np.asarray(noise, np.float32).T)[None])
@@ -86,7 +88,7 @@ class ReferencePipeline:
         Yields:
             Chunks (n,) float32 at the vocoder's rate.
         """
-        voice = _Voice(self, how.draws, recorder)
+        voice = Voice(self, how.draws, recorder)
         for ids, final in self._rounds(audio, how, recorder):
             yield from voice.say(self.units.units(ids), final)
         recorder.finish()
@@ -125,6 +127,13 @@ class ReferencePipeline:
             mel = log_mel(torch.from_numpy(waveform), encoder)
         with recorder.span("encoder"):
             return self.modules.encoder(mel[None])[0]
+
+
+def keep_weight_norm(vocoder: HiFT) -> None:
+    """Make a vocoder's convolutions multiply g·v/‖v‖ out in every call, as the original's do (spec §1.4)."""
+    for name, module in vocoder.named_modules():
+        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)) and not name.startswith("source_downs."):
+            weight_norm(module)
 
 
 def forward(model: Qwen2, embeds: Tensor, cache: Cache | None = None) -> tuple[Tensor, Tensor, Cache]:
@@ -175,7 +184,7 @@ class _Writer:
 
 
 @dataclass
-class _Voice:
+class Voice:
     """Flow and vocoder of one turn; a call is made as soon as a chunk's units are there."""
 
     pipeline: ReferencePipeline

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from omni2_bench.latency import REFERENCE, Plan, Run
+from omni2_bench.plot import mel_spectrogram
 from omni2_bench.statistics import (
     Blocks,
     Summary,
@@ -24,7 +25,8 @@ from omni2_engine.metrics import LLM_STAGES
 
 SCHEMA_VERSION = 1
 Figure = Callable[[TurnResult], float]
-# Orientation: the original itself, 0.5B float32 on two threads, in seconds of its encoder row of 24.5 s (two runs).
+# For orientation, the original itself at this size, float32, two threads: shares of its encoder row (24.5 s).
+ORIGINAL_SIZE = "0.5B"
 ORIGINAL = {
     "prefill": 3.05 / 24.5,
     "text token": 0.18 / 24.5,
@@ -76,7 +78,8 @@ class Report:
 
     def ratios(self, preset: str) -> dict[str, Summary]:
         """How many times faster than the reference; and how the engine's own chunks grow."""
-        plan, limited = self.plan, next(v.name for v in self.plan.variants() if v.preset == preset and v.left_context)
+        plan = self.plan
+        limited = next(v.name for v in plan.variants() if v.preset == preset and v.left_context is not None)
         seconds = round(self.of(REFERENCE)[0].seconds)
 
         def growth(name: str) -> Summary:
@@ -134,17 +137,24 @@ class Report:
         }
 
     def agreement(self, name: str) -> dict[str, float]:
-        """Did both do the same work? Share of text ids both would have chosen, and the sound's distance.
+        """Did both do the same work? `text` is the share of text ids both would have chosen, `sound_db` the reference's
+        sound over the difference, `mel_db` the mean difference of their mel spectrograms, which says more where the
+        sound's phase has drifted.
 
         The last chunk's sound is left out: the reference knows it is the last and voices the look-ahead with it.
         """
         engine, reference = (next(run for run in self.runs if run.variant.name == n) for n in (name, REFERENCE))
         same = np.mean(np.equal(engine.result.chosen, reference.result.chosen))
-        rate = len(np.load(reference.pcm)) / reference.result.seconds
+        rate = round(len(np.load(reference.pcm)) / reference.result.seconds)
         kept = round(sum(reference.result.durations[:-1]) * rate)
         ours, theirs = (np.load(run.pcm)[:kept].astype(np.float64) for run in (engine, reference))
         noise = max(float(np.square(ours - theirs).sum()), np.finfo(np.float64).tiny)
-        return {"text": float(same), "sound_db": float(10 * np.log10(np.square(theirs).sum() / noise))}
+        mels = [mel_spectrogram(pcm, rate) for pcm in (ours, theirs)]
+        return {
+            "text": float(same),
+            "sound_db": float(10 * np.log10(np.square(theirs).sum() / noise)),
+            "mel_db": float(np.abs(mels[0] - mels[1]).mean()),
+        }
 
     def record(self, machine: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
         """The content of `latency.json`."""
@@ -155,14 +165,14 @@ class Report:
             "ratios": {preset: {key: s.median for key, s in found.items()} for preset, found in ratios.items()},
             "spread": {preset: {key: as_record(s) for key, s in found.items()} for preset, found in ratios.items()},
             "variants": {name: self.variant(name) for name in self.names()},
-            "reference_rows": reference_rows(self.of(REFERENCE)),
+            "reference_rows": reference_rows(self.of(REFERENCE), ORIGINAL if request["size"] == ORIGINAL_SIZE else {}),
             "request": request,
             "machine": machine,
         }
 
 
-def reference_rows(results: list[TurnResult]) -> dict[str, dict[str, float]]:
-    """The reference's rows in seconds and as a share of its encoder row, beside the original's share."""
+def reference_rows(results: list[TurnResult], original: dict[str, float]) -> dict[str, dict[str, float]]:
+    """The reference's rows in seconds and as a share of its encoder row, beside the original's share if known."""
     found: dict[str, list[float]] = {}
     for result in results:
         for row, seconds in _rows_of(result).items():
@@ -171,8 +181,8 @@ def reference_rows(results: list[TurnResult]) -> dict[str, dict[str, float]]:
     rows = {}
     for row, seconds in medians.items():
         rows[row] = {"seconds": seconds, "of_encoder": seconds / medians["encoder"]}
-        if row in ORIGINAL:
-            rows[row] |= {"original": ORIGINAL[row], "deviation": rows[row]["of_encoder"] / ORIGINAL[row] - 1}
+        if row in original:
+            rows[row] |= {"original": original[row], "deviation": rows[row]["of_encoder"] / original[row] - 1}
     return rows
 
 
@@ -188,7 +198,8 @@ def _rows_of(result: TurnResult) -> dict[str, float]:
     rows["text token"] = float(np.median(result.of_stage("decode")))
     rows |= {f"write {k}": writes[k - 1] for k in (1, 12, len(writes)) if k <= len(writes)}
     rows |= {f"flow {k}": flow[k - 1] for k in (1, 2, 8, 12, len(flow)) if k <= len(flow)}
-    rows["vocoder"] = sum(result.of_stage("vocoder")) / len(flow)
+    spans = result.of_stage("vocoder")  # of every call, its random numbers and its work
+    rows["vocoder"] = float(np.median(np.reshape(spans, (len(flow), -1)).sum(axis=1)))
     return rows
 
 

@@ -58,7 +58,8 @@ def continuity(worst: Sequence[float]) -> float:
 
 def chunk_costs(ready: Sequence[float], prefilled: float) -> list[float]:
     """Seconds of work in every chunk, the first counted from the end of the prefill."""
-    return np.diff([prefilled, *ready]).tolist()
+    costs: list[float] = np.diff([prefilled, *ready]).tolist()
+    return costs
 
 
 @dataclass(frozen=True)

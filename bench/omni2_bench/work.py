@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omni2_engine.config import DecoderConfig, EncoderConfig, ModelConfig, VocoderConfig
 from omni2_export.checkpoint.names import (
@@ -63,25 +64,26 @@ def prefill_work(c: DecoderConfig, positions: int) -> Work:
 
 
 def flow_work(config: ModelConfig, frames: int, seen: int) -> Work:
-    """Calls that compute `frames` mel frames in all, each looking at others, `seen` summed over them."""
+    """Calls that compute `frames` mel frames in all, each looking at others, `seen` summed over them: the velocity
+    network's linear layers and convolutions; its attention, and the flow encoder."""
     c, e = config.flow_encoder, config.estimator
-    estimator, encoder = estimator_shapes(e), flow_encoder_shapes(c)
-    per_frame = _multiplied({n: s for n, s in estimator.items() if ".mlp." not in n and ".time_mlp." not in n}, "decoder.")
+    estimator = {name: shape for name, shape in estimator_shapes(e).items() if "mlp." not in name}  # depends on time
     transformers = e.transformers * (e.mid_blocks + 2)
     rows = 2 * e.steps  # every step computes a conditional and an unconditional row
-    solver = rows * (2 * frames * per_frame + 4 * seen * transformers * e.heads * e.head_dim)
-    relative = [name for name in encoder if "linear_pos" in name]  # depends on positions alone: can be kept
-    encoder = {name: shape for name, shape in encoder.items() if name not in relative}
+    linear = rows * 2 * frames * _multiplied(estimator, "decoder.")
+    attention = rows * 4 * seen * transformers * e.heads * e.head_dim
+    # what depends on positions alone can be kept
+    encoder = {name: shape for name, shape in flow_encoder_shapes(c).items() if "linear_pos" not in name}
     up = _multiplied(encoder, "encoder.up_", "encoder_proj.")
     units = _multiplied(encoder, "encoder.") - _multiplied(encoder, "encoder.up_")
-    attention = 4 * seen * c.width * (c.up_blocks + c.blocks / c.ratio**2)
-    return Work(0.0, solver + 2 * frames * up + 2 * frames / c.ratio * units + attention)
+    attention += 4 * seen * c.width * (c.up_blocks + c.blocks / c.ratio**2)
+    return Work(linear, 2 * frames * (up + units / c.ratio) + attention)
 
 
 def vocoder_work(c: VocoderConfig, frames: int) -> Work:
     """One call; a transposed convolution multiplies each input position with its whole kernel."""
     shapes = vocoder_shapes(c)
-    total = frames * (_multiplied(shapes, "conv_pre.") + _multiplied(shapes, "f0_predictor."))
+    total: float = frames * (_multiplied(shapes, "conv_pre.") + _multiplied(shapes, "f0_predictor."))
     length, branches = frames, len(c.resblock_kernels)
     for i, rate in enumerate(c.upsample_rates):
         total += length * _multiplied(shapes, f"ups.{i}.")
@@ -99,7 +101,7 @@ def weight_bytes(graph: Path) -> int:
     return sum(value.const_value.nbytes for value in _read(model.graph.initializers.values()))
 
 
-def _read(initializers: Iterable) -> Iterable:  # onnx_ir.Value; the package is heavy
+def _read(initializers: Iterable[Any]) -> Iterable[Any]:  # onnx_ir.Value; the package is heavy
     for value in initializers:
         users = {node.op_type for node, _ in value.uses()}
         if users - {"RotaryEmbedding", "Gather"}:

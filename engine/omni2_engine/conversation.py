@@ -88,8 +88,12 @@ class PromptBuilder:
         """Refuse typed text that would be read as a control token.
 
         Raises:
-            SettingError: it contains one, or the reply mark.
+            SettingError: it contains one, or the reply mark, or halves of characters.
         """
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise SettingError(f"the {what} is not whole Unicode characters", "give it as UTF-8") from None
         for control in (*self._tokenizer.added_tokens, REPLY_MARK):
             if control in text:
                 raise SettingError(f"the {what} contains the control token {control}", "leave it out")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,8 @@ from omni2_engine.text.units import UnitTable
 Floats = NDArray[np.float32]
 MAX_CONTEXT = 4096  # positions of the language model's KV cache unless asked otherwise
 WARM_UP_TOKENS = 4
+MOST_THREADS = 256  # of every graph: more would take minutes to start and gain nothing
+PREFIXES = 4  # system prompts whose prefilled positions are kept
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Engine:
         self.directory = directory
         self.config: ModelConfig = directory.manifest.model
         self.sample_rate = self.config.vocoder.sample_rate
-        self.max_context = min(max_context, directory.manifest.positions)
+        self.max_context = min(max_context, directory.manifest.longest_context)
         self.text_tokenizer = TextTokenizer.load(directory.path / "text" / "tokenizer.json")
         template = ChatTemplate.load(directory.path / "text")
         self.prompts = PromptBuilder(template, self.text_tokenizer, self.config.tokens.speech)
@@ -108,11 +113,11 @@ class Engine:
             BackendError: this machine cannot run it.
             SettingError: a setting makes no sense.
         """
-        if threads is not None and threads < 1:
-            raise SettingError(f"threads is {threads}", "use at least 1")
-        if max_context < 2:
-            raise SettingError(f"max_context is {max_context}", "use some thousands of positions")
-        if not left_context >= 0:
+        if threads is not None and not (isinstance(threads, Integral) and 1 <= threads <= MOST_THREADS):
+            raise SettingError(f"threads is {threads!r}", f"use an integer from 1 to {MOST_THREADS}")
+        if not (isinstance(max_context, Integral) and max_context >= 2):
+            raise SettingError(f"max_context is {max_context!r}", "use some thousands of positions")
+        if not (math.isfinite(left_context) and left_context >= 0):
             raise SettingError(f"left_context is {left_context}", "use 0 or more seconds")
         engine = cls(EngineDirectory(Path(path)), backend or OnnxRuntimeBackend(threads), max_context, left_context)
         if warm_up:
@@ -145,12 +150,13 @@ class Engine:
         session = self.session(**options)
         return _closing(session, session.stream(audio, **arguments))
 
-    async def astream(self, audio: AudioInput | None = None, **arguments: Any) -> AsyncIterator[Chunk]:
+    async def astream(self, audio: AudioInput | None = None, **arguments: Any) -> AsyncGenerator[Chunk]:
         """`stream` for asyncio. Same arguments."""
         options = {name: arguments.pop(name) for name in list(arguments) if name in Options.__dataclass_fields__}
         with self.session(**options) as session:
-            async for chunk in session.astream(audio, **arguments):
-                yield chunk
+            async with aclosing(session.astream(audio, **arguments)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     # -- what sessions share ---------------------------------------------------------------------------------------
 
@@ -193,11 +199,14 @@ class Engine:
             return 0
         items, llm = layout.items[:fixed], self.pipeline.llm
         with self._lock:
-            held = self._prefixes.get(system)
+            held = self._prefixes.pop(system, None)
             if held is None or held[0] != items:
                 prefix = llm.new_state(fixed)
                 llm.extend(prefix, layout.embeds(0, llm.table)[:fixed])
-                held = self._prefixes[system] = (items, prefix)
+                held = (items, prefix)
+            self._prefixes[system] = held  # the one used last comes last
+            if len(self._prefixes) > PREFIXES:
+                del self._prefixes[next(iter(self._prefixes))]
         state.copy_prefix(held[1])
         return fixed
 

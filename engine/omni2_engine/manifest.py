@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,11 +50,16 @@ class Manifest(Frozen):
     preset: str
     precision: dict[str, str] = Field(description="storage of the linear layers per stage")
     target: str
-    positions: int = Field(gt=0, description="longest context the graphs' rotary tables allow")
+    positions: int = Field(gt=0, description="length of the rotary tables of both language models")
     default_voice: str
     tools: dict[str, str] = Field(description="versions of what built the engine")
     stages: dict[str, StageEntry]
     files: dict[str, FileEntry]
+
+    @property
+    def longest_context(self) -> int:
+        """Positions a conversation may have at most: what the language model was made for, and the tables cover."""
+        return min(self.positions, self.model.llm.max_positions)
 
 
 def sha256(path: Path) -> str:
@@ -120,8 +126,7 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        partial = path.with_name(path.name + ".partial")
-        if not path.exists() and partial.exists():
+        if not path.exists() and Path(f"{os.path.realpath(path)}.partial").exists():
             raise EngineDirectoryError(
                 f"{path} was not finished building",
                 "run the same `omni2-engine build` again; finished stages are reused",

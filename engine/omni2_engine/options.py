@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 from omni2_engine.config import TokenConfig
@@ -11,6 +12,15 @@ from omni2_engine.sampling import SEED_LIMIT, Sampling
 
 MAX_NEW_TOKENS = 256  # text tokens a turn
 LAST_WRITE = 1024  # speech tokens of the final write at most, spec §6
+KINDS: dict[str, tuple[Any, str]] = {  # type of each option, and what to call it
+    "seed": (Integral, "an integer from 0 to 2^64 - 1"),
+    "text_sampling": (Sampling | None, "a Sampling, or None for the checkpoint's own way"),
+    "speech_sampling": (Sampling, "a Sampling"),
+    "max_new_tokens": (Integral, "an integer from 1"),
+    "max_last_write": (Integral, "an integer from 1"),
+    "voice": (str | None, "the name of a voice"),
+    "system": (str | None, "a text"),
+}
 SPEECH_SAMPLING = Sampling(temperature=1.0, top_k=50)  # what is in force in the original, spec §6
 
 
@@ -20,8 +30,8 @@ class Options:
 
     Args:
         seed: names every random draw; the same seed gives the same answer.
-        text: how text tokens are chosen; None is greedy with the checkpoint's repetition penalty.
-        speech: how speech tokens are chosen.
+        text_sampling: how text tokens are chosen; None is greedy with the checkpoint's repetition penalty.
+        speech_sampling: how speech tokens are chosen.
         max_new_tokens: text tokens of one turn at most.
         max_last_write: speech tokens of a turn's final write at most.
         voice: name of a stored voice; None is the engine's default.
@@ -33,8 +43,8 @@ class Options:
     """
 
     seed: int = 0
-    text: Sampling | None = None
-    speech: Sampling = field(default=SPEECH_SAMPLING)
+    text_sampling: Sampling | None = None
+    speech_sampling: Sampling = field(default=SPEECH_SAMPLING)
     max_new_tokens: int = MAX_NEW_TOKENS
     max_last_write: int = LAST_WRITE
     voice: str | None = None
@@ -42,6 +52,9 @@ class Options:
     long: str = "error"
 
     def __post_init__(self) -> None:
+        for name, (kind, words) in KINDS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise SettingError(f"{name} is {getattr(self, name)!r}", f"use {words}")
         if not 0 <= self.seed < SEED_LIMIT:
             raise SettingError(f"seed is {self.seed}", "use an integer from 0 to 2^64 - 1")
         for name in ("max_new_tokens", "max_last_write"):
@@ -61,6 +74,6 @@ class Options:
             raise SettingError(f"unknown option {unknown[0]}", f"use one of {', '.join(self.__dataclass_fields__)}")
         return replace(self, **changes)
 
-    def text_sampling(self, tokens: TokenConfig) -> Sampling:
+    def sampling_of_text(self, tokens: TokenConfig) -> Sampling:
         """How text is chosen with this checkpoint's repetition penalty (spec §1.1)."""
-        return self.text or Sampling(temperature=0.0, repetition_penalty=tokens.repetition_penalty)
+        return self.text_sampling or Sampling(temperature=0.0, repetition_penalty=tokens.repetition_penalty)

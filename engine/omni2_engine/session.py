@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,28 +88,36 @@ class Session:
         if self._state is None:
             raise SettingError("the session is closed", "open another with engine.session()")
         self._check_idle(self._turns)
+        self._cancelled = False
         fixed = sorted({"voice", "system"} & set(options))
         if fixed:
             raise SettingError(f"{fixed[0]} cannot change within a session", "give it to engine.session()")
         turn_options = self._options.merged(options)
+        self._check_room(turn_options)
         exchange = self._listen(audio, sample_rate, text, turn_options, recorder)
         exchanges, layout = self._lay_out(exchange, turn_options, recorder)
         return _Turn(self, turn_options, exchanges, layout, recorder, on_text, steer).chunks()
 
-    async def astream(self, audio: AudioInput | None = None, **arguments: Any) -> AsyncIterator[Chunk]:
+    async def astream(self, audio: AudioInput | None = None, **arguments: Any) -> AsyncGenerator[Chunk]:
         """`stream` for asyncio: the work runs in a thread, chunks are awaited. Same arguments."""
         chunks = await asyncio.to_thread(self.stream, audio, **arguments)
+        step = None
         try:
-            while (chunk := await asyncio.to_thread(next, chunks, END)) is not END:
+            while True:
+                step = asyncio.create_task(asyncio.to_thread(next, chunks, END))
+                if (chunk := await asyncio.shield(step)) is END:
+                    return
                 assert isinstance(chunk, Chunk)
                 yield chunk
         finally:
             self.cancel()
+            if step is not None:
+                await asyncio.wait([step])  # its thread is inside the generator, which can be entered by one at a time
             await asyncio.to_thread(_exhaust, chunks)
 
     def cancel(self) -> None:
-        """Stop the running turn before its next step; callable from any thread. The history keeps the text written so
-        far."""
+        """Stop the turn last asked for before its next step; callable from any thread. The history keeps the text
+        written so far."""
         self._cancelled = True
 
     def close(self) -> None:
@@ -131,6 +139,17 @@ class Session:
                 "another turn of this session came in between", "finish or close one turn before the next"
             )
 
+    def _check_room(self, options: Options) -> None:
+        """Refuse a turn whose speech might outgrow the speech LM's positions; the text's room is `_lay_out`'s."""
+        engine = self._engine
+        most = engine.directory.manifest.positions
+        if engine.pipeline.loop.speech_capacity(options.max_new_tokens, options.max_last_write) > most:
+            raise SettingError(
+                f"{options.max_new_tokens} text tokens and a last write of {options.max_last_write} may take more than "
+                f"the {most} positions of the speech model",
+                "lower max_new_tokens or max_last_write",
+            )
+
     # -- a turn's beginning ----------------------------------------------------------------------------------------
 
     def _listen(
@@ -141,6 +160,8 @@ class Session:
         used = sum(len(exchange.items()) for exchange in self._exchanges[-1:])
         first_item = self._exchanges[-1].first_item + used if self._exchanges else 0
         if text is not None:
+            if not isinstance(text, str):
+                raise SettingError(f"a typed turn is a {type(text).__name__}", "give a str")
             self._engine.prompts.check_typed(text, "typed turn")
             return Exchange(first_item, text=text)
         assert audio is not None
@@ -158,11 +179,7 @@ class Session:
             if len(layout.items) <= min(limits):
                 return exchanges, layout
             if len(exchanges) == 1:
-                raise ContextError(
-                    f"this turn takes {len(layout.items)} positions and {options.max_new_tokens} for the answer; "
-                    f"the context has {self._engine.max_context}",
-                    "load the engine with a larger max_context, or lower max_new_tokens",
-                )
+                raise _too_long(len(layout.items), options.max_new_tokens, self._engine.max_context, checkpoint_limit)
             exchanges = exchanges[1:]
             recorder.metrics.dropped_turns += 1
 
@@ -190,9 +207,11 @@ class _Turn:
         """Prefill, then read, write and voice until the answer ends."""
         session, engine = self.session, self.session._engine
         session._check_idle(self.recorder.metrics.turn)
-        session._running, session._cancelled = True, False
+        session._running = True
         before, session._exchanges = session._exchanges, self.exchanges
         try:
+            if session._cancelled:
+                return
             self._prefill()
             speech = _open(session._speech)
             engine.pipeline.decoder.reset(speech)
@@ -318,7 +337,7 @@ class _Turn:
 
     def _chooser(self, stream: Stream) -> Choose:
         tokens = self.session._engine.config.tokens
-        sampling = self.options.text_sampling(tokens) if stream is Stream.TEXT else self.options.speech
+        sampling = self.options.sampling_of_text(tokens) if stream is Stream.TEXT else self.options.speech_sampling
         key = DrawKey(self.options.seed, stream, self.recorder.metrics.turn)
         steer = self.steer
 
@@ -328,6 +347,19 @@ class _Turn:
             return chosen if steer is None else steer(stream, generated, chosen)
 
         return pick
+
+
+def _too_long(prompt: int, answer: int, context: int, checkpoint_limit: int | None) -> ContextError:
+    """The error for a single turn that does not fit."""
+    if checkpoint_limit is not None and prompt > checkpoint_limit:
+        return ContextError(
+            f"this turn takes {prompt} positions and the checkpoint allows {checkpoint_limit} in a prompt",
+            "say it in fewer words, or shorten the system prompt",
+        )
+    return ContextError(
+        f"this turn takes {prompt} positions and {answer} for the answer; the context has {context}",
+        "load the engine with a larger max_context, or lower max_new_tokens",
+    )
 
 
 def _open(state: State | None) -> State:

@@ -90,8 +90,8 @@ def test_limited_left_context_bounds_memory_and_stays_close(flow: Flow, tiny_eng
             outputs[name].append(stage.step(states[name], units[start : start + 25], False).new_mel)
         sizes.append(sum(cache.nbytes for cache in states["limited"].steps[0].caches.values()))
     whole, cut = (np.concatenate(outputs[name]) for name in ("whole", "limited"))
-    kept = 2 * flow.units_config.block_frames
-    assert close(cut[:kept], whole[:kept])  # nothing was dropped yet
+    seen = 2 * flow.units_config.block_frames  # four seconds
+    assert close(cut[:seen], whole[:seen])  # nothing was dropped yet
     assert np.isfinite(cut).all() and np.corrcoef(cut.ravel(), whole.ravel())[0, 1] > 0.9
     assert not close(cut, whole)
     assert sizes[-1] == sizes[len(sizes) // 2]

@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Chunk, Engine, Sampling
+from omni2_engine.engine import PREFIXES
 from omni2_engine.errors import AudioError, ContextError, SettingError
 from omni2_engine.session import Session
+from omni2_export.build import BuildRequest, build_engine
+from omni2_export.checkpoint import open_checkpoint
 
 LIMITS = {"max_new_tokens": 14, "max_last_write": 30}
 
@@ -217,7 +221,7 @@ def test_options_are_checked(engine: Engine) -> None:
 
 def test_text_sampling_depends_on_the_seed_alone(engine: Engine) -> None:
     def text(seed: int) -> str:
-        options = {**LIMITS, "text": Sampling(temperature=1.5), "seed": seed}
+        options = {**LIMITS, "text_sampling": Sampling(temperature=1.5), "seed": seed}
         return "".join(chunk.text for chunk in engine.stream(speech(engine, 5), sample_rate=16_000, **options))
 
     texts = {seed: text(seed) for seed in range(3)}
@@ -237,6 +241,76 @@ def test_async_twin_gives_the_same(engine: Engine) -> None:
             break
 
     asyncio.run(leave())
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1])
+def test_async_twin_can_be_cancelled_at_any_moment(engine: Engine, delay: float) -> None:
+    async def run() -> list[Chunk]:
+        with engine.session() as session:
+            heard = asyncio.Event()
+
+            async def listen() -> None:
+                async for _ in session.astream(speech(engine, 6), sample_rate=16_000, **LIMITS):
+                    heard.set()
+
+            task = asyncio.create_task(listen())
+            await asyncio.wait_for(heard.wait(), 60)  # from here on a thread is inside the turn
+            await asyncio.sleep(delay / 10)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert session.metrics is not None and session.metrics.finish_reason == "cancelled"
+            return [chunk async for chunk in session.astream(speech(engine, 7), sample_rate=16_000, **LIMITS)]
+
+    assert asyncio.run(run())[-1].final
+
+
+def test_cancelled_before_its_first_step(engine: Engine) -> None:
+    with engine.session() as session:
+        turn = session.stream(speech(engine, 8), sample_rate=16_000, **LIMITS)
+        session.cancel()
+        assert list(turn) == []
+        assert session.metrics is not None and session.metrics.finish_reason == "cancelled"
+        assert session._exchanges == []
+        assert answer(session, engine, 8)[-1].final
+
+
+def test_a_typed_turn_needs_no_session(engine: Engine) -> None:
+    sampling = Sampling(temperature=0.0)
+    assert list(engine.stream(text="hello there", text_sampling=sampling, **LIMITS))[-1].final
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"seed": 1.5}, {"seed": "3"}, {"max_new_tokens": 2.5}, {"max_last_write": "9"}, {"system": 5}, {"voice": 3},
+        {"text_sampling": "greedy"}, {"speech_sampling": None}, {"text": 7}, {"text": "\ud800"},
+        {"max_last_write": 10**6}, {"max_new_tokens": 10**6},
+    ],
+)  # fmt: skip
+def test_options_that_make_no_sense_are_said(engine: Engine, option: dict[str, object]) -> None:
+    with pytest.raises(SettingError):
+        engine.stream(**{"text": "hello", **LIMITS, **option})
+
+
+def test_few_system_prompts_are_remembered(engine: Engine) -> None:
+    for number in range(PREFIXES + 2):
+        with engine.session(system=f"Number {number}.") as session:
+            answer(session, engine, 1, max_new_tokens=1, max_last_write=1)
+    assert len(engine._prefixes) == PREFIXES
+
+
+def test_speech_outlasts_what_the_speech_model_was_made_for(
+    tiny_checkpoint: CheckpointPaths, repository: Path, tmp_path: Path
+) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder)
+    short = checkpoint.config.speech_lm.model_copy(update={"max_positions": 16})
+    checkpoint.config = checkpoint.config.model_copy(update={"speech_lm": short})  # upstream never looks at it
+    build_engine(BuildRequest(checkpoint, tmp_path / "engine", [repository / "examples" / "voice.wav"]))
+    engine = Engine.load(tmp_path / "engine", threads=1, warm_up=False)
+    with engine.session() as session:
+        answer(session, engine, 1)
+        assert session.metrics is not None and session.metrics.speech_tokens > 16
 
 
 def test_metrics_and_their_log_line(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:

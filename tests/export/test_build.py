@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
+from omni2_bench.random_checkpoint.speaker import write_campplus
 from omni2_engine import Engine
 from omni2_engine.cli.app import run as command
 from omni2_engine.errors import AudioError, CheckpointError, Omni2Error, SettingError
@@ -17,6 +21,7 @@ from omni2_engine.manifest import EngineDirectory
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import PRESETS, Precisions, parse_precision
 from omni2_export.build.run import Silent
+from omni2_export.build.workspace import Workspace
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
 
 
@@ -167,9 +172,77 @@ def test_what_cannot_be_built_is_said_before_any_work(
     with pytest.raises(Omni2Error, match="not an engine directory"):
         build_engine(BuildRequest(checkpoint, tmp_path / "occupied", [voice]))
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    with pytest.raises(Omni2Error, match="GiB free"):
+    with pytest.raises(Omni2Error, match="MiB but"):
         build_engine(BuildRequest(checkpoint, target, [voice]))
     assert not target.exists()
+
+
+def test_one_build_at_a_time(checkpoint: Checkpoint, voice: Path, tmp_path: Path) -> None:
+    target = tmp_path / "engine"
+    with Workspace(target), pytest.raises(Omni2Error, match="another build"):
+        build_engine(BuildRequest(checkpoint, target, [voice]))
+    assert list(tmp_path.iterdir()) == []  # a workspace without a finished stage leaves nothing behind
+    build_engine(BuildRequest(checkpoint, target, [voice]))
+    EngineDirectory(target).check()
+
+
+def test_a_link_is_followed(checkpoint: Checkpoint, voice: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real")
+    for precision in ("exact", "exact,llm=int8", "exact"):
+        build_engine(BuildRequest(checkpoint, link, [voice], parse_precision(precision)))
+    assert link.is_symlink() and {path.name for path in tmp_path.iterdir()} == {"link", "real"}
+    EngineDirectory(link).check()
+
+
+@pytest.mark.parametrize("target", [".", "..", "/", ""])
+def test_the_working_directory_is_not_replaced(
+    target: str, checkpoint: Checkpoint, voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Omni2Error, match="from inside"):
+        build_engine(BuildRequest(checkpoint, Path(target), [voice]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_comes_back_if_the_new_one_cannot_take_its_place(
+    checkpoint: Checkpoint, voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, replace = tmp_path / "engine", os.replace
+    build_engine(BuildRequest(checkpoint, target, [voice]))
+
+    def fail(source: Path, place: Path) -> None:
+        if Path(source).name == "engine.partial":
+            raise OSError(errno.EIO, "broken disk")
+        replace(source, place)
+
+    monkeypatch.setattr("os.replace", fail)
+    request = BuildRequest(checkpoint, target, [voice], parse_precision("exact,llm=int8"))
+    with pytest.raises(Omni2Error, match="broken disk"):
+        build_engine(request)
+    assert EngineDirectory(target).manifest.preset == "exact"
+    monkeypatch.undo()
+    watcher = Watcher()
+    build_engine(request, watcher)
+    assert watcher.built == []  # nothing of the failed run is lost
+
+
+def test_voices_belong_to_their_speaker_network(tiny_checkpoint: Any, voice: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_checkpoint.decoder, tmp_path / "decoder"))
+    request = BuildRequest(open_checkpoint(tiny_checkpoint.model, decoder=copy), tmp_path / "engine", [voice])
+    build_engine(request)
+    write_campplus(copy / "campplus.onnx", request.checkpoint.config.estimator.speaker, seed=9)
+    before = np.load(tmp_path / "engine" / "voices" / "voice.npy")
+    build_engine(request)
+    assert not np.allclose(before, np.load(tmp_path / "engine" / "voices" / "voice.npy"))
+
+
+def test_an_unusable_voice_costs_no_other_stage(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
+    watcher = Watcher()
+    with pytest.raises(AudioError, match="silent"):
+        build_engine(BuildRequest(checkpoint, tmp_path / "engine", [tmp_path / "silent.wav"]), watcher)
+    assert set(watcher.built) == {"fbank", "campplus"}
 
 
 def test_command_line(tiny_checkpoint: Any, voice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

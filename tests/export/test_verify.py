@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from omni2_bench.random_checkpoint import PRESETS as SIZES
-from omni2_bench.random_checkpoint import write_checkpoint
+from omni2_bench.random_checkpoint import CheckpointPaths, write_checkpoint
 from omni2_engine import Engine
 from omni2_engine.cli.app import run
 from omni2_export.build import PRESETS, BuildRequest, build_engine
@@ -158,6 +158,18 @@ def test_goldens_of_other_dimensions_pass(other: tuple[Path, Path]) -> None:
     assert {"left1_ctx_len", "mult4_tts_tokens"} <= ends
     turns = {row.array for row in report.judged if row.source == "llm_multiturn_3_12"}
     assert {"prompt_text", "prompt_ids", "n_embeds", "inputs_embeds", "prefill_last_logits"} <= turns
+
+
+def test_fast_engines_of_other_dimensions_keep_their_floors(
+    other: tuple[Path, Path], repository: Path, tmp_path: Path
+) -> None:
+    paths = CheckpointPaths.below(other[1].parent / "checkpoint")
+    checkpoint = open_checkpoint(paths.model, decoder=paths.decoder)
+    fast = build(checkpoint, tmp_path / "fast", repository / "examples" / "voice.wav", "fast")
+    report = verify_engine(load(fast), other[1], threads=1)
+    assert report.misses == []
+    floors = {row.array: row.limit for row in report.rows if row.source == "offline_long"}
+    assert floors["wav"] < floors["mel_full"]  # the vocoder may enlarge what is left in the mel
 
 
 @pytest.mark.parametrize("name", ["llm_multiturn_3_12", "llm_eos_3"])

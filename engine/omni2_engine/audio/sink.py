@@ -117,6 +117,8 @@ class WavWriter(PcmWriter):
 
     def __init__(self, path: Path, sample_rate: int, rate: int | None = None) -> None:
         super().__init__(sample_rate, rate)
+        if not path.name:
+            raise AudioError(f"{path} is no file name", "name a .wav file")
         self.path = path
         self._partial = path.with_name(path.name + ".partial")
         if path.suffix.lower() not in SUFFIXES:
@@ -208,6 +210,8 @@ def open_writer(target: str | os.PathLike[str] | BinaryIO, sample_rate: int, rat
         SettingError: a rate nobody plays.
     """
     if target == STDOUT:
+        if sys.stdout is None:
+            raise AudioError("there is no standard output to write to", "give it one, or name a .wav file")
         if sys.stdout.isatty():
             raise AudioError(
                 "raw samples would fill the terminal",

@@ -42,8 +42,9 @@ def main() -> None:
     """Run the command line; every error becomes one sentence and an exit code."""
     # `kill` and a closed terminal leave no half-written files either
     for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup wants it ignored
+            signal.signal(number, _interrupt)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -77,6 +78,9 @@ def run(arguments: list[str]) -> int:
         if error.remedy:
             print(f"  try: {error.remedy}", file=sys.stderr)
         return USAGE if isinstance(error, SettingError) else 1
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except MemoryError:
         print("error: this machine's memory is used up\n  try: a smaller --precision or --max-context", file=sys.stderr)
         return 1

@@ -43,7 +43,7 @@ def _show(directory: EngineDirectory) -> None:
     console.print(f"voices: {', '.join(directory.voices())} (default {manifest.default_voice})")
     console.print(
         f"window {model.encoder.samples / 16_000:g} s → {model.encoder.positions} positions; "
-        f"context up to {manifest.positions}; {model.vocoder.sample_rate} Hz out"
+        f"context up to {manifest.longest_context}; {model.vocoder.sample_rate} Hz out"
     )
     table = Table("stage", "storage", "size")
     for stage, entry in manifest.stages.items():

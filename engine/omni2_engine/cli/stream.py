@@ -13,7 +13,7 @@ import typer
 from omni2_engine.audio.sink import STDOUT, open_writer
 from omni2_engine.chunk import Chunk
 from omni2_engine.engine import MAX_CONTEXT, Engine
-from omni2_engine.errors import SettingError
+from omni2_engine.errors import AudioError, SettingError
 from omni2_engine.metrics import TurnMetrics
 from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, SPEECH_SAMPLING, Options
 from omni2_engine.sampling import Sampling
@@ -64,14 +64,16 @@ def register(app: typer.Typer) -> None:
         penalty = loaded.config.tokens.repetition_penalty
         options = Options(
             seed=seed,
-            text=Sampling(temperature, top_k, top_p, penalty),
-            speech=Sampling(speech_temperature, speech_top_k, speech_top_p),
+            text_sampling=Sampling(temperature, top_k, top_p, penalty),
+            speech_sampling=Sampling(speech_temperature, speech_top_k, speech_top_p),
             max_new_tokens=max_new_tokens,
             max_last_write=max_last_write,
             voice=voice,
             system=system,
             long=long,
         )
+        if audio == STDOUT and sys.stdin is None:
+            raise AudioError("there is no standard input to read from", "give it one, or name an audio file")
         source = sys.stdin.buffer if audio == STDOUT else audio
         if source is None and text is None:
             raise SettingError("there is no question", "name an audio file, or type it with --text")

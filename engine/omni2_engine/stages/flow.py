@@ -18,9 +18,9 @@ from omni2_engine.stages.flow_window import BlockWindow
 from omni2_engine.stages.graph_state import GraphState
 
 Floats = NDArray[np.float32]
-WORKING_BLOCKS = 2  # the block at work, and the one its newest frames reach into
+WORKING_BLOCKS = 3  # the one at work, the one its newest frames reach into, and one to find two free side by side
 LEFT_CONTEXT = 30.0  # seconds of sound that stay visible by default
-FIRST_SECONDS = 34.0  # that the caches hold at first, if so many stay visible: a default turn never has to copy them
+FIRST_SECONDS = 32.0  # that the caches hold at first, if so many stay visible: a default turn never has to copy them
 
 
 @dataclass
@@ -70,8 +70,8 @@ class Flow:
         conditions: the `flow_conditions` graph.
         encoder_config, config: their dimensions.
         noise: (frames, mel) float32, the solver's fixed start (spec §8.2).
-        left_context: seconds of finished sound the solver's attention sees beside the block at work, rounded up to
-            blocks. A turn within it is computed exactly; beyond it the oldest blocks are dropped.
+        left_context: seconds of sound the solver's attention sees, the block at work included, rounded up to blocks. A
+            turn as long as that is computed exactly; beyond it the oldest blocks are dropped.
     """
 
     def __init__(
@@ -90,7 +90,8 @@ class Flow:
         self.units_config = encoder_config
         self.config = config
         self.noise = noise
-        self._kept = math.ceil(left_context * encoder_config.unit_rate / encoder_config.block_units)
+        seen = math.ceil(left_context * encoder_config.unit_rate / encoder_config.block_units)
+        self._kept = max(seen - 1, 0)  # finished blocks beside the one at work
         self._times = np.asarray(config.time_points(), np.float32)
         silent = np.ones((1, config.speaker), np.float32)
         self._shifts: Floats = conditions.run({"t": self._times[:-1], "embedding": silent})["shifts"]

@@ -17,7 +17,15 @@ from omni2_engine.errors import CheckpointError, Omni2Error, SettingError
 from omni2_engine.manifest import SCHEMA_VERSION, Manifest
 from omni2_engine.stages.speaker import SpeakerEncoder
 from omni2_export.build.precision import PRESETS, Precisions
-from omni2_export.build.stages import OnBytes, Stage, file_key, longest_context, plan_stages
+from omni2_export.build.stages import (
+    LONGEST_CONTEXT,
+    OnBytes,
+    Stage,
+    file_identity,
+    plan_speaker_stages,
+    plan_stages,
+    stage_key,
+)
 from omni2_export.build.workspace import Workspace
 from omni2_export.checkpoint import Checkpoint
 
@@ -101,23 +109,23 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Man
     progress = progress or Silent()
     if request.checkpoint.campplus is None:
         raise CheckpointError("the decoder directory has no campplus.onnx", "download it with the rest of the decoder")
-    prompts = {
-        path.stem: read_native(path) for path in request.voices
-    }  # before any work: a bad file must not cost an hour
-    workspace = Workspace(request.output)
-    stages = plan_stages(request.checkpoint, request.precisions)
-    stages += [_voice_stage(path, prompts[path.stem], workspace) for path in request.voices]
-    missing = [stage for stage in stages if not workspace.has(stage.name, stage.key)]
-    progress.plan([(stage.name, stage.size) for stage in missing])
-    _check_disk(workspace.path, sum(stage.size for stage in missing))
-    for stage in stages:
-        if stage not in missing:
-            progress.end(stage.name, reused=True)
-            continue
-        _build_stage(workspace, stage, progress)
-    workspace.keep_only({stage.name for stage in stages})
-    manifest = _manifest(request, workspace)
-    workspace.finish(manifest)
+    prompts = {path: read_native(path) for path in request.voices}
+    with Workspace(request.output) as workspace:
+        speaker = plan_speaker_stages(request.checkpoint.campplus)
+        voices = [_voice_stage(path, prompt, speaker, workspace) for path, prompt in prompts.items()]
+        # voices first: a recording that will not do must not cost an hour
+        stages = [*speaker, *voices, *plan_stages(request.checkpoint, request.precisions)]
+        missing = [stage for stage in stages if not workspace.has(stage.name, stage.key)]
+        progress.plan([(stage.name, stage.size) for stage in missing])
+        _check_disk(workspace.path, sum(stage.size for stage in missing))
+        for stage in stages:
+            if stage in missing:
+                _build_stage(workspace, stage, progress)
+            else:
+                progress.end(stage.name, reused=True)
+        workspace.keep_only({stage.name for stage in stages})
+        manifest = _manifest(request, workspace)
+        workspace.finish(manifest)
     return manifest
 
 
@@ -135,21 +143,22 @@ def _build_stage(workspace: Workspace, stage: Stage, progress: Progress) -> None
     progress.end(stage.name, reused=False)
 
 
-def _voice_stage(path: Path, prompt: tuple[np.ndarray, int], workspace: Workspace) -> Stage:
+def _voice_stage(path: Path, prompt: tuple[np.ndarray, int], speaker: list[Stage], workspace: Workspace) -> Stage:
     def write(directory: Path, on_bytes: OnBytes) -> None:
         backend, graphs = OnnxRuntimeBackend(), workspace.path / "graphs"
         encoder = SpeakerEncoder(backend.load(graphs / "fbank.onnx"), backend.load(graphs / "campplus.onnx"))
         (directory / "voices").mkdir()
         np.save(directory / "voices" / f"{path.stem}.npy", encoder(*prompt))
 
-    return Stage(f"voice {path.stem}", file_key(f"voice {path.stem}", path), 0, write)
+    name = f"voice {path.stem}"
+    return Stage(name, stage_key(name, file_identity([path]), [stage.key for stage in speaker]), 0, write)
 
 
 def _check_disk(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path).free
     if needed + SPARE > free:
         raise Omni2Error(
-            f"the engine needs about {needed / 2**30:.1f} GiB and {path.parent} has {free / 2**30:.1f} GiB free",
+            f"the engine needs about {(needed + SPARE) / 2**20:,.0f} MiB but {path.parent} has {free / 2**20:,.0f}",
             "free some space or choose another place with -o",
         )
 
@@ -161,7 +170,7 @@ def _manifest(request: BuildRequest, workspace: Workspace) -> Manifest:
         preset=request.precisions.preset,
         precision=request.precisions.stages,
         target=request.target,
-        positions=longest_context(request.checkpoint),
+        positions=LONGEST_CONTEXT,
         default_voice=request.voices[0].stem,
         tools={"python": platform.python_version(), **{tool: version(tool) for tool in TOOLS}},
         stages=workspace.stages(),

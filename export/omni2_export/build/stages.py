@@ -31,7 +31,7 @@ from omni2_export.graphs.weights import WeightWriter
 from omni2_export.tokenizer_files import special_tokens, write_tokenizer
 
 BUILDER_VERSION = 1  # raise when a graph builder changes what it writes, so that old stages are not reused
-LONGEST_CONTEXT = 32_768  # positions of the rotary tables at most
+LONGEST_CONTEXT = 32_768  # positions of the rotary tables
 NOISE_FRAMES = 15_000  # spec §8.2
 NOISE_SEED = 1986  # any constant will do; this is the original's seed
 BYTES = {Precision.FP32: 4.0, Precision.INT8: 1 + 4 / 128, Precision.INT4: 0.5 + 4 / 128, Precision.DYNAMIC: 1.0}
@@ -55,29 +55,32 @@ class Stage:
     write: Callable[[Path, OnBytes], None]
 
 
+def plan_speaker_stages(campplus: Path) -> list[Stage]:
+    """What describes a voice: filter banks, and the checkpoint's own network behind them."""
+
+    def write_campplus(directory: Path, on_bytes: OnBytes) -> None:
+        (directory / "graphs").mkdir()
+        shutil.copyfile(campplus, directory / "graphs" / "campplus.onnx")
+        on_bytes(campplus.stat().st_size)
+
+    return [
+        Stage("fbank", stage_key("fbank"), 0, _graph_writer("fbank", build_fbank)),
+        Stage("campplus", stage_key("campplus", file_identity([campplus])), campplus.stat().st_size, write_campplus),
+    ]
+
+
 def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
-    """Every part but the voices, in the order they are built."""
+    """Every part but those about voices, in the order they are built."""
     c, modules = checkpoint.config, checkpoint.modules
-    positions = longest_context(checkpoint)
 
     def graph(
         name: str, module: str | None, build: Callable[[GraphBuilder], None], precision: Precision = Precision.FP32
     ) -> Stage:
         tensors = modules[module] if module else None
         size = _graph_bytes(tensors, precision) if tensors else 0
-
-        def write(directory: Path, on_bytes: OnBytes) -> None:
-            folder = directory / "graphs"
-            folder.mkdir()
-            with WeightWriter(folder / f"{name}.weights", on_bytes) as writer:
-                builder = GraphBuilder(name, writer)
-                build(builder)
-                builder.save(folder / f"{name}.onnx")
-
         sources = checkpoint.sources[module] if module else []
-        return Stage(
-            name, _key(name, c.model_dump(mode="json"), precision.value, positions, _identity(sources)), size, write
-        )
+        key = stage_key(name, c.model_dump(mode="json"), precision.value, LONGEST_CONTEXT, file_identity(sources))
+        return Stage(name, key, size, _graph_writer(name, build))
 
     def table(name: str, module: str) -> Stage:
         tensors = modules[module]
@@ -88,7 +91,7 @@ def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
 
         rows, width = tensors.shape("embed_tokens.weight")
         size = rows * width * tensors.dtype("embed_tokens.weight").itemsize
-        return Stage(name, _key(name, _identity(checkpoint.sources[module])), size, write)
+        return Stage(name, stage_key(name, file_identity(checkpoint.sources[module])), size, write)
 
     def text_files(name: str, source: Path, write_files: Callable[[Path], None]) -> Stage:
         def write(directory: Path, on_bytes: OnBytes) -> None:
@@ -96,7 +99,7 @@ def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
             write_files(directory / name)
 
         files = sorted(path for path in source.iterdir() if path.suffix in (".json", ".txt", ".jinja"))
-        return Stage(name, _key(name, _identity(files)), 0, write)
+        return Stage(name, stage_key(name, file_identity(files)), 0, write)
 
     def write_text(directory: Path) -> None:
         write_tokenizer(checkpoint.text_tokenizer, directory / "tokenizer.json")
@@ -113,41 +116,38 @@ def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
         graph("log_mel", None, lambda g: build_log_mel(g, c.encoder)),
         graph("encoder", "encoder", lambda g: build_encoder(g, c.encoder, modules["encoder"], encoder), encoder),
         table("llm_table", "llm"),
-        graph("llm", "llm", lambda g: build_language_model(g, c.llm, modules["llm"], llm, positions), llm),
+        graph("llm", "llm", lambda g: build_language_model(g, c.llm, modules["llm"], llm, LONGEST_CONTEXT), llm),
         graph("fusion", "fusion", lambda g: build_fusion(g, c.fusion, modules["fusion"])),
         table("speech_lm_table", "speech_lm"),
         graph(
             "speech_lm",
             "speech_lm",
-            lambda g: build_language_model(g, c.speech_lm, modules["speech_lm"], speech_lm, positions),
+            lambda g: build_language_model(g, c.speech_lm, modules["speech_lm"], speech_lm, LONGEST_CONTEXT),
             speech_lm,
         ),
         Stage(
-            "noise", _key("noise", c.estimator.mel), NOISE_FRAMES * c.estimator.mel * 4, _noise_writer(c.estimator.mel)
+            "noise",
+            stage_key("noise", c.estimator.mel),
+            NOISE_FRAMES * c.estimator.mel * 4,
+            _noise_writer(c.estimator.mel),
         ),
         graph("flow_encoder", "flow", lambda g: build_flow_encoder(g, c.flow_encoder, modules["flow"])),
         graph("flow_conditions", "flow", lambda g: build_flow_conditions(g, c.estimator, modules["flow"])),
         graph("flow_step", "flow", lambda g: build_flow_step(g, c.estimator, modules["flow"], flow), flow),
         graph("vocoder", "vocoder", lambda g: build_vocoder(g, c.vocoder, modules["vocoder"])),
-        graph("fbank", None, build_fbank),
-        _campplus(checkpoint),
     ]
 
 
-def longest_context(checkpoint: Checkpoint) -> int:
-    """Positions the rotary tables of both language models cover."""
-    return min(checkpoint.config.llm.max_positions, checkpoint.config.speech_lm.max_positions, LONGEST_CONTEXT)
-
-
-def _campplus(checkpoint: Checkpoint) -> Stage:
-    source = checkpoint.campplus
-
+def _graph_writer(name: str, build: Callable[[GraphBuilder], None]) -> Callable[[Path, OnBytes], None]:
     def write(directory: Path, on_bytes: OnBytes) -> None:
-        (directory / "graphs").mkdir()
-        shutil.copyfile(source, directory / "graphs" / "campplus.onnx")
-        on_bytes(source.stat().st_size)
+        folder = directory / "graphs"
+        folder.mkdir()
+        with WeightWriter(folder / f"{name}.weights", on_bytes) as writer:
+            builder = GraphBuilder(name, writer)
+            build(builder)
+            builder.save(folder / f"{name}.onnx")
 
-    return Stage("campplus", _key("campplus", _identity([source])), source.stat().st_size, write)
+    return write
 
 
 def _noise_writer(mel: int) -> Callable[[Path, OnBytes], None]:
@@ -165,15 +165,15 @@ def _write_table(path: Path, tensors: Tensors, on_bytes: OnBytes) -> None:
     shape, storage = tensors.shape("embed_tokens.weight"), tensors.dtype("embed_tokens.weight")
     half = storage == ml_dtypes.bfloat16
     dtype = np.dtype(np.uint16) if half else np.dtype(np.float16 if storage == np.float16 else np.float32)
-    table = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     step = max(1, (1 << 22) // shape[1])
-    for start in range(0, shape[0], step):
-        rows = tensors.rows("embed_tokens.weight", start, min(start + step, shape[0]))
-        table[start : start + len(rows)] = (
-            rows.astype(ml_dtypes.bfloat16).view(np.uint16) if half else rows.astype(dtype)
-        )
-        on_bytes(rows.size * dtype.itemsize)
-    table.flush()
+    with path.open("wb") as file:  # not mapped: with the disk full that would end the process with SIGBUS
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, shape[0], step):
+            rows = tensors.rows("embed_tokens.weight", start, min(start + step, shape[0]))
+            stored = rows.astype(ml_dtypes.bfloat16).view(np.uint16) if half else rows.astype(dtype)
+            file.write(stored.data)
+            on_bytes(stored.nbytes)
 
 
 def _graph_bytes(tensors: Tensors, precision: Precision) -> int:
@@ -185,15 +185,11 @@ def _graph_bytes(tensors: Tensors, precision: Precision) -> int:
     return int(total)
 
 
-def _identity(paths: list[Path]) -> list[tuple[str, int, int]]:
+def file_identity(paths: list[Path]) -> list[tuple[str, int, int]]:
     """What tells one version of files from another without reading them."""
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
-def _key(*parts: object) -> str:
+def stage_key(*parts: object) -> str:
+    """The key of a stage that depends on these parts, any JSON data."""
     return hashlib.sha256(json.dumps([BUILDER_VERSION, *parts], sort_keys=True).encode()).hexdigest()[:32]
-
-
-def file_key(name: str, *paths: Path) -> str:
-    """Key of a stage that depends on files alone."""
-    return _key(name, _identity(list(paths)))

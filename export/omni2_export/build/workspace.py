@@ -6,11 +6,14 @@ does the directory get its name.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 from omni2_engine.errors import Omni2Error
 from omni2_engine.manifest import MANIFEST, FileEntry, Manifest, StageEntry, sha256
@@ -20,18 +23,20 @@ SCRATCH = "unfinished"
 
 
 class Workspace:
-    """`ENGINE.partial` while an engine is being built.
+    """`ENGINE.partial` while an engine is being built; a context manager, as long as which no other build can use it.
 
     Args:
-        target: the engine directory to make.
+        target: the engine directory to make; behind a link, the place it leads to.
 
     Raises:
-        Omni2Error: the target is something else than an engine directory, or cannot be written to.
+        Omni2Error: the target is something else than an engine directory, cannot be written to, or is being built.
     """
 
     def __init__(self, target: Path) -> None:
-        self.target = target
-        self.path = target.with_name(target.name + ".partial")
+        self.target = Path(os.path.realpath(target))
+        if self.target in (Path.cwd(), *Path.cwd().parents):
+            raise Omni2Error(f"{target} cannot be replaced from inside it", "name a folder of its own with -o")
+        self.path = self.target.with_name(self.target.name + ".partial")
         if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
             raise Omni2Error(f"{target} exists and is not an engine directory", "choose another name with -o")
         try:
@@ -40,8 +45,19 @@ class Workspace:
             raise Omni2Error(
                 f"cannot create {self.path}: {error.strerror}", "choose a writable place with -o"
             ) from error
+        self._lock = _lock(self.path)
         self._stages: dict[str, dict] = self._read_record()
         self._remove_leftovers()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self.path.rmdir()  # where no stage was finished
+        os.close(self._lock)
 
     def has(self, stage: str, key: str) -> bool:
         """Whether a stage with these inputs is there already, here or in the engine that is to be replaced."""
@@ -85,19 +101,27 @@ class Workspace:
             self._forget(stage)
 
     def finish(self, manifest: Manifest) -> None:
-        """Write the manifest and give the directory its name; an engine of that name is replaced in the same moment."""
-        (self.path / RECORD).unlink(missing_ok=True)
-        (self.path / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+        """Write the manifest and give the directory its name; an engine of that name makes way at the last moment, and
+        comes back if that fails.
+
+        Raises:
+            Omni2Error: the disk is full or the place cannot be written.
+        """
         retired = self.target.with_name(self.target.name + ".replaced")
         shutil.rmtree(retired, ignore_errors=True)
-        if self.target.exists():
-            os.replace(self.target, retired)
-        os.replace(self.path, self.target)
+        try:
+            (self.path / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+            if self.target.exists():
+                os.replace(self.target, retired)
+            os.replace(self.path, self.target)
+        except BaseException as error:
+            if retired.exists() and not self.target.exists():
+                os.replace(retired, self.target)
+            if isinstance(error, OSError):
+                raise Omni2Error(f"cannot finish {self.target}: {error}", "run the same build again") from error
+            raise
+        (self.target / RECORD).unlink(missing_ok=True)
         shutil.rmtree(retired, ignore_errors=True)
-
-    def discard(self) -> None:
-        """Remove everything."""
-        shutil.rmtree(self.path, ignore_errors=True)
 
     def _read_record(self) -> dict[str, dict]:
         try:
@@ -152,3 +176,20 @@ class Workspace:
         self._stages[stage] = {"key": key, "files": files}
         self._write_record()
         return True
+
+
+def _lock(path: Path) -> int:
+    """Open a directory and lock it against other builds until the descriptor is closed, at the latest when the process
+    ends."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):  # another has it, or has just finished and renamed it
+        mine = False
+    except OSError:  # a file system without locks
+        mine = True
+    if not mine:
+        os.close(descriptor)
+        raise Omni2Error(f"another build is writing {path}", "let it finish, or choose another name with -o")
+    return descriptor

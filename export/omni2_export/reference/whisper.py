@@ -26,7 +26,9 @@ class Attention(nn.Module):
             project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, T, width / heads)
             for project in (self.query, self.key, self.value)
         )
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
+        scale = q.shape[-1] ** -0.25  # on both sides and with all scores in memory, as the original computes it
+        scores = (q * scale) @ (k * scale).transpose(-1, -2)
+        return self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(-2))
 
 
 class Block(nn.Module):

@@ -19,7 +19,7 @@ from omni2_export.verify.goldens import REMAKE, Golden, GoldenError
 from omni2_export.verify.tolerances import DRIVEN_WAVE, HERTZ, MEL_DEVIATION, SIGNAL, STREAMED_WAVE
 
 Floats = NDArray[np.float32]
-FLOW, SOUND = ("flow",), ("vocoder", "flow")
+FLOW, SOUND = ("flow",), ("vocoder", "sound")
 
 
 class _Decoder:

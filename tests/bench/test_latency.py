@@ -1,0 +1,127 @@
+"""`bench latency` on a very small model: all files, their schema, going on after an interruption, wrong settings."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+from omni2_engine.cli.app import run
+
+RATIOS = ("first_chunk", "after_prefill", "answer_6s", "chunk_15", "growth", "growth_4s")
+DIMENSIONS = {
+    "base": "tiny",
+    "encoder": {"context": 500, "layers": 1},
+    "llm": {"layers": 2},
+    "speech_lm": {"layers": 2},
+    "flow_encoder": {"blocks": 1},
+    "estimator": {"width": 32, "mid_blocks": 1},
+    "vocoder": {"base": 64},
+}
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory, question: Path) -> list[str]:
+    folder = tmp_path_factory.mktemp("latency")
+    (folder / "dimensions.json").write_text(json.dumps(DIMENSIONS))
+    options = {"size": "custom", "dimensions": folder / "dimensions.json", "audio": question, "out": folder / "out"}
+    options |= {"cache": folder / "cache", "rounds": 1, "threads": 1, "chunks": 15}
+    return ["bench", "latency", *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+
+
+@pytest.fixture(scope="module")
+def out(arguments: list[str]) -> Path:
+    assert run(arguments) == 0
+    return Path(arguments[arguments.index("--out") + 1])
+
+
+@pytest.fixture(scope="module")
+def record(out: Path) -> dict[str, Any]:
+    return json.loads((out / "latency.json").read_text())
+
+
+def test_ratios_are_numbers(record: dict[str, Any]) -> None:
+    assert set(record["ratios"]) == {"exact", "fast"}
+    for found in record["ratios"].values():
+        assert set(found) == set(RATIOS)
+        assert all(isinstance(value, float) and math.isfinite(value) and value > 0 for value in found.values())
+
+
+def test_every_variant_has_done_the_same_work(record: dict[str, Any], out: Path) -> None:
+    assert list(record["variants"]) == ["reference", "exact", "fast", "exact, 4 s", "fast, 4 s"]
+    for name, variant in record["variants"].items():
+        assert len(variant["chunk_seconds"]) == 15, name
+        assert variant["memory"]["RssAnon"] <= variant["memory"]["VmHWM"]
+        parts = [variant["first_chunk"][row]["median"] for row in ("LLM", "TTS", "FM+Voc")]
+        assert 0 < sum(parts) <= variant["first_chunk"]["total"]["median"]
+        assert variant["rtf"]["median"] > 0 and 0 <= variant["continuity"] <= 1
+        assert variant["underrun_worst"]["median"] <= variant["underrun_total"]["median"]
+        pcm = np.load(out / "rounds" / f"1-{name.replace(', ', '-').replace(' ', '-')}.npy")
+        assert len(pcm) == 150 * 960 and np.isfinite(pcm).all()
+    agreement = record["variants"]["exact"]["agreement"]
+    assert agreement["text"] == 1.0
+    assert agreement["sound_db"] > 50 and agreement["mel_db"] < 0.1
+    assert record["variants"]["fast"]["agreement"]["mel_db"] < 5
+    assert record["variants"]["exact, 4 s"]["agreement"]["sound_db"] > 50  # six seconds need no more than four
+
+
+def test_the_reference_grows(record: dict[str, Any]) -> None:
+    rows = record["reference_rows"]
+    assert {"encoder", "prefill", "text token", "write 1", "write 12", "flow 1", "flow 12", "vocoder"} <= set(rows)
+    assert rows["encoder"]["of_encoder"] == 1
+    assert "original" not in rows["prefill"]  # known for another size alone
+    assert rows["flow 15"]["seconds"] > rows["flow 1"]["seconds"]
+
+
+def test_page_and_machine(record: dict[str, Any], out: Path) -> None:
+    assert {"processor", "flags", "threads", "versions", "load"} <= set(record["machine"])
+    page = (out / "latency.md").read_text()
+    for heading in ("First chunk", "Ratios", "The whole answer", "The reference"):
+        assert f"## {heading}" in page
+    assert "exact, 4 s" in page and "growing" in page
+
+
+@pytest.mark.parametrize("name", ["first_chunk", "chunk_cost", "timeline"])
+def test_plots_show_something(name: str, record: dict[str, Any], out: Path) -> None:
+    pixels = image.imread(out / f"{name}.png")
+    assert pixels.shape[0] > 250 and pixels.shape[1] > 1000
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 30
+
+
+def test_a_rerun_goes_on(
+    record: dict[str, Any], arguments: list[str], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = out / "rounds" / "1-fast.json"
+    kept = (out / "rounds" / "1-reference.json").read_bytes()
+    lost.unlink()
+    assert run(arguments) == 0
+    assert capsys.readouterr().out.count("done before") == 4
+    assert lost.is_file() and (out / "rounds" / "1-reference.json").read_bytes() == kept
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert run(arguments) == 2
+    return capsys.readouterr().err
+
+
+def test_other_settings_need_another_directory(
+    record: dict[str, Any], arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "holds a benchmark with other settings" in refused([*arguments, "--chunks", "20"], capsys)
+
+
+def test_wrong_settings(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed = {
+        "too few to tell growth": ["--chunks", "14"],
+        "unknown precision": ["--precision", "exact,quick"],
+        "unknown size": ["--size", "6B"],
+        "gives no dimensions": ["--dimensions", str(tmp_path / "none.json")],
+        "one thing to measure": ["--checkpoint", str(tmp_path)],
+    }
+    for problem, options in changed.items():
+        assert problem in refused([*arguments, *options, "--out", str(tmp_path / "out")], capsys)
