@@ -75,11 +75,41 @@ def register(app: typer.Typer) -> None:
         plan = LimitsPlan(_presets(precision), _file(audio), _file(voice or audio), threads, seconds)
         typer.echo(run(plan, model, folder, out, typer.echo))
 
+    @bench.command()
+    def build(
+        voice: Annotated[Path, typer.Option(help="recording of a voice")],
+        out: Annotated[Path, typer.Option(help="engine directory to make; what is there already is not measured")],
+        size: Size = None,
+        dimensions: Dimensions = None,
+        checkpoint: CheckpointDirectory = None,
+        decoder: Decoder = None,
+        speech_encoder: SpeechEncoder = None,
+        precision: Annotated[str, typer.Option(help="as of `omni2-engine build`")] = "balanced",
+        cache: Cache = None,
+    ) -> None:
+        """Memory and time of every stage of a build, beside the bound that lets a 7B model build on 24 GB."""
+        _require_export()
+        from rich.console import Console
+
+        from omni2_bench.build_memory import measure_build, table
+        from omni2_export.build import BuildRequest
+        from omni2_export.build.precision import parse_precision
+
+        model, _ = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
+        costs = measure_build(BuildRequest(model.open(), out, [_file(voice)], parse_precision(precision)))
+        Console().print(table(costs, out))
+
+
+def _require_export() -> None:
+    from omni2_engine.cli.require import require
+
+    require("export", "onnx", "onnx_ir", "ml_dtypes", "yaml")
+
 
 def _require() -> None:
     from omni2_engine.cli.require import require
 
-    require("export", "onnx", "onnx_ir", "ml_dtypes", "safetensors", "yaml")
+    _require_export()
     require("torch", "torch")
     require("bench", "matplotlib")
 

@@ -151,6 +151,9 @@ def test_damaged_engine_directories(copied: Path, capsys: pytest.CaptureFixture[
         (["--long", "shrink"], "shrink"),
         (["--max-new-tokens", "0"], "max_new_tokens"),
         (["--threads", "0"], "threads"),
+        (["--threads", "100000"], "threads"),
+        (["--left-context", "inf"], "left_context"),
+        (["--max-last-write", "1000000"], "positions"),
         (["--text", "both"], "spoken or typed"),
         (["--max-context", "1"], "max_context"),
     ],
@@ -208,6 +211,45 @@ def test_ctrl_c_leaves_nothing_behind(tiny_engine_dir: Path, tmp_path: Path, num
     assert process.returncode == 130
     assert "Traceback" not in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["q.wav"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 0)])
+def test_signals_of_a_background_job(tiny_engine_dir: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """A script's background jobs begin with SIGINT ignored, but are to stop; `nohup` ignores SIGHUP and means it."""
+    arguments = command("stream", tiny_engine_dir, wav(tmp_path / "q.wav", tone(1.0)), "-o", tmp_path / "a.wav", *QUICK)
+    ignoring = (
+        "import os, signal, sys; signal.signal(int(sys.argv[1]), signal.SIG_IGN); os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    arguments = [sys.executable, "-c", ignoring, str(int(number)), *arguments]
+    if number is signal.SIGINT:
+        arguments += ["--max-new-tokens", "3000"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "a.wav.partial").exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == code
+    assert (tmp_path / "a.wav").exists() == (code == 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_text_that_cannot_be_shown_is_one_sentence(tiny_engine_dir: Path, tmp_path: Path) -> None:
+    question = wav(tmp_path / "q.wav", tone(1.0))
+    with open("/dev/full", "wb") as full:
+        arguments = command("stream", tiny_engine_dir, question, "-o", tmp_path / "a.wav", *QUICK)
+        result = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert result.returncode != 0 and result.stderr.startswith(b"error: ") and b"Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(("closed", "word"), [(0, "standard input"), (1, "standard output")])
+def test_closed_streams_are_one_sentence(tiny_engine_dir: Path, question: Path, closed: int, word: str) -> None:
+    arguments = command("stream", tiny_engine_dir, question if closed else "-", "-o", "-", *QUICK)
+    closing = "import os, sys; os.close(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+    result = subprocess.run([sys.executable, "-c", closing, str(closed), *arguments], capture_output=True, check=False)
+    message = result.stderr.decode()
+    assert result.returncode == 1 and word in message and "Traceback" not in message
 
 
 def test_raw_samples_on_a_pipe_equal_the_wav(tiny_engine_dir: Path, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; every error becomes one sentence and an exit code."""
+    # what a script starts in the background has SIGINT ignored, and Python would leave it so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # `kill` and a closed terminal leave no half-written files either
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
@@ -79,7 +81,7 @@ def run(arguments: list[str]) -> int:
             print(f"  try: {error.remedy}", file=sys.stderr)
         return USAGE if isinstance(error, SettingError) else 1
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}\n  try: look at free space and permissions where that is", file=sys.stderr)
         return 1
     except MemoryError:
         print("error: this machine's memory is used up\n  try: a smaller --precision or --max-context", file=sys.stderr)
