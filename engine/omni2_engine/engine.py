@@ -20,7 +20,7 @@ from omni2_engine.backends.base import Backend
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.chunk import Chunk
 from omni2_engine.config import ModelConfig
-from omni2_engine.conversation import Layout, PromptBuilder
+from omni2_engine.conversation import Exchange, Layout, PromptBuilder
 from omni2_engine.errors import SettingError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.metrics import Recorder
@@ -189,26 +189,29 @@ class Engine:
     def fill_prefix(self, state: DecoderState, layout: Layout, system: str | None) -> int:
         """Fill an empty state with the part of the prompt that is the same for every conversation.
 
-        It is prefilled once per system prompt: everything before the first turn's speech.
+        It is prefilled once per system prompt: everything before what the first turn says.
 
         Returns:
             How many positions were filled.
         """
-        fixed = next((index for index, item in enumerate(layout.items) if item < 0), 0)
-        if not fixed:
-            return 0
-        items, llm = layout.items[:fixed], self.pipeline.llm
         with self._lock:
             held = self._prefixes.pop(system, None)
-            if held is None or held[0] != items:
-                prefix = llm.new_state(fixed)
-                llm.extend(prefix, layout.embeds(0, llm.table)[:fixed])
-                held = (items, prefix)
-            self._prefixes[system] = held  # the one used last comes last
+            items, prefix = held if held is not None else self._prefill_fixed(system)
+            self._prefixes[system] = (items, prefix)  # the one used last comes last
             if len(self._prefixes) > PREFIXES:
                 del self._prefixes[next(iter(self._prefixes))]
-        state.copy_prefix(held[1])
-        return fixed
+        state.copy_prefix(prefix)
+        return min(layout.common_prefix(items), len(layout.items) - 1)
+
+    def _prefill_fixed(self, system: str | None) -> tuple[list[int], DecoderState]:
+        """What two prompts that differ in the first turn have in common, and the state after it."""
+        llm = self.pipeline.llm
+        first, second = (self.prompts.lay_out([Exchange(text=text)], system) for text in ("a", "b"))
+        items = first.items[: first.common_prefix(second.items)]
+        prefix = llm.new_state(max(len(items), 1))
+        if items:
+            llm.extend(prefix, llm.embed(items))
+        return items, prefix
 
     def _warm_up(self) -> None:
         silence = np.zeros(self.config.encoder.samples, np.float32)

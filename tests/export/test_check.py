@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omni2_bench.random_checkpoint import CheckpointPaths
-from omni2_export.build import PRESETS, BuildRequest, build_engine
+from omni2_export.build import BuildRequest, build_engine, parse_precision
 from omni2_export.check import check_engine, compare_modules
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
 from omni2_export.verify.rows import Measure
@@ -70,14 +70,14 @@ def test_a_spoilt_embedding_table_is_found(tiny_engine_dir: Path, checkpoint: Ch
     assert {row.stage for row in compare_modules(engine, checkpoint).misses} == {"llm_table"}
 
 
-@pytest.mark.parametrize("preset", ["balanced", "fast"])
+@pytest.mark.parametrize("preset", ["balanced", "fast", "fast,flow=int8"])
 def test_quantised_stages_keep_their_floors(
     preset: str, checkpoint: Checkpoint, tmp_path: Path, repository: Path
 ) -> None:
-    precisions = PRESETS[preset]
+    precisions = parse_precision(preset)
     build_engine(BuildRequest(checkpoint, tmp_path / "engine", [repository / "examples" / "voice.wav"], precisions))
     report = compare_modules(tmp_path / "engine", checkpoint)
     by_snr = {row.stage: row.limit for row in report.judged if row.measure is Measure.SNR}
     assert by_snr == pytest.approx({stage: precisions.floors[stage] for stage in by_snr})
-    assert set(by_snr) == {"encoder", "llm", "speech_lm"} | ({"flow_step"} if preset == "fast" else set())
+    assert set(by_snr) == {"encoder", "llm", "speech_lm"} | ({"flow_step"} if "flow=int8" in preset else set())
     assert report.misses == []

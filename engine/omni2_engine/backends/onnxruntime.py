@@ -70,7 +70,7 @@ class OnnxRuntimeBackend:
             text = str(error).splitlines()[0][:300]
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} cannot load {label}: {text}",
-                "check the engine with `omni2-engine inspect --check`, and that onnxruntime is at least 1.31",
+                "check the engine with `omni2-engine inspect --check`, and that onnxruntime is at least 1.25",
             ) from error
 
 

@@ -14,6 +14,7 @@ from omni2_engine.audio.sink import STDOUT, open_writer
 from omni2_engine.chunk import Chunk
 from omni2_engine.engine import MAX_CONTEXT, Engine
 from omni2_engine.errors import AudioError, SettingError
+from omni2_engine.manifest import EngineDirectory
 from omni2_engine.metrics import TurnMetrics
 from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, SPEECH_SAMPLING, Options
 from omni2_engine.sampling import Sampling
@@ -58,13 +59,11 @@ def register(app: typer.Typer) -> None:
         """Answer one question."""
         if log:
             logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-        loaded = Engine.load(
-            engine, threads=threads, max_context=max_context, left_context=left_context, warm_up=warm_up
-        )
-        penalty = loaded.config.tokens.repetition_penalty
+        # whatever is wrong with what was asked for is said before the model is loaded
+        model = EngineDirectory(engine).manifest.model
         options = Options(
             seed=seed,
-            text_sampling=Sampling(temperature, top_k, top_p, penalty),
+            text_sampling=Sampling(temperature, top_k, top_p, model.tokens.repetition_penalty),
             speech_sampling=Sampling(speech_temperature, speech_top_k, speech_top_p),
             max_new_tokens=max_new_tokens,
             max_last_write=max_last_write,
@@ -78,15 +77,16 @@ def register(app: typer.Typer) -> None:
         if source is None and text is None:
             raise SettingError("there is no question", "name an audio file, or type it with --text")
         report = _Report(None if quiet else sys.stderr if output == STDOUT else sys.stdout)
-        with loaded.session(**{name: getattr(options, name) for name in asdict(options)}) as session:
-            chunks = session.stream(source, text=text, on_text=report.text)
-            with open_writer(output, loaded.sample_rate, rate) as writer:
-                for chunk in chunks:
+        with open_writer(output, model.vocoder.sample_rate, rate) as writer:
+            loaded = Engine.load(
+                engine, threads=threads, max_context=max_context, left_context=left_context, warm_up=warm_up
+            )
+            with loaded.session(**{name: getattr(options, name) for name in asdict(options)}) as session:
+                for chunk in session.stream(source, text=text, on_text=report.text):
                     writer.write(chunk.pcm)
-                    assert session is not None
                     report.chunk(chunk)
-            if session.metrics is not None:
-                report.end(session.metrics, output)
+        if session.metrics is not None:
+            report.end(session.metrics, output)
 
 
 class _Report:

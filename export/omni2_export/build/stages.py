@@ -12,8 +12,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from omni2_engine.errors import CheckpointError
 from omni2_engine.sampling import DrawKey, Stream, normal
 from omni2_engine.text import ChatTemplate, UnitTable
+from omni2_engine.text.units import NO_UNIT
 from omni2_export.build.precision import Precisions
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.checkpoint.tensors import Tensors
@@ -107,7 +109,13 @@ def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
 
     def write_speech(directory: Path) -> None:
         loaded = write_tokenizer(checkpoint.speech_tokenizer, directory / "tokenizer.json")
-        UnitTable.build(loaded.tokenizer).save(directory / "units.npy")
+        table = UnitTable.build(loaded.tokenizer)
+        if not (table.table != NO_UNIT).any():
+            raise CheckpointError(
+                f"{checkpoint.speech_tokenizer} has no token for any speech unit",
+                "download the whole model directory: added_tokens.json or tokenizer.json is incomplete",
+            )
+        table.save(directory / "units.npy")
 
     encoder, llm, speech_lm, flow = (precisions.of(stage) for stage in ("encoder", "llm", "speech_lm", "flow"))
     return [

@@ -72,24 +72,24 @@ class Golden:
         return [name for name in self._arrays if name not in self._used]
 
 
-def read_goldens(directory: Path, config: ModelConfig) -> list[Golden]:
-    """Read every `.npz` of a directory.
+def read_goldens(directory: Path, config: ModelConfig) -> tuple[list[Golden], list[str]]:
+    """Read every `.npz` of a directory that is named as a known kind.
+
+    Returns:
+        The files, and the names of those of no known kind.
 
     Raises:
-        GoldenError: there is no such directory, or a file is of no known kind, damaged, or does not fit the model.
+        GoldenError: there is no such directory, or a file is damaged or does not fit the model.
     """
     if not directory.is_dir():
         raise GoldenError(f"{directory} is not a directory", "give the directory of golden .npz files with --goldens")
-    return [_read(path, config) for path in sorted(directory.glob("*.npz"))]
+    paths = sorted(directory.glob("*.npz"))
+    known = [(path, kind) for path in paths if (kind := kind_of(path.stem)) is not None]
+    strangers = [path.stem for path in paths if kind_of(path.stem) is None]
+    return [_read(path, kind, config) for path, kind in known], strangers
 
 
-def _read(path: Path, config: ModelConfig) -> Golden:
-    kind = kind_of(path.stem)
-    if kind is None:
-        raise GoldenError(
-            f"{path} is no known kind of golden file",
-            f"take it away, or name it after what it holds: {', '.join(kind.value for kind in Kind)}",
-        )
+def _read(path: Path, kind: Kind, config: ModelConfig) -> Golden:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -31,20 +31,22 @@ def verify_engine(
     the SNR floor its precision declares, and its ids are only told.
 
     Args:
-        directory: holds `.npz` files of the known kinds; others are left alone.
+        directory: holds `.npz` files of the known kinds; others are only told.
         threads: for the graphs that are cut for inspection.
         progress: called with each file's name before its comparison.
 
     Raises:
-        GoldenError: a golden file is damaged, of no known kind, or of another model.
+        GoldenError: a golden file is damaged or of another model.
     """
-    goldens = {golden.name: golden for golden in read_goldens(directory, engine.config)}
+    files, strangers = read_goldens(directory, engine.config)
+    goldens = {golden.name: golden for golden in files}
     comparison = Comparison(Report(), snr_floors(engine.directory.manifest.precision))
     backend = OnnxRuntimeBackend(threads)
     for golden in goldens.values():
         progress(golden.name)
         _compare_file(engine, backend, FileComparison(golden, comparison), goldens)
     comparison.report.skipped = {golden.name: golden.unused for golden in goldens.values() if golden.unused}
+    comparison.report.skipped |= {name: ["the whole file: it is named as no known kind"] for name in strangers}
     return comparison.report
 
 
