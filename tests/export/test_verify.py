@@ -15,8 +15,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from omni2_bench.random_checkpoint import PRESETS as SIZES
 from omni2_bench.random_checkpoint import CheckpointPaths, write_checkpoint
-from omni2_bench.random_checkpoint import parse_precision as SIZES
 from omni2_engine import Engine
 from omni2_engine.cli.app import run
 from omni2_export.build import BuildRequest, build_engine, parse_precision
