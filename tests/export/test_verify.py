@@ -160,16 +160,16 @@ def test_goldens_of_other_dimensions_pass(other: tuple[Path, Path]) -> None:
     assert {"prompt_text", "prompt_ids", "n_embeds", "inputs_embeds", "prefill_last_logits"} <= turns
 
 
-def test_fast_engines_of_other_dimensions_keep_their_floors(
+def test_an_int8_flow_that_spoils_the_sound_is_told(
     other: tuple[Path, Path], repository: Path, tmp_path: Path
 ) -> None:
     paths = CheckpointPaths.below(other[1].parent / "checkpoint")
     checkpoint = open_checkpoint(paths.model, decoder=paths.decoder)
     fast = build(checkpoint, tmp_path / "fast", repository / "examples" / "voice.wav", "fast,flow=int8")
     report = verify_engine(load(fast), other[1], threads=1)
-    assert report.misses == []
-    floors = {row.array: row.limit for row in report.rows if row.source == "offline_long"}
-    assert floors["wav"] < floors["mel_full"]  # the vocoder may enlarge what is left in the mel
+    # this vocoder enlarges what is left in the mel: `verify` has to say that an int8 flow does not do here
+    assert report.misses and {row.stage for row in report.misses} == {"vocoder"}
+    assert all(row.limit == 30.0 for row in report.misses)
 
 
 @pytest.mark.parametrize("name", ["llm_multiturn_3_12", "llm_eos_3"])
