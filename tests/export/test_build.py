@@ -146,7 +146,7 @@ def test_precision_is_read_or_refused() -> None:
     assert parse_precision("fast") == PRESETS["fast"]
     mixed = parse_precision("fast, encoder=fp32")
     assert (
-        mixed.stages == {"encoder": "fp32", "llm": "int4", "speech_lm": "int4", "flow": "fp32"}
+        mixed.stages == {"encoder": "fp32", "llm": "int4", "speech_lm": "int4", "flow": "int8"}
         and mixed.preset == "custom"
     )
     assert parse_precision("exact,llm=int8,speech_lm=int8,encoder=int8").preset == "balanced"

@@ -43,7 +43,8 @@ def mish(g: GraphBuilder, x: ir.Value) -> ir.Value:
 def build_flow_step(
     graph: GraphBuilder, config: EstimatorConfig, tensors: Tensors, precision: Precision = Precision.FP32
 ) -> None:
-    """Add one solver step to `graph`.
+    """Add one solver step to `graph`. `precision` is of the transformer blocks' linear layers, nine tenths of the work;
+    convolutions stay float32: nothing normalises what they read, and quantised they cost the mel 5 dB for 1 % of time.
 
     Inputs:
         z, mu (1, t, mel) float32; speaker (1, mel) float32; shifts (resnets, width) float32: this step's row of
@@ -142,7 +143,7 @@ class _Estimator:
     def _causal(self, x: ir.Value, layer: str, inputs: int | None = None) -> ir.Value:
         extended = self.g.concat(next(self.contexts), x, axis=0)
         self.new_contexts.append(keep_context(self.g, extended, self.commit, self.frames, axis=0))
-        return convolve(self.g, self.tensors, extended, layer, 0, inputs, precision=self.precision)
+        return convolve(self.g, self.tensors, extended, layer, 0, inputs)
 
     def _norm(self, x: ir.Value, name: str) -> ir.Value:
         scale = self.g.weight(f"{name}.weight", self.tensors.read(f"{name}.weight"))
@@ -165,7 +166,7 @@ class _Estimator:
             caches.append(updated)
         self.block += 1
         heads = {"q_num_heads": 2 * c.heads, "kv_num_heads": 2 * c.heads}
-        attended = g.op("Attention", parts[0], *caches, self.mask, scale=c.head_dim**-0.5, **heads)
+        attended = g.op("Attention", g.mul(parts[0], c.head_dim**-0.5), *caches, self.mask, scale=1.0, **heads)
         rows = g.reshape(attended, [-1, 2, c.heads * c.head_dim])
         x = g.add(x, self.linear(rows, f"{path}.attn1.to_out.0"))
         inner = self.linear(self._norm(x, f"{path}.norm3"), f"{path}.ff.net.0.proj")
