@@ -7,17 +7,18 @@ WORKERS ?= 2
 
 VENV := .venv
 PY := $(VENV)/bin/python
-SOURCES := pyproject.toml setup.py $(wildcard cpp/*.h cpp/*.cpp)
+SOURCES := pyproject.toml setup.py $(wildcard cpp/*.h cpp/*.cpp cpp/*/*.h cpp/*/*.cpp)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint sanitize clean
 
 help:
-	@echo "make demo    build a small engine, answer a spoken question: answer.wav, answer.png"
-	@echo "make test    lint, type checks and all tests (installs the CPU build of torch)"
-	@echo "make lint    lint and type checks alone"
-	@echo "make clean   remove .venv and everything built"
-	@echo "PYTHON=...   the Python (3.11 or newer) that .venv is made of; now: $(PYTHON)"
+	@echo "make demo      build a small engine, answer a spoken question: answer.wav, answer.png"
+	@echo "make test      lint, type checks and all tests (installs the CPU build of torch)"
+	@echo "make lint      lint and type checks alone"
+	@echo "make sanitize  the C++ tests under the thread, address and undefined-behaviour sanitizers"
+	@echo "make clean     remove .venv and everything built"
+	@echo "PYTHON=...     the Python (3.11 or newer) that .venv is made of; now: $(PYTHON)"
 
 demo: $(VENV)/demo.stamp
 	$(PY) -m omni2_bench.demo
@@ -28,6 +29,11 @@ test: lint
 lint: $(VENV)/dev.stamp
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+# A data race or a misuse of memory ends the run.
+sanitize:
+	$(MAKE) -C tests/cpp check SANITIZE=thread
+	$(MAKE) -C tests/cpp check SANITIZE=address,undefined
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,8 +26,9 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "omni2_engine._core",
-            sources=sorted(glob("cpp/*.cpp")),
-            depends=sorted(glob("cpp/*.h")),
+            sources=sorted(glob("cpp/**/*.cpp", recursive=True)),
+            depends=sorted(glob("cpp/**/*.h", recursive=True)),
+            include_dirs=["cpp"],
             cxx_std=17,
             extra_compile_args=COMPILE_ARGS,
         )

@@ -7,6 +7,7 @@
 #include <limits>
 #include <string>
 
+#include "bindings.h"
 #include "philox.h"
 #include "random.h"
 #include "sampling.h"
@@ -134,4 +135,6 @@ PYBIND11_MODULE(_core, m) {
     m.def("sample", &sample_token, py::arg("logits"), py::arg("generated"), py::arg("penalty"),
           py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("seed"), py::arg("stream"),
           py::arg("turn"), py::arg("step"));
+    bind_runtime(m);
+    bind_scheduler(m);
 }

@@ -76,6 +76,54 @@ def register(app: typer.Typer) -> None:
         typer.echo(run(plan, model, folder, out, typer.echo))
 
     @bench.command()
+    def batching(
+        voice: Annotated[Path, typer.Option(help="recording of a voice, to build the engine with")],
+        out: Out,
+        size: Size = None,
+        dimensions: Dimensions = None,
+        checkpoint: CheckpointDirectory = None,
+        decoder: Decoder = None,
+        speech_encoder: SpeechEncoder = None,
+        precision: Precision = "balanced,fast",
+        conversations: Annotated[str, typer.Option(help="how many decode together, separated by commas")] = "1,2,4,8",
+        context: Annotated[int, typer.Option(min=1, help="positions each of them has")] = 400,
+        rounds: Annotated[int, typer.Option(min=1, help="how often everything runs, in turns")] = 10,
+        threads: Threads = 2,
+        cache: Cache = None,
+    ) -> None:
+        """Decoding several conversations in one call beside one after the other."""
+        _require_export()
+        from omni2_bench.batching import BatchingPlan, run
+
+        model, folder = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
+        plan = BatchingPlan(_presets(precision), _counts(conversations), context, rounds, _file(voice), threads)
+        typer.echo(run(plan, model, folder, out, typer.echo))
+
+    @bench.command()
+    def overlap(
+        audio: Audio,
+        out: Out,
+        size: Size = None,
+        dimensions: Dimensions = None,
+        checkpoint: CheckpointDirectory = None,
+        decoder: Decoder = None,
+        speech_encoder: SpeechEncoder = None,
+        voice: Voice = None,
+        precision: Precision = "exact,fast",
+        rounds: Annotated[int, typer.Option(min=1, help="how often everything runs, in turns")] = 3,
+        threads: Threads = 2,
+        chunks: Annotated[int, typer.Option(min=1, help="chunks of the answer")] = 12,
+        cache: Cache = None,
+    ) -> None:
+        """One answer with its stages overlapping, beside one step at a time."""
+        _require_export()
+        from omni2_bench.overlap import OverlapPlan, run
+
+        model, folder = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
+        plan = OverlapPlan(_presets(precision), _file(audio), _file(voice or audio), rounds, threads, chunks)
+        typer.echo(run(plan, model, folder, out, typer.echo))
+
+    @bench.command()
     def build(
         voice: Annotated[Path, typer.Option(help="recording of a voice")],
         out: Annotated[Path, typer.Option(help="engine directory to make; what is there already is not measured")],
@@ -146,6 +194,15 @@ def _presets(text: str) -> tuple[str, ...]:
         if preset not in PRESETS:
             raise SettingError(f"unknown precision {preset!r}", f"use some of {', '.join(PRESETS)}")
     return presets
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    from omni2_engine.errors import SettingError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise SettingError(f"{text!r} are no numbers of conversations", "write e.g. 1,2,4,8")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def _file(path: Path) -> Path:

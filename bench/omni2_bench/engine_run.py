@@ -9,6 +9,7 @@ import numpy as np
 
 from omni2_bench.script import Script, write_script
 from omni2_bench.turn import WARM_UP_ROUNDS, TurnRequest, TurnResult
+from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.engine import Engine
 from omni2_engine.metrics import TurnMetrics
 
@@ -17,7 +18,9 @@ def run(request: TurnRequest) -> TurnResult:
     """Load, warm up, answer once."""
     began = time.perf_counter()
     context = {} if request.left_context is None else {"left_context": request.left_context}
-    engine = Engine.load(request.engine, threads=request.threads, warm_up=False, **context)
+    backend = OnnxRuntimeBackend(request.threads)
+    backend.width = request.width or backend.width
+    engine = Engine.load(request.engine, backend=backend, warm_up=False, **context)
     loading = time.perf_counter() - began
     script = write_script(engine.config, engine.text_tokenizer, engine.pipeline.loop.unit_table, request.chunks)
     _answer(engine, Path(request.audio), script.opening(engine.config, WARM_UP_ROUNDS))

@@ -10,7 +10,7 @@ import numpy as np
 from omni2_bench.latency import REFERENCE
 from omni2_bench.plot import INK, LINE, PALE, STYLE
 from omni2_bench.report import Report
-from omni2_bench.statistics import starvation
+from omni2_bench.statistics import playback, starvation
 from omni2_bench.turn import TurnResult
 
 matplotlib.use("Agg")
@@ -118,24 +118,13 @@ def _draw_lanes(axes: Axes, result: TurnResult) -> None:
     for lane, (stages, colour) in enumerate(LANES.values()):
         bars = [(start, stop - start) for stage, start, stop in result.spans if stage in stages]
         axes.broken_barh(bars, (lane - 0.38, 0.76), facecolors=colour, linewidth=0)
-    playing, starving = _playback(result)
+    playing, starving = playback(result.ready, result.durations)
     axes.broken_barh(playing, (len(LANES) - 0.38, 0.76), facecolors=PALE, linewidth=0)
     axes.broken_barh(starving, (len(LANES) - 0.38, 0.76), facecolors=RED, linewidth=0)
     axes.plot(result.ready, [len(LANES) - 0.62] * len(result.ready), "v", color=INK, markersize=4, linestyle="")
     axes.set_yticks(range(len(LANES) + 1), [*LANES, "played | starving"])
     axes.set_ylim(len(LANES) + 0.5, -0.6)
     axes.tick_params(axis="y", length=0)
-
-
-def _playback(result: TurnResult) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """(start, length) of what a player plays that starts at the first chunk, and of what it waits."""
-    playing, starving, end = [], [], result.ready[0]
-    for ready, seconds in zip(result.ready, result.durations, strict=True):
-        if ready > end:
-            starving.append((end, ready - end))
-        playing.append((max(end, ready), seconds))
-        end = max(end, ready) + seconds
-    return playing, starving
 
 
 def _before_sound(result: TurnResult, stages: tuple[str, ...]) -> float:

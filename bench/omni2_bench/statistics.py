@@ -10,6 +10,7 @@ import numpy as np
 from omni2_engine.errors import SettingError
 
 AUDIBLE = 0.1  # seconds of silence in a turn's speech that make it discontinuous
+Stretch = tuple[float, float]  # (start, length), seconds
 STEADY = 0.1  # a cost that the fitted line changes by less than this share of its mean is called constant
 
 
@@ -43,12 +44,26 @@ def starvation(ready: Sequence[float], durations: Sequence[float]) -> Starvation
         ready: when each chunk was there, seconds.
         durations: seconds of sound in each.
     """
-    gaps = [0.0]
-    end = ready[0] if ready else 0.0  # when the player runs dry
-    for time, seconds in zip(ready, durations, strict=True):
-        gaps.append(max(0.0, time - end))
-        end = max(end, time) + seconds
+    gaps = [0.0, *(length for _, length in playback(ready, durations)[1])]
     return Starvation(sum(gaps), max(gaps))
+
+
+def playback(ready: Sequence[float], durations: Sequence[float]) -> tuple[list[Stretch], list[Stretch]]:
+    """What a player does that starts at the first chunk: the stretches in which it plays, and those in which it waits.
+
+    Args:
+        ready: when each chunk was there, seconds.
+        durations: seconds of sound in each.
+    """
+    playing: list[Stretch] = []
+    starving: list[Stretch] = []
+    end = ready[0] if ready else 0.0
+    for time, seconds in zip(ready, durations, strict=True):
+        if time > end:
+            starving.append((end, time - end))
+        playing.append((max(end, time), seconds))
+        end = max(end, time) + seconds
+    return playing, starving
 
 
 def continuity(worst: Sequence[float]) -> float:

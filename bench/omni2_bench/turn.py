@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from omni2_engine.metrics import TurnMetrics
+from omni2_engine.metrics import TurnMetrics, covered
 
 WARM_UP_ROUNDS = 2  # rounds of reading and writing before the measured turn: every stage has then run
 
@@ -23,6 +23,7 @@ class TurnRequest:
         chunks: of the answer.
         left_context: seconds the flow looks back on; None leaves it to the engine.
         model, decoder, speech_encoder: the checkpoint, for the reference.
+        width: calls that may run at once; None leaves it to the engine.
     """
 
     pipeline: str
@@ -35,6 +36,7 @@ class TurnRequest:
     model: str | None = None
     decoder: str | None = None
     speech_encoder: str | None = None
+    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ class TurnResult:
 
     @property
     def work(self) -> float:
-        """Seconds of work."""
-        return sum(stop - start for _, start, stop in self.spans)
+        """Seconds in which anything was computed."""
+        return covered((start, stop) for _, start, stop in self.spans)
 
     def of_stage(self, *stages: str) -> list[float]:
         """Durations of every span of these stages, in order."""

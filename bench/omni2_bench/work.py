@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omni2_engine.config import DecoderConfig, EncoderConfig, ModelConfig, VocoderConfig
+from omni2_engine.config import (
+    DecoderConfig,
+    EncoderConfig,
+    EstimatorConfig,
+    FlowEncoderConfig,
+    ModelConfig,
+    VocoderConfig,
+)
 from omni2_export.checkpoint.names import (
     decoder_shapes,
     encoder_shapes,
@@ -37,14 +44,28 @@ class Work:
         return self.linear + self.other
 
 
-def _multiplied(shapes: Shapes, *prefixes: str) -> float:
-    """Weights below these names that every position is multiplied with."""
-    wanted = (
-        shape
+def matrices(shapes: Shapes, *prefixes: str) -> list[int]:
+    """How many weights each matrix and each convolution below these names has, looked-up tables left out."""
+    return [
+        math.prod(shape)
         for name, shape in shapes.items()
         if name.startswith(prefixes) and len(shape) >= 2 and not any(table in name.split(".")[0] for table in TABLES)
-    )
-    return float(sum(math.prod(shape) for shape in wanted))
+    ]
+
+
+def _multiplied(shapes: Shapes, *prefixes: str) -> float:
+    """Weights below these names that every position is multiplied with."""
+    return float(sum(matrices(shapes, *prefixes)))
+
+
+def flow_encoder_weights(c: FlowEncoderConfig) -> Shapes:
+    """The flow encoder's tensors less those that work on positions alone, whose results can be kept."""
+    return {name: shape for name, shape in flow_encoder_shapes(c).items() if "linear_pos" not in name}
+
+
+def estimator_weights(c: EstimatorConfig) -> Shapes:
+    """The velocity network's tensors less those that work on time alone, whose results can be kept."""
+    return {name: shape for name, shape in estimator_shapes(c).items() if "mlp." not in name}
 
 
 def encoder_work(c: EncoderConfig) -> Work:
@@ -56,10 +77,11 @@ def encoder_work(c: EncoderConfig) -> Work:
     return Work(linear, attention + convolutions + 2 * c.positions * _multiplied(shapes, "projector."))
 
 
-def prefill_work(c: DecoderConfig, positions: int) -> Work:
-    """All positions through the layers, the last one through the head."""
+def prefill_work(c: DecoderConfig, positions: int, seen: int = 0) -> Work:
+    """All positions, behind `seen` that the cache holds, through the layers; the last one through the head."""
     shapes = decoder_shapes(c)
-    attention = c.layers * 2 * positions**2 * c.heads * c.head_dim  # half of what is not causal
+    keys = positions * seen + positions**2 / 2  # half of what is not causal
+    attention = c.layers * 4 * keys * c.heads * c.head_dim
     return Work(2 * positions * _multiplied(shapes, "layers.") + 2 * _multiplied(shapes, "lm_head."), attention)
 
 
@@ -67,13 +89,11 @@ def flow_work(config: ModelConfig, frames: int, seen: int) -> Work:
     """Calls that compute `frames` mel frames in all, each looking at others, `seen` summed over them: the velocity
     network's linear layers and convolutions; its attention, and the flow encoder."""
     c, e = config.flow_encoder, config.estimator
-    estimator = {name: shape for name, shape in estimator_shapes(e).items() if "mlp." not in name}  # depends on time
+    estimator, encoder = estimator_weights(e), flow_encoder_weights(c)
     transformers = e.transformers * (e.mid_blocks + 2)
     rows = 2 * e.steps  # every step computes a conditional and an unconditional row
     linear = rows * 2 * frames * _multiplied(estimator, "decoder.")
-    attention = rows * 4 * seen * transformers * e.heads * e.head_dim
-    # what depends on positions alone can be kept
-    encoder = {name: shape for name, shape in flow_encoder_shapes(c).items() if "linear_pos" not in name}
+    attention: float = rows * 4 * seen * transformers * e.heads * e.head_dim
     up = _multiplied(encoder, "encoder.up_", "encoder_proj.")
     units = _multiplied(encoder, "encoder.") - _multiplied(encoder, "encoder.up_")
     attention += 4 * seen * c.width * (c.up_blocks + c.blocks / c.ratio**2)

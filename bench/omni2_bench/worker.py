@@ -27,6 +27,10 @@ def perform(task: str, request: dict[str, Any]) -> dict[str, Any]:
         from omni2_bench.rates import measure
 
         return measure(**request)
+    if task == "batching":
+        from omni2_bench.decode_times import measure_batching
+
+        return measure_batching(**request)
     from omni2_bench.stage_times import measure_stages
 
     return measure_stages(**request)

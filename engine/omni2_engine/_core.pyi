@@ -1,11 +1,14 @@
-"""Philox4x32-10 random numbers and the samplers that use them: the C++ extension, built from cpp/.
+"""The C++ extension, built from cpp/: random numbers and samplers, the scheduler and its simulation, the runtimes.
 
-A draw is named by `seed` (below 2^64) and `stream`, `turn`, `step` (each below 2^32). Every function raises ValueError
-for an array of another dtype or layout and for a number out of its range; none keeps state, and all but `philox4x32`
-run without the interpreter lock. Results are the same to the bit on every machine.
+Random numbers and samplers (Philox4x32-10): a draw is named by `seed` (below 2^64) and `stream`, `turn`, `step` (each
+below 2^32). Every function raises ValueError for an array of another dtype or layout and for a number out of its range;
+none keeps state, and all but `philox4x32` run without the interpreter lock. Results are the same to the bit on every
+machine.
 """
 
-from typing import SupportsIndex
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,3 +56,212 @@ def sample(
     all); `top_p` in (0, 1] then keeps the fewest, likeliest first, that hold this share of what is left (1: all). NaN
     and minus infinity are never drawn; NoCandidateError where nothing else is.
     """
+
+def cuda_available(library: str | None = None) -> str | None:
+    """Why the CUDA runtime cannot be used here, problem and remedy in one sentence; None: it can.
+
+    Loads libcudart and asks it for devices. `library` is its path; without one, the path in OMNI2_CUDART or else the
+    system's libcudart (CUDA 13, then 12) is taken.
+    """
+
+class SchedulerError(RuntimeError):
+    """A call that the scheduler cannot follow in its present state."""
+
+class SessionCancelledError(SchedulerError):
+    """The session is cancelled or closed: it takes no tasks."""
+
+class SchedulerClosedError(SchedulerError):
+    """The scheduler is shut down: it takes no sessions and no tasks."""
+
+class Stage:
+    """One step of the model, as the scheduler sees it.
+
+    `run` gets the payloads of one call, at most `max_batch`, each of another session. It returns None, or a list with
+    an exception for each payload that failed and None for the others; what it raises fails them all. Of one session's
+    tasks that could run, those of the stage with the lowest `priority` go first: give downstream stages the lower
+    numbers.
+
+    Without `launches` the tasks are done when `run(payloads)` returns; it is called on a thread of the stage's own (the
+    same for every call on the host). With `launches`, `run(payloads, stream)` enqueues work on the cudaStream_t
+    `stream` (0 on the host) and the tasks are done when the stream has got there; all such stages share one thread for
+    it.
+
+    Tasks may submit tasks and cancel sessions. They must come to an end: shutting down, and so the end of the process,
+    waits for them. TypeError for a `run` that cannot be called; ValueError for a max_batch below 1.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[..., list[BaseException | None] | None],
+        max_batch: int = 1,
+        priority: int = 0,
+        launches: bool = False,
+    ) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def run(self) -> Callable[..., list[BaseException | None] | None]: ...
+    @property
+    def max_batch(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def launches(self) -> bool: ...
+
+class Scheduler:
+    """Runs the tasks of many sessions on the stages' streams, each stage one call at a time, several stages at once.
+
+    What runs next on a free stage, or of all free stages where `width` leaves room for fewer: sessions whose first
+    chunk is not out yet, in the order of their `begin`; then the session whose player runs dry first; then the stage
+    with the lowest priority; then what was submitted first. A call takes the most urgent task and those of other
+    sessions with its key.
+
+    A task that fails cancels its session and no other. Every method may be called from any thread. A session that was
+    closed is no error, other than for `submit` and `revive`; a number that never was a session's is (ValueError).
+
+    Args:
+        stages: named by their index from here on.
+        runtime: "host": a thread for each stage. "cuda": a CUDA stream for each, too.
+        cuda_library: path of libcudart; by default as `cuda_available` finds it.
+        width: calls that may run at once, 1 or more; by default one for each stage. With fewer than stages, calls are
+            taken to share processors: beside a call for a first chunk none starts.
+        order: "deadline", as above; "arrival": what was submitted first, whoever waits.
+
+    Raises:
+        ValueError: no stages, a width of 0, or an unknown runtime or order.
+        omni2_engine.errors.BackendError: CUDA cannot be used here.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        runtime: Literal["host", "cuda"] = "host",
+        cuda_library: str | None = None,
+        width: int | None = None,
+        order: Literal["deadline", "arrival"] = "deadline",
+    ) -> None: ...
+    def open(self, failed: Callable[[BaseException], None] | None = None, run_ahead: float = ...) -> int:
+        """A new session; returns its id.
+
+        `failed` is called with the error when a task of the session fails, once until it is revived, on a thread of the
+        scheduler; the session is drained only when it has returned. What it raises is reported by sys.unraisablehook.
+        While the lead exceeds `run_ahead` seconds (0 or more; unlimited by default) and any other session is live, that
+        is in a turn or with tasks of its own, no task of this one starts. ValueError; SchedulerClosedError.
+        """
+
+    def submit(self, session: int, stage: int, payload: Any, after: Sequence[int] = (), key: int = 0) -> int:
+        """Queue a task for the stage of that index; returns its id.
+
+        It runs after the tasks `after` (ids of this session, submitted since it was opened or revived), and after all
+        that the session submitted to this stage before. Tasks of a stage with one `key` may share a call.
+        SessionCancelledError if the session is cancelled or closed; SchedulerClosedError; ValueError for a stage or a
+        task that does not exist.
+        """
+
+    def begin(self, session: int) -> None:
+        """A turn begins: its first chunk of sound is due at once, and the lead is 0 until it comes."""
+
+    def delivered(self, session: int, seconds: float) -> None:
+        """That much sound was handed to the player: its deadline moves to max(deadline, now) + seconds. ValueError."""
+
+    def finish(self, session: int) -> None:
+        """The turn is over: what the session still submits has no deadline, and comes after all that has one."""
+
+    def hold(self, session: int, held: bool) -> None:
+        """While held, no task of the session starts; running ones finish."""
+
+    def cancel(self, session: int) -> None:
+        """Drop what is queued: from now on no task of the session starts. A running one finishes. Returns at once."""
+
+    def revive(self, session: int) -> None:
+        """After `cancel` or a failure, once drained: a new turn may submit. SchedulerError while a task still runs."""
+
+    def close(self, session: int) -> None:
+        """`cancel`, and forget the session once it is drained."""
+
+    def lead(self, session: int) -> float:
+        """Seconds until the player runs dry; negative: for how long it has been; 0 before the turn's first sound."""
+
+    def drained(self, session: int, timeout: float | None = None) -> bool:
+        """Wait until no task of the session runs or is queued; False if that takes longer than `timeout` seconds.
+
+        A task may ask with a timeout of 0, but not wait (SchedulerError).
+        """
+
+    def now(self) -> float:
+        """Seconds since the scheduler was made."""
+
+    def counts(self) -> tuple[int, int, int]:
+        """(sessions open, tasks queued, tasks running)."""
+
+    def shutdown(self) -> None:
+        """Close all sessions, wait for running calls, end all threads and let go of the stages' callables.
+
+        Also done when the scheduler is collected, and before the interpreter ends. A scheduler whose stages refer to it
+        is never collected: shut it down. SchedulerError from within a task.
+        """
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """`shutdown`."""
+
+class Simulation:
+    """The same scheduler on a virtual clock, in one thread: calls take the time a model says, and nothing waits.
+
+    What is not described here is as in `Scheduler`. A stage's `run` is called at the virtual time when its call is
+    over.
+
+    Args:
+        stages: as for `Scheduler`; `run` of a stage with `launches` gets 0 as its stream.
+        cost: (stage, payloads) → the seconds that this call takes, 0 or more.
+        width, order: as for `Scheduler`.
+
+    Raises:
+        ValueError: no stages, a width of 0, or an unknown order.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        cost: Callable[[int, list[Any]], float],
+        width: int | None = None,
+        order: Literal["deadline", "arrival"] = "deadline",
+    ) -> None: ...
+    def open(self, failed: Callable[[BaseException], None] | None = None, run_ahead: float = ...) -> int: ...
+    def submit(self, session: int, stage: int, payload: Any, after: Sequence[int] = (), key: int = 0) -> int: ...
+    def begin(self, session: int) -> None: ...
+    def delivered(self, session: int, seconds: float) -> None: ...
+    def finish(self, session: int) -> None: ...
+    def hold(self, session: int, held: bool) -> None: ...
+    def cancel(self, session: int) -> None: ...
+    def revive(self, session: int) -> None: ...
+    def close(self, session: int) -> None: ...
+    def lead(self, session: int) -> float: ...
+    def drained(self, session: int, timeout: float | None = None) -> bool:
+        """Whether no task of the session runs or is queued, whatever the timeout: there is nothing to wait for."""
+
+    def now(self) -> float: ...
+    def counts(self) -> tuple[int, int, int]: ...
+    def shutdown(self) -> None:
+        """Close all sessions and let go of all callables, but keep the trace. SchedulerError from within `run`."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def at(self, time: float, action: Callable[[], object]) -> None:
+        """Call action() at that virtual time, which must not lie in the past (ValueError)."""
+
+    def run(self, until: float = ...) -> None:
+        """Go on until nothing more happens, or up to and including the time `until`, where it leaves the clock.
+
+        What an action, the cost or a `failed` raises comes out here, and the simulation is then over, as it is after
+        `shutdown`: SchedulerError for a further run. ValueError for a cost below 0.
+        """
+
+    @property
+    def trace(self) -> list[tuple[int, float, float, list[int]]]:
+        """(stage, start, stop, sessions) of every call so far, in the order of their starts; virtual seconds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,17 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omni2_engine._core import Scheduler, SessionCancelledError
 from omni2_engine.audio.source import AudioInput, read_audio
 from omni2_engine.backends.base import Backend
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.chunk import Chunk
-from omni2_engine.config import ModelConfig
+from omni2_engine.config import DecoderConfig, ModelConfig
 from omni2_engine.conversation import Exchange, Layout, PromptBuilder
 from omni2_engine.errors import SettingError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.metrics import Recorder
-from omni2_engine.options import Options
+from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, Options
 from omni2_engine.read_write import ReadWriteLoop
+from omni2_engine.scheduling.admission import SHARE, Admission, MemoryBudget, available_memory
+from omni2_engine.scheduling.turn_policy import StageIndex
+from omni2_engine.scheduling.workers import Workers
 from omni2_engine.session import Session
 from omni2_engine.speech_decoder import SpeechDecoder
 from omni2_engine.stages.encoder import SpeechEncoder
@@ -34,6 +39,7 @@ from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.fusion import Fusion
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
 from omni2_engine.stages.vocoder import Vocoder
+from omni2_engine.states import StatePool
 from omni2_engine.tables import EmbeddingTable, map_table
 from omni2_engine.text.template import ChatTemplate
 from omni2_engine.text.tokenizer import TextTokenizer
@@ -42,6 +48,7 @@ from omni2_engine.text.units import UnitTable
 Floats = NDArray[np.float32]
 MAX_CONTEXT = 4096  # positions of the language model's KV cache unless asked otherwise
 WARM_UP_TOKENS = 4
+MOST_SESSIONS = 256
 MOST_THREADS = 256  # of every graph: more would take minutes to start and gain nothing
 PREFIXES = 4  # system prompts whose prefilled positions are kept
 
@@ -65,6 +72,8 @@ class Engine:
         config: the model's dimensions.
         sample_rate: of the sound it makes, Hz.
         max_context: positions of a conversation's KV cache.
+        scheduler: decides whose step runs next.
+        states: memory of conversations and turns.
     """
 
     def __init__(
@@ -73,6 +82,9 @@ class Engine:
         backend: Backend,
         max_context: int = MAX_CONTEXT,
         left_context: float = LEFT_CONTEXT,
+        sessions: int = 1,
+        memory: int | None = None,
+        admission: Admission = Admission.SHORTEN,
     ) -> None:
         self.directory = directory
         self.config: ModelConfig = directory.manifest.model
@@ -81,7 +93,11 @@ class Engine:
         self.text_tokenizer = TextTokenizer.load(directory.path / "text" / "tokenizer.json")
         template = ChatTemplate.load(directory.path / "text")
         self.prompts = PromptBuilder(template, self.text_tokenizer, self.config.tokens.speech)
-        self.pipeline = _load_pipeline(directory, backend, left_context)
+        self.pipeline = p = _load_pipeline(directory, backend, left_context, sessions)
+        positions = p.loop.speech_capacity(MAX_NEW_TOKENS, LAST_WRITE)
+        budget = MemoryBudget(int(SHARE * available_memory()) if memory is None else memory)
+        self.states = StatePool(p.llm, p.speech_lm, p.decoder, sessions, self.max_context, positions, budget, admission)
+        self.scheduler = Scheduler(Workers(p.llm, p.speech_lm, sessions).stages(), width=backend.width)
         self._speakers: dict[str, Floats] = {}
         self._prefixes: dict[str | None, tuple[list[int], DecoderState]] = {}
         self._lock = threading.Lock()
@@ -94,6 +110,9 @@ class Engine:
         threads: int | None = None,
         max_context: int = MAX_CONTEXT,
         left_context: float = LEFT_CONTEXT,
+        sessions: int = 1,
+        memory: int | None = None,
+        admission: str = Admission.SHORTEN,
         warm_up: bool = True,
         backend: Backend | None = None,
     ) -> Engine:
@@ -105,6 +124,12 @@ class Engine:
             max_context: positions of a conversation: prompt, speech and answers of all turns kept.
             left_context: seconds of its own sound the flow looks back on. An answer within it sounds exactly as the
                 original's; beyond it memory and time per chunk stay constant and the sound drifts a little.
+            sessions: conversations whose decoding shares calls. More may be open; they decode by themselves. From 2 on
+                quantised models decode rows by twos, so that an answer does not depend on who else is answered; that
+                costs one that is alone a seventh to a third of its decoding speed.
+            memory: bytes that caches of all conversations may take together; four fifths of what is free if None.
+            admission: what happens where that does not do: "shorten" (the flow looks back on less of its own sound, at
+                least 4 s, else an error), "wait" (until others have finished) or "refuse" (an error).
             warm_up: run a short turn first, so that the first real one is not the slowest.
             backend: what runs the graphs, ONNX Runtime if None.
 
@@ -119,7 +144,21 @@ class Engine:
             raise SettingError(f"max_context is {max_context!r}", "use some thousands of positions")
         if not (math.isfinite(left_context) and left_context >= 0):
             raise SettingError(f"left_context is {left_context}", "use 0 or more seconds")
-        engine = cls(EngineDirectory(Path(path)), backend or OnnxRuntimeBackend(threads), max_context, left_context)
+        if not (isinstance(sessions, Integral) and 1 <= sessions <= MOST_SESSIONS):
+            raise SettingError(f"sessions is {sessions!r}", f"use an integer from 1 to {MOST_SESSIONS}")
+        if memory is not None and not (isinstance(memory, Integral) and memory > 0):
+            raise SettingError(f"memory is {memory!r}", "use a number of bytes")
+        if admission not in list(Admission):
+            raise SettingError(f"admission is {admission!r}", f"use one of {', '.join(Admission)}")
+        engine = cls(
+            EngineDirectory(Path(path)),
+            backend or OnnxRuntimeBackend(threads),
+            max_context,
+            left_context,
+            sessions,
+            memory,
+            Admission(admission),
+        )
         if warm_up:
             engine._warm_up()
         return engine
@@ -148,7 +187,11 @@ class Engine:
         """
         options = {name: arguments.pop(name) for name in list(arguments) if name in Options.__dataclass_fields__}
         session = self.session(**options)
-        return _closing(session, session.stream(audio, **arguments))
+        try:
+            return _closing(session, session.stream(audio, **arguments))
+        except BaseException:
+            session.close()
+            raise
 
     async def astream(self, audio: AudioInput | None = None, **arguments: Any) -> AsyncGenerator[Chunk]:
         """`stream` for asyncio. Same arguments."""
@@ -161,9 +204,42 @@ class Engine:
     # -- what sessions share ---------------------------------------------------------------------------------------
 
     def listen(self, audio: AudioInput, sample_rate: int | None, long: str, recorder: Recorder) -> Floats:
-        """Encode one utterance: any audio → (positions, hidden) float32."""
+        """Encode one utterance, on the calling thread: any audio → (positions, hidden) float32.
+
+        Raises:
+            AudioError: the audio cannot be used.
+        """
+        return self._encode(self._read(audio, sample_rate, long, recorder), recorder)
+
+    def listen_for(
+        self, session: int, audio: AudioInput, sample_rate: int | None, long: str, recorder: Recorder
+    ) -> Floats | None:
+        """`listen` when it is the turn of this session of the scheduler; None if it was cancelled before."""
+        waveform = self._read(audio, sample_rate, long, recorder)
+        heard: Future[Floats] = Future()
+
+        def encode() -> None:
+            try:
+                heard.set_result(self._encode(waveform, recorder))
+            except BaseException as error:
+                heard.set_exception(error)
+
+        self.scheduler.begin(session)
+        try:
+            self.scheduler.submit(session, StageIndex.ENCODER, encode, key=-session - 1)
+            self.scheduler.drained(session)
+        except SessionCancelledError:
+            return None
+        finally:
+            self.scheduler.finish(session)
+        return heard.result() if heard.done() else None
+
+    def _read(self, audio: AudioInput, sample_rate: int | None, long: str, recorder: Recorder) -> Floats:
         with recorder.span("frontend"):
-            waveform = read_audio(audio, sample_rate, self._window_seconds, long)
+            return read_audio(audio, sample_rate, self._window_seconds, long)
+
+    def _encode(self, waveform: Floats, recorder: Recorder) -> Floats:
+        with recorder.span("frontend"):
             log_mel = self.pipeline.frontend(waveform)
         with recorder.span("encoder"):
             return self.pipeline.encoder(log_mel)
@@ -226,14 +302,17 @@ def _closing(session: Session, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         yield from chunks
 
 
-def _load_pipeline(directory: EngineDirectory, backend: Backend, left_context: float) -> Pipeline:
+def _load_pipeline(directory: EngineDirectory, backend: Backend, left_context: float, sessions: int) -> Pipeline:
     config, tables = directory.manifest.model, directory.path / "tables"
 
     def load(stage: str) -> Any:
         return backend.load(directory.graph(stage))
 
-    llm = LanguageModel(load("llm"), config.llm, EmbeddingTable(tables / "llm_embed.npy"))
-    speech_lm = LanguageModel(load("speech_lm"), config.speech_lm, EmbeddingTable(tables / "speech_lm_embed.npy"))
+    def model(stage: str, dimensions: DecoderConfig) -> LanguageModel:
+        pairs = sessions > 1 and directory.manifest.precision.get(stage, "fp32") != "fp32"
+        return LanguageModel(load(stage), dimensions, EmbeddingTable(tables / f"{stage}_embed.npy"), pairs)
+
+    llm, speech_lm = model("llm", config.llm), model("speech_lm", config.speech_lm)
     speech = directory.path / "speech"
     unit_table = UnitTable.load(speech / "units.npy", TextTokenizer.load(speech / "tokenizer.json"))
     noise = map_table(tables / "noise.npy")

@@ -39,3 +39,7 @@ class SettingError(Omni2Error, ValueError):
 
 class ContextError(Omni2Error):
     """A turn does not fit the language model's context."""
+
+
+class CapacityError(Omni2Error):
+    """The engine holds as many conversations as it has room for."""

@@ -15,8 +15,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-ALIGNMENT = 64  # bytes, a cache line
 PRIVATE = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+DISCARD: int | None = getattr(mmap, "MADV_DONTNEED", None)  # None: this system cannot take back a part
+
+
+class Reservation:
+    """Arrays of zeros, all in one mapping of their own, each at the beginning of a page.
+
+    Args:
+        shapes: name → shape.
+
+    Attributes:
+        arrays: name → float32 array, C-contiguous; the memory lives as long as one of them.
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        sizes = {name: 4 * math.prod(shape) for name, shape in shapes.items()}
+        places, total = {}, 0
+        for name, size in sizes.items():
+            places[name] = total
+            total += -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._memory = mmap.mmap(-1, max(total, 1), **PRIVATE)
+        self._begin = np.frombuffer(self._memory, np.uint8, 1).__array_interface__["data"][0]
+        self.arrays: dict[str, Floats] = {
+            name: np.frombuffer(self._memory, np.float32, sizes[name] // 4, places[name]).reshape(shape)
+            for name, shape in shapes.items()
+        }
+
+    def give_back(self, part: Floats) -> None:
+        """Return the pages that lie wholly in a contiguous part of one of the arrays to the system.
+
+        What the part holds is undefined afterwards, but finite: zeros where the system discards pages at once, as Linux
+        does; elsewhere perhaps what was there before.
+        """
+        if DISCARD is None:
+            return
+        place = part.__array_interface__["data"][0] - self._begin
+        first = -(-place // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (place + part.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first:
+            self._memory.madvise(DISCARD, first, last - first)
 
 
 def zeros(shapes: Mapping[str, Sequence[int]]) -> dict[str, Floats]:
@@ -28,13 +66,4 @@ def zeros(shapes: Mapping[str, Sequence[int]]) -> dict[str, Floats]:
     Returns:
         name → float32 array, C-contiguous.
     """
-    sizes = {name: 4 * math.prod(shape) for name, shape in shapes.items()}
-    places, total = {}, 0
-    for name, size in sizes.items():
-        places[name] = total
-        total += -(-size // ALIGNMENT) * ALIGNMENT
-    memory = mmap.mmap(-1, max(total, 1), **PRIVATE)  # lives as long as an array over it does
-    return {
-        name: np.frombuffer(memory, np.float32, sizes[name] // 4, places[name]).reshape(shape)
-        for name, shape in shapes.items()
-    }
+    return Reservation(shapes).arrays

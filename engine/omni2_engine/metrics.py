@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
@@ -29,9 +30,11 @@ class Span:
 class TurnMetrics:
     """Figures of one turn; times in seconds.
 
-    `stages` sums the time of every stage; `first_chunk` runs from the waveform handed in to the first sound out, split
-    as the paper's Table 6 into `first_chunk_llm` (frontend, encoder, prefill, R tokens), `first_chunk_tts` (fusion and
-    W units) and `first_chunk_synthesis` (flow and vocoder). `rtf` is compute time over the sound's duration.
+    `left_context` is what the flow was allowed to look back on. `stages` sums the time of every stage. `first_chunk`
+    runs from the waveform handed in to the first sound out, split as the paper's Table 6: `first_chunk_llm` until the
+    speech LM begins to read (frontend, encoder, prefill, R tokens), `first_chunk_tts` until the flow begins (fusion and
+    W units), `first_chunk_synthesis` (flow and vocoder). `rtf` is the time in which any of it was computed
+    over the sound's duration.
     """
 
     turn: int = 0
@@ -39,6 +42,7 @@ class TurnMetrics:
     prompt_positions: int = 0
     reused_positions: int = 0
     dropped_turns: int = 0
+    left_context: float = 0.0
     text_tokens: int = 0
     speech_tokens: int = 0
     units: int = 0
@@ -56,9 +60,14 @@ class TurnMetrics:
     chunk_times: list[float] = field(default_factory=list, repr=False)
 
     @property
+    def busy(self) -> float:
+        """Seconds in which something of the turn was computed; what overlaps counts once."""
+        return covered([(span.start, span.stop) for span in self.spans])
+
+    @property
     def rtf(self) -> float | None:
         """Real-time factor: seconds of work per second of sound; None where there is no sound."""
-        return sum(self.stages.values()) / self.audio_seconds if self.audio_seconds else None
+        return self.busy / self.audio_seconds if self.audio_seconds else None
 
     def log(self) -> None:
         """One structured line on the logger `omni2_engine.turn`, level INFO."""
@@ -103,11 +112,28 @@ class Recorder:
         m.chunk_times.append(self.now())
         if m.first_chunk is None:
             m.first_chunk = m.chunk_times[0]
-            m.first_chunk_llm = sum(m.stages.get(stage, 0.0) for stage in LLM_STAGES)
-            m.first_chunk_tts = sum(m.stages.get(stage, 0.0) for stage in SPEECH_LM_STAGES)
-            m.first_chunk_synthesis = sum(m.stages.get(stage, 0.0) for stage in SYNTHESIS_STAGES)
+            self._split(m.first_chunk)
+
+    def _split(self, total: float) -> None:
+        """Where the time to the first chunk went; stages may overlap, so by the moments at which each took over."""
+        m = self.metrics
+        voiced = next((span.start for span in reversed(m.spans) if span.stage == "vocoder"), total)
+        rendering = [span.start for span in m.spans if span.stage == "flow" and span.stop <= voiced]
+        reading = [span.start for span in m.spans if span.stage == "fusion"]
+        m.first_chunk_llm = min(reading, default=0.0)
+        m.first_chunk_synthesis = total - max(rendering, default=voiced)
+        m.first_chunk_tts = total - m.first_chunk_llm - m.first_chunk_synthesis
 
     def finish(self) -> None:
         """Close the books and log them."""
         self.metrics.total_seconds = self.now()
         self.metrics.log()
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of intervals (start, stop)."""
+    total, reached = 0.0, -math.inf
+    for start, stop in sorted(intervals):
+        total += max(stop - max(start, reached), 0.0)
+        reached = max(reached, stop)
+    return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from omni2_engine.config import TokenConfig
@@ -20,7 +20,10 @@ KINDS: dict[str, tuple[Any, str]] = {  # type of each option, and what to call i
     "max_last_write": (Integral, "an integer from 1"),
     "voice": (str | None, "the name of a voice"),
     "system": (str | None, "a text"),
+    "unread": (Real, "a number of seconds"),
+    "run_ahead": (Real, "a number of seconds"),
 }
+CHOICES = {"long": ("error", "truncate"), "chunks": ("fixed", "growing")}
 SPEECH_SAMPLING = Sampling(temperature=1.0, top_k=50)  # what is in force in the original, spec §6
 
 
@@ -37,6 +40,10 @@ class Options:
         voice: name of a stored voice; None is the engine's default.
         system: system prompt; None leaves it to the checkpoint's chat template.
         long: what to do with speech longer than the encoder's window, "error" or "truncate".
+        chunks: "fixed" voices every W units, which gives the same samples on any machine; "growing" voices up to four
+            times as many at once while the player has a lead, which costs less and depends on the machine's speed.
+        unread: seconds of sound that may wait to be taken from the iterator before the answer pauses.
+        run_ahead: seconds that a session may be ahead of its player while others are being answered too.
 
     Raises:
         SettingError: a value makes no sense.
@@ -50,6 +57,9 @@ class Options:
     voice: str | None = None
     system: str | None = None
     long: str = "error"
+    chunks: str = "fixed"
+    unread: float = 30.0
+    run_ahead: float = 15.0
 
     def __post_init__(self) -> None:
         for name, (kind, words) in KINDS.items():
@@ -60,8 +70,12 @@ class Options:
         for name in ("max_new_tokens", "max_last_write"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}", "use at least 1")
-        if self.long not in ("error", "truncate"):
-            raise SettingError(f"long is {self.long!r}", 'use "error" or "truncate"')
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise SettingError(f"{name} is {getattr(self, name)!r}", f"use one of {', '.join(choices)}")
+        for name in ("unread", "run_ahead"):
+            if not getattr(self, name) > 0:
+                raise SettingError(f"{name} is {getattr(self, name)}", "use some seconds")
 
     def merged(self, changes: dict[str, Any]) -> Options:
         """These options with some of them changed.

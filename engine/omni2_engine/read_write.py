@@ -1,7 +1,9 @@
-"""The read/write loop: after every R text tokens the speech LM reads them and writes W speech tokens (spec §6).
+"""Reading and writing: after every R text tokens the speech LM reads them and writes W speech tokens (spec §6).
 
-Nothing is ever prefilled twice: the speech LM's context only grows, so its cache holds everything but the last token
-written, which goes in with the next round's fused vectors.
+A turn's two language models, each moving on by one step at a time, so that a scheduler can run them side by side and
+many turns in one call; `ReadWriteLoop.run` is the plain way through, one step after the other. Nothing is ever
+prefilled twice: the speech LM's context only grows, so its cache holds everything but the last token written, which
+goes in with the next round's fused vectors.
 """
 
 from __future__ import annotations
@@ -49,6 +51,23 @@ Event = Wrote | Read | Spoke
 
 
 @dataclass(frozen=True)
+class Group:
+    """What the speech LM reads in one round.
+
+    Args:
+        hidden: (n, llm_hidden) float32 of the positions that produced the tokens (spec §6).
+        tokens: n text tokens, n ≤ R.
+        total: text tokens of the turn up to here.
+        final: the text has ended.
+    """
+
+    hidden: Floats
+    tokens: list[int]
+    total: int
+    final: bool
+
+
+@dataclass(frozen=True)
 class ReadWriteLoop:
     """The two language models working in turns; all state is passed in."""
 
@@ -73,7 +92,7 @@ class ReadWriteLoop:
         max_last_write: int,
         recorder: Recorder,
     ) -> Iterator[Event]:
-        """Answer once.
+        """Answer once, one step after the other.
 
         Args:
             state: the language model's, prefilled with the prompt; on return everything but the last token is in it.
@@ -84,52 +103,124 @@ class ReadWriteLoop:
         Yields:
             What happens, in order; the text has ended when `Read.final` comes.
         """
-        text: list[int] = []
-        writer = _SpeechWriter(self, speech_state, choose_speech, recorder)
-        hidden: list[Floats] = []
+        text = TextWriter(self, state, choose_text, max_new_tokens)
+        speech = SpeechWriter(self, speech_state, choose_speech, max_last_write)
         while True:
-            text.append(choose_text(state.logits, text))
-            hidden.append(state.hidden.copy())  # of the position that produced the token, spec §6
+            token = text.take()
             recorder.text()
-            yield Wrote(text[-1])
-            finished = text[-1] in self.config.tokens.eos or len(text) >= max_new_tokens
-            if finished or len(text) % self.config.read == 0:
-                yield Read(len(text), finished)
-                limit = max_last_write if finished else self.config.write
-                yield from writer.write(np.stack(hidden), text[-len(hidden) :], finished, limit)
-                hidden = []
-            if finished:
-                return
+            yield Wrote(token)
+            if (group := text.group()) is not None:
+                yield Read(group.total, group.final)
+                speech.extend(speech.fuse(group, recorder), recorder)
+                while True:
+                    yield speech.take()
+                    if speech.over:
+                        break
+                    with recorder.span("speech_decode"):
+                        self.speech_lm.extend(speech_state, speech.embeds())
+                yield speech.flush()
+                if group.final:
+                    return
             with recorder.span("decode"):
-                self.llm.extend(state, self.llm.embed(text[-1:]))
+                self.llm.extend(state, text.embeds())
 
 
-class _SpeechWriter:
-    """The speech LM's side of one turn."""
+class TextWriter:
+    """The language model's side of one turn.
 
-    def __init__(self, loop: ReadWriteLoop, state: DecoderState, choose: Choose, recorder: Recorder) -> None:
+    Args:
+        loop: the models.
+        state: prefilled with the prompt.
+        choose: picks an id from logits (vocab,) float32.
+        limit: tokens at most.
+
+    Attributes:
+        tokens: all ids so far, the end token included.
+    """
+
+    def __init__(self, loop: ReadWriteLoop, state: DecoderState, choose: Choose, limit: int) -> None:
         self._loop = loop
-        self._state = state
+        self.state = state
         self._choose = choose
-        self._recorder = recorder
-        self._written: list[int] = []
+        self._limit = limit
+        self._hidden: list[Floats] = []
+        self.tokens: list[int] = []
 
-    def write(self, hidden: Floats, tokens: list[int], final: bool, limit: int) -> Iterator[Spoke]:
-        """Read pairs (n, llm_hidden) and n ids, then write up to `limit` tokens or to the end token."""
-        loop, model, config = self._loop, self._loop.speech_lm, self._loop.config.tokens
-        with self._recorder.span("fusion"):
-            fused = loop.fusion(hidden, model.embed(tokens))
-        parts = [model.embed(self._written[-1:]), fused, model.embed([config.sep] if final else [])]
-        with self._recorder.span("speech_prefill"):
-            model.extend(self._state, np.concatenate(parts))
-        units = UnitStream(loop.unit_table)
-        for position in range(limit):
-            token = self._choose(self._state.logits, self._written)
-            self._written.append(token)
-            yield Spoke(token, units.push(token))
-            if token == config.speech_eos:
-                break
-            if position + 1 < limit:
-                with self._recorder.span("speech_decode"):
-                    model.extend(self._state, model.embed([token]))
-        yield Spoke(None, units.flush())
+    def take(self) -> int:
+        """Choose the next token from the state's logits."""
+        self.tokens.append(self._choose(self.state.logits, self.tokens))
+        self._hidden.append(self.state.hidden.copy())  # of the position that produced the token, spec §6
+        return self.tokens[-1]
+
+    @property
+    def ended(self) -> bool:
+        """Whether no token follows."""
+        return self.tokens[-1] in self._loop.config.tokens.eos or len(self.tokens) >= self._limit
+
+    def group(self) -> Group | None:
+        """What is to be read if the last token completes it: R pairs, or the rest at the end."""
+        if not self.ended and len(self.tokens) % self._loop.config.read:
+            return None
+        hidden, self._hidden = np.stack(self._hidden), []
+        return Group(hidden, self.tokens[-len(hidden) :], len(self.tokens), self.ended)
+
+    def embeds(self) -> Floats:
+        """(1, hidden) of the last token, to be fed next."""
+        return self._loop.llm.embed(self.tokens[-1:])
+
+
+class SpeechWriter:
+    """The speech LM's side of one turn.
+
+    Args:
+        loop: the models.
+        state: empty.
+        choose: picks an id from logits (vocab,) float32.
+        last_write: tokens of the final write at most.
+
+    Attributes:
+        tokens: all speech tokens so far.
+        over: whether the present write is finished.
+    """
+
+    def __init__(self, loop: ReadWriteLoop, state: DecoderState, choose: Choose, last_write: int) -> None:
+        self._loop = loop
+        self.state = state
+        self._choose = choose
+        self._last_write = last_write
+        self._left = 0  # tokens the present write may still have
+        self._units = UnitStream(loop.unit_table)
+        self.tokens: list[int] = []
+        self.over = True
+
+    def fuse(self, group: Group, recorder: Recorder) -> Floats:
+        """Begin a write: what is to be fed for it, (n + 1 or so, hidden) float32."""
+        loop, model, config = self._loop, self._loop.speech_lm, self._loop.config
+        with recorder.span("fusion"):
+            fused = loop.fusion(group.hidden, model.embed(group.tokens))
+        self._left = self._last_write if group.final else config.write
+        self._units = UnitStream(loop.unit_table)
+        self.over = False
+        parts = [model.embed(self.tokens[-1:]), fused, model.embed([config.tokens.sep] if group.final else [])]
+        return np.concatenate(parts)
+
+    def extend(self, embeds: Floats, recorder: Recorder) -> None:
+        """Feed what `fuse` gave."""
+        with recorder.span("speech_prefill"):
+            self._loop.speech_lm.extend(self.state, embeds)
+
+    def take(self) -> Spoke:
+        """Choose the next token from the state's logits."""
+        token = self._choose(self.state.logits, self.tokens)
+        self.tokens.append(token)
+        self._left -= 1
+        self.over = token == self._loop.config.tokens.speech_eos or self._left == 0
+        return Spoke(token, self._units.push(token))
+
+    def flush(self) -> Spoke:
+        """What became certain as the write ended."""
+        return Spoke(None, self._units.flush())
+
+    def embeds(self) -> Floats:
+        """(1, hidden) of the last token, to be fed next."""
+        return self._loop.speech_lm.embed(self.tokens[-1:])

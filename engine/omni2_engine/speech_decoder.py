@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.config import VOCODER_OVERLAP_FRAMES, VocoderConfig
-from omni2_engine.metrics import Recorder
 from omni2_engine.sampling import DrawKey, Stream, normal, uniform
 from omni2_engine.stages.flow import Flow, FlowState
 from omni2_engine.stages.vocoder import Vocoder, VocoderState
@@ -42,9 +41,9 @@ class SpeechDecoder:
         c = self.flow.units_config
         return c.lookahead + -(-VOCODER_OVERLAP_FRAMES // c.ratio) + 1
 
-    def new_state(self, speaker: Floats) -> SpeechState:
-        """State for one turn in the voice of `speaker` (1, mel), see `Flow.speaker_features`."""
-        return SpeechState(self.flow.new_state(speaker), self.vocoder.new_state())
+    def new_state(self, speaker: Floats, left_context: float | None = None) -> SpeechState:
+        """State for one turn in the voice of `speaker` (1, mel), see `Flow.speaker_features`, `Flow.new_state`."""
+        return SpeechState(self.flow.new_state(speaker, left_context=left_context), self.vocoder.new_state())
 
     def reset(self, state: SpeechState) -> None:
         """Begin another turn with a state's memory."""
@@ -52,27 +51,28 @@ class SpeechDecoder:
         state.vocoder = self.vocoder.new_state()
         state.calls = 0
 
-    def step(
-        self, state: SpeechState, units: list[int], final: bool, seed: int, turn: int, recorder: Recorder
-    ) -> Floats:
-        """Voice new units.
+    def render(self, state: SpeechState, units: list[int], final: bool) -> Floats:
+        """The flow's part: new units → mel (frames, mel) float32 not given out before.
 
         Args:
+            state: its flow moves on.
             units: ids below the flow's table size; at least `fewest_units` unless final.
-            final: nothing follows: the look-ahead and the tail are voiced too.
-            seed, turn: name the source's random draws.
-
-        Returns:
-            (n,) float32 at the vocoder's rate, n = 0 where there is nothing to voice.
+            final: nothing follows: the look-ahead is rendered too.
         """
-        with recorder.span("flow"):
-            mel = self.flow.step(state.flow, units, final).new_mel
-        if not len(mel) and not (
-            final and state.calls
-        ):  # the final call gives out the vocoder's held-back tail at least
+        return self.flow.step(state.flow, units, final).new_mel
+
+    def voice(self, state: SpeechState, mel: Floats, final: bool, seed: int, turn: int) -> Floats:
+        """The vocoder's part: mel of `render` → (n,) float32 at its rate, n = 0 where nothing is to be voiced.
+
+        Args:
+            state: its vocoder moves on, so that another call's flow may run meanwhile.
+            mel: (frames, mel) float32, in the order it was rendered.
+            final: nothing follows: the tail is voiced too.
+            seed, turn: name the source's random draws.
+        """
+        if not len(mel) and not (final and state.calls):  # the final call gives out the held-back tail at least
             return np.zeros(0, np.float32)
-        with recorder.span("vocoder"):
-            pcm = self.vocoder.step(state.vocoder, mel, self.draws(seed, turn, state.calls), final)
+        pcm = self.vocoder.step(state.vocoder, mel, self.draws(seed, turn, state.calls), final)
         state.calls += 1
         return pcm
 

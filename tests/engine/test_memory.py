@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import mmap
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from omni2_engine.memory import zeros
+from omni2_engine.memory import Reservation, zeros
 
 
 def test_arrays_are_zero_and_do_not_overlap() -> None:
@@ -26,6 +27,21 @@ def test_arrays_are_zero_and_do_not_overlap() -> None:
         array[...] = number
     for number, array in enumerate(arrays.values(), start=1):
         assert (array == number).all()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere pages may keep what they held")
+def test_only_whole_pages_of_a_part_are_given_back() -> None:
+    memory, page = Reservation({"before": (5,), "rows": (4, 1500), "after": (5,)}), mmap.PAGESIZE // 4
+    for array in memory.arrays.values():
+        array[...] = 1
+    memory.give_back(memory.arrays["rows"][1:3])  # values 1500 to 4499 of an array that begins at a page
+    first, last = -(-1500 // page) * page, 4500 // page * page
+    flat = memory.arrays["rows"].reshape(-1)
+    assert not flat[first:last].any() and last > first
+    assert flat[:first].all() and flat[last:].all()
+    assert memory.arrays["before"].all() and memory.arrays["after"].all()
+    memory.give_back(memory.arrays["rows"][0, :7])  # less than a page
+    assert flat[:first].all()
 
 
 # in a process of its own: what other tests hold and give back would be counted with it

@@ -59,9 +59,15 @@ class Graph(Protocol):
 
 
 class Backend(Protocol):
-    """Loads graphs on one device."""
+    """Loads graphs on one device.
+
+    Attributes:
+        name: of the backend.
+        width: calls worth running at once; None if every stage has a stream of its own.
+    """
 
     name: str
+    width: int | None
 
     def load(self, path: Path) -> Graph:
         """Load the graph at `path`.

@@ -32,7 +32,10 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads = threads or len(os.sched_getaffinity(0))
+        processors = len(os.sched_getaffinity(0))
+        self.threads = threads or processors
+        # One call more than fill the processors: it runs where another's threads wait for their slowest.
+        self.width = processors // self.threads + 1
 
     def load(self, path: Path) -> OnnxRuntimeGraph:
         """Load the graph at `path`; see `Backend.load`."""

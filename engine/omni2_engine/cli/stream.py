@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
         speech_top_p: Annotated[float, typer.Option(help="of the speech units")] = SPEECH_SAMPLING.top_p,
         rate: Annotated[int | None, typer.Option(help="sample rate of the output, Hz")] = None,
         long: Annotated[str, typer.Option(help="speech beyond the model's window: error or truncate")] = "error",
+        chunks: Annotated[str, typer.Option(help="units per flow call: fixed, or growing with the lead")] = "fixed",
         threads: Annotated[int | None, typer.Option(help="processor threads")] = None,
         max_context: Annotated[int, typer.Option(help="positions of the KV cache")] = MAX_CONTEXT,
         left_context: Annotated[
@@ -70,6 +71,7 @@ def register(app: typer.Typer) -> None:
             voice=voice,
             system=system,
             long=long,
+            chunks=chunks,
         )
         if audio == STDOUT and sys.stdin is None:
             raise AudioError("there is no standard input to read from", "give it one, or name an audio file")
@@ -86,7 +88,7 @@ def register(app: typer.Typer) -> None:
                     writer.write(chunk.pcm)
                     report.chunk(chunk)
         if session.metrics is not None:
-            report.end(session.metrics, output)
+            report.end(session.metrics, output, left_context)
 
 
 class _Report:
@@ -106,8 +108,8 @@ class _Report:
         """Remember a chunk for the table."""
         self._chunks.append(chunk)
 
-    def end(self, metrics: TurnMetrics, output: str) -> None:
-        """Show how it went."""
+    def end(self, metrics: TurnMetrics, output: str, left_context: float) -> None:
+        """Show how it went; `left_context` is what was asked for."""
         if self._out is None:
             return
         lines = ["", ""]
@@ -125,6 +127,8 @@ class _Report:
             + f"; {metrics.text_tokens} text tokens, {metrics.units} units"
             + (" (text limit reached)" if metrics.finish_reason == "limit" else "")
         )
+        if metrics.left_context < left_context:
+            lines.append(f"memory was short: the flow looked back on {metrics.left_context:.0f} s only")
         if output != STDOUT:
             lines.append(f"wrote {output}")
         print("\n".join(lines), file=self._out)

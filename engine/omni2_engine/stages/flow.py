@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from omni2_engine.backends.base import Graph
 from omni2_engine.config import EstimatorConfig, FlowEncoderConfig
 from omni2_engine.stages.flow_window import BlockWindow
-from omni2_engine.stages.graph_state import GraphState
+from omni2_engine.stages.graph_state import GraphState, bytes_per_position
 
 Floats = NDArray[np.float32]
 WORKING_BLOCKS = 3  # the one at work, the one its newest frames reach into, and one to find two free side by side
@@ -90,8 +90,7 @@ class Flow:
         self.units_config = encoder_config
         self.config = config
         self.noise = noise
-        seen = math.ceil(left_context * encoder_config.unit_rate / encoder_config.block_units)
-        self._kept = max(seen - 1, 0)  # finished blocks beside the one at work
+        self.left_context = left_context
         self._times = np.asarray(config.time_points(), np.float32)
         silent = np.ones((1, config.speaker), np.float32)
         self._shifts: Floats = conditions.run({"t": self._times[:-1], "embedding": silent})["shifts"]
@@ -102,25 +101,47 @@ class Flow:
         features: Floats = self._conditions.run(inputs)["speaker_features"]
         return features
 
-    def new_state(self, speaker: Floats, noise: Floats | None = None) -> FlowState:
+    def new_state(self, speaker: Floats, noise: Floats | None = None, left_context: float | None = None) -> FlowState:
         """State for one turn.
 
         Args:
             speaker: (1, mel) float32 of `speaker_features`.
             noise: (frames, mel) float32 to start from instead of the engine's own.
+            left_context: seconds, instead of the stage's own.
         """
-        c = self.units_config
-        blocks = min(self._kept + WORKING_BLOCKS, math.ceil(FIRST_SECONDS * c.unit_rate / c.block_units))
+        c, kept = self.units_config, self._kept(left_context)
+        blocks = min(kept + WORKING_BLOCKS, math.ceil(FIRST_SECONDS * c.unit_rate / c.block_units))
         encoder = GraphState(self._encoder, 2, lambda name: blocks * self._encoder_positions(name, c.block_units))
         steps = [GraphState(self._step, 1, lambda _: blocks * c.block_frames) for _ in range(self.config.steps)]
-        window = BlockWindow(c.block_frames, self._kept)
+        window = BlockWindow(c.block_frames, kept)
         return FlowState(speaker, self.noise if noise is None else noise, encoder, steps, window)
+
+    def nbytes(self, seconds: float, left_context: float | None = None) -> int:
+        """Bytes the caches of a turn of so many seconds of sound take, whatever it says.
+
+        Args:
+            seconds: of sound.
+            left_context: as in `new_state`.
+        """
+        c = self.units_config
+        spoken = math.ceil(seconds * c.unit_rate / c.block_units)
+        blocks = min(spoken, self._kept(left_context) + WORKING_BLOCKS)
+        return blocks * c.block_frames * self.config.steps * sum(bytes_per_position(self._step, 1).values()) + sum(
+            spoken * self._encoder_positions(name, c.block_units) * size
+            for name, size in bytes_per_position(self._encoder, 2).items()
+        )
+
+    def _kept(self, left_context: float | None) -> int:
+        """Finished blocks that stay visible beside the one at work."""
+        c = self.units_config
+        seconds = self.left_context if left_context is None else left_context
+        return max(math.ceil(seconds * c.unit_rate / c.block_units) - 1, 0)
 
     def reset(self, state: FlowState) -> None:
         """Begin another turn with a state's memory."""
         for part in (state.encoder, *state.steps):
             part.reset()
-        state.window = BlockWindow(self.units_config.block_frames, self._kept)
+        state.window = BlockWindow(self.units_config.block_frames, state.window.kept)
         state.units.clear()
         state.done = state.voiced = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ class GraphState:
 
     def __init__(self, graph: Graph, axis: int, positions: Callable[[str], int]) -> None:
         self._axis = axis
-        self._shapes = {name: shape for name, shape in graph.inputs.items() if "keys" in name or "values" in name}
+        self._shapes = _cache_shapes(graph)
         self.caches = zeros({name: self._shape(name, positions(name)) for name in self._shapes})
         self.contexts = {
             name: np.zeros([_fixed(size) for size in shape], np.float32)
@@ -70,6 +71,18 @@ class GraphState:
 
     def _first(self, length: int) -> tuple[slice, ...]:
         return (*[slice(None)] * self._axis, slice(length))
+
+
+def bytes_per_position(graph: Graph, axis: int) -> dict[str, int]:
+    """Bytes that each cache of a graph takes per position; `axis` is that of time."""
+    return {
+        name: 4 * math.prod(_fixed(size) for place, size in enumerate(shape) if place != axis)
+        for name, shape in _cache_shapes(graph).items()
+    }
+
+
+def _cache_shapes(graph: Graph) -> dict[str, tuple[int | str | None, ...]]:
+    return {name: shape for name, shape in graph.inputs.items() if "keys" in name or "values" in name}
 
 
 def _fixed(size: int | str | None) -> int:

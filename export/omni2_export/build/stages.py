@@ -32,7 +32,7 @@ from omni2_export.graphs.vocoder import build_vocoder
 from omni2_export.graphs.weights import WeightWriter
 from omni2_export.tokenizer_files import special_tokens, write_tokenizer
 
-BUILDER_VERSION = 1  # raise when a graph builder changes what it writes, so that old stages are not reused
+BUILDER_VERSION = 2  # raise when a graph builder changes what it writes, so that old stages are not reused
 LONGEST_CONTEXT = 32_768  # positions of the rotary tables
 NOISE_FRAMES = 15_000  # spec §8.2
 NOISE_SEED = 1986  # any constant will do; this is the original's seed

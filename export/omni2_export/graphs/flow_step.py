@@ -155,9 +155,10 @@ class _Estimator:
     def _transformer(self, x: ir.Value, path: str) -> ir.Value:
         g, c = self.g, self.c
         normed = self._norm(x, f"{path}.norm1")
-        qkv = self.linear(normed, *(f"{path}.attn1.to_{part}" for part in "qkv"))
+        # three products: side by side in one they would have to be taken apart again
+        qkv = [self.linear(normed, f"{path}.attn1.to_{part}") for part in "qkv"]
         # both rows' heads side by side: what one row knows the other never sees, as two groups of heads of one sequence
-        parts = [g.reshape(part, [1, -1, 2 * c.heads * c.head_dim]) for part in self._split(qkv)]
+        parts = [g.reshape(part, [1, -1, 2 * c.heads * c.head_dim]) for part in qkv]
         caches = []
         for kind, new in (("keys", parts[1]), ("values", parts[2])):
             name, shape = f"{kind}_{self.block}", [1, "T", 2 * c.heads * c.head_dim]

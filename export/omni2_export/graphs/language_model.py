@@ -53,6 +53,9 @@ def build_language_model(
             g.op("RotaryEmbedding", g.split_heads(part, heads, c.head_dim), cosine, sine, position_ids)
             for part, heads in ((query, c.heads), (key, c.kv_heads))
         )
+        # The scale goes into the query: only where nothing is left to scale ONNX Runtime multiplies a single query with
+        # the cache as it lies there; otherwise it packs the cache for every head.
+        query = g.mul(query, c.head_dim**-0.5)
         caches = []
         for kind, new in (("keys", key), ("values", g.split_heads(value, c.kv_heads, c.head_dim))):
             cache_shape = ["B", c.kv_heads, "capacity", c.head_dim]
@@ -60,7 +63,7 @@ def build_language_model(
             updated = g.op("TensorScatter", cache, new, write, axis=2)
             g.output(updated, f"new_{kind}_{layer}", FLOAT, cache_shape)
             caches.append(g.slice(updated, 0, visible, axis=2))
-        attended = g.op("Attention", query, *caches, mask, scale=c.head_dim**-0.5)
+        attended = g.op("Attention", query, *caches, mask, scale=1.0)
         projected = linear(g.merge_heads(attended, c.heads, c.head_dim), f"{path}.self_attn.o_proj")
         x = g.add(x, projected)
         normed = _rms_norm(g, tensors, x, f"{path}.post_attention_layernorm", c.rms_eps)

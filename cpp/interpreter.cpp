@@ -1,0 +1,90 @@
+#include "interpreter.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace omni2 {
+namespace {
+
+// What may still come back to the interpreter. The mutex is held for moments, and never while waiting for its lock.
+struct Living {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool ending = false;
+    size_t unlocked = 0;  // calls without the interpreter lock
+    std::vector<std::weak_ptr<Scheduler>> schedulers;
+    std::vector<std::unique_ptr<Scheduler>> abandoned;  // let go of by their own threads, which cannot join themselves
+};
+
+Living& living() {
+    static Living* const all = new Living;  // never destroyed: threads may outlive static objects
+    return *all;
+}
+
+void join_abandoned() {
+    std::vector<std::unique_ptr<Scheduler>> abandoned;
+    const std::lock_guard<std::mutex> lock(living().mutex);
+    abandoned.swap(living().abandoned);
+}
+
+void let_go(Scheduler* scheduler) {
+    std::unique_ptr<Scheduler> owned(scheduler);
+    std::optional<Unlocked> unlocked;
+    if (PyGILState_Check()) unlocked.emplace();
+    if (!scheduler->runs()) return owned.reset();
+    scheduler->stop();
+    const std::lock_guard<std::mutex> lock(living().mutex);
+    living().abandoned.push_back(std::move(owned));
+}
+
+void shut_all_down() {
+    const py::gil_scoped_release release;
+    std::unique_lock<std::mutex> lock(living().mutex);
+    living().ending = true;
+    const auto known = living().schedulers;
+    lock.unlock();
+    for (const auto& weak : known)
+        if (const auto scheduler = weak.lock()) scheduler->shut_down();
+    join_abandoned();
+    lock.lock();
+    living().changed.wait(lock, [] { return living().unlocked == 0; });
+}
+
+}  // namespace
+
+Unlocked::Unlocked() {
+    {
+        const std::lock_guard<std::mutex> lock(living().mutex);
+        if (living().ending) return;
+        ++living().unlocked;
+    }
+    release_.emplace();
+}
+
+Unlocked::~Unlocked() {
+    if (!release_) return;
+    release_.reset();
+    const std::lock_guard<std::mutex> lock(living().mutex);
+    --living().unlocked;
+    if (living().ending) living().changed.notify_all();
+}
+
+std::shared_ptr<Scheduler> shared_with_python(std::unique_ptr<Scheduler> scheduler) {
+    join_abandoned();
+    const std::lock_guard<std::mutex> lock(living().mutex);
+    if (living().ending) throw SchedulerClosed("the interpreter is ending, and takes no schedulers any more");
+    std::shared_ptr<Scheduler> shared(scheduler.release(), let_go);
+    auto& all = living().schedulers;
+    all.erase(std::remove_if(all.begin(), all.end(), [](const auto& weak) { return weak.expired(); }), all.end());
+    all.push_back(shared);
+    return shared;
+}
+
+void shut_down_at_exit() { py::module_::import("atexit").attr("register")(py::cpp_function(&shut_all_down)); }
+
+}  // namespace omni2

@@ -1,0 +1,52 @@
+// Threads and the Python interpreter: who holds its lock, and that no thread of ours comes back to it once it has
+// ended.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <optional>
+
+#include "scheduler/scheduler.h"
+
+namespace omni2 {
+
+// Without the interpreter lock, from a call of Python's. As the interpreter ends, it waits until every such call has
+// come back to the lock, and later ones keep it: a thread that asked for it afterwards would be torn down inside C++.
+class Unlocked {
+public:
+    Unlocked();
+    ~Unlocked();
+    Unlocked(const Unlocked&) = delete;
+    Unlocked& operator=(const Unlocked&) = delete;
+
+private:
+    std::optional<pybind11::gil_scoped_release> release_;
+};
+
+// A thread's Python state, kept from call to call, threading.local() included: one thread_local object in a thread that
+// Python did not start. Making the state anew for each call would cost as much as a small task.
+class ThreadState {
+public:
+    ThreadState() : before_(PyGILState_Ensure()), state_(PyEval_SaveThread()) {}
+    ~ThreadState() {
+        if (!Py_IsInitialized()) return;
+        PyEval_RestoreThread(state_);
+        PyGILState_Release(before_);
+    }
+    ThreadState(const ThreadState&) = delete;
+    ThreadState& operator=(const ThreadState&) = delete;
+
+private:
+    PyGILState_STATE before_;
+    PyThreadState* state_;
+};
+
+// Hands a scheduler over to Python. The last owner may let go of it on any thread, its own included, and the
+// interpreter does not end before its threads have. Called without the interpreter lock.
+std::shared_ptr<Scheduler> shared_with_python(std::unique_ptr<Scheduler> scheduler);
+
+// To be called once, when the module is loaded.
+void shut_down_at_exit();
+
+}  // namespace omni2

@@ -1,0 +1,47 @@
+"""How many units go into one call of the flow: always as few as possible, or more once the player has a lead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GROWTH = (1, 2, 4)  # sizes a growing schedule takes, as multiples of the first
+
+
+@dataclass(frozen=True)
+class ChunkSchedule:
+    """Units per flow call.
+
+    A longer chunk costs less per second of sound, as the flow computes an unfinished block anew in every call, and
+    comes later. What is heard depends a little on where chunks end, so only a fixed schedule gives the same samples
+    whatever the machine's speed.
+
+    Args:
+        first: units of the first call, and of every call of a fixed schedule.
+        unit_rate: units per second of sound.
+        growing: whether calls may take more.
+    """
+
+    first: int
+    unit_rate: float
+    growing: bool = False
+
+    @property
+    def most(self) -> int:
+        """Units of the longest call."""
+        return self.first * (GROWTH[-1] if self.growing else 1)
+
+    def next(self, lead: float, last: int) -> int:
+        """Units the next call waits for.
+
+        Args:
+            lead: seconds of sound the player has left.
+            last: units of the call before, 0 before the first.
+
+        Returns:
+            At most twice the last, and never more sound than half the lead: while that much is spoken and voiced
+            in real time, the player stays fed.
+        """
+        if not self.growing:
+            return self.first
+        limit = min(2 * last, int(lead * self.unit_rate / 2))
+        return max(size for size in (self.first * factor for factor in GROWTH) if size <= max(limit, self.first))

@@ -1,0 +1,188 @@
+"""Slots of one static KV cache: conversations that stand side by side in memory, so that one call can serve several.
+
+A call binds a contiguous range of slots. Those in the range that take no part compute nonsense: it is written to a
+spare position at their end that nothing ever reads, and what comes out of it is dropped. So a call leaves them exactly
+as they are, whatever another thread does with them meanwhile.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.backends.base import BoundGraph, Graph
+from omni2_engine.errors import CapacityError
+from omni2_engine.memory import Reservation, zeros
+
+Floats = NDArray[np.float32]
+# Keys a decoding query is shown come in multiples of this: so many are summed alike whatever follows them. Attention
+# kernels handle a remainder by other sums, and a row would depend on how long its neighbours are.
+GRANULE = 16
+OUTPUTS = ("logits", "hidden")
+RELEASED = -1  # the index of a state whose slot was given back
+
+
+class SlotCache:
+    """KV caches of a decoder for several conversations, and the outputs of its last position for each.
+
+    Memory is taken from the system as positions fill, and given back when a slot is released. Slots may be acquired and
+    released by any thread at any time. Running the graph is for one thread at a time: prefill and decode of one model
+    are one stage, and a scheduler runs one task of a stage at a time.
+
+    Args:
+        graph: an `llm` or `speech_lm` graph.
+        slots: how many conversations, ≥ 1.
+        capacity: positions of each, ≥ 1.
+        pairs: decode an even number of slots in every call, see `LanguageModel`.
+
+    Attributes:
+        caches: name → (slots, …) float32, as the graph has them; with `pairs` an odd number has one nobody gets.
+        logits, hidden: (slots, vocab) and (slots, hidden) float32, likewise.
+        positions: of each slot, the spare one included; a multiple of `GRANULE`.
+    """
+
+    def __init__(self, graph: Graph, slots: int, capacity: int, pairs: bool = False) -> None:
+        self.slots = slots
+        self.capacity = capacity
+        self.positions = rounded(capacity + 1)
+        self._pairs = pairs
+        self._rows = slots + slots % 2 if pairs else slots
+        shapes = {name: shape for name, shape in graph.inputs.items() if "capacity" in shape}
+        self._position_axis = {name: shape.index("capacity") for name, shape in shapes.items()}
+        outputs = {name: graph.outputs[name] for name in OUTPUTS}
+        self._memory = Reservation({name: self._shape(shape) for name, shape in (shapes | outputs).items()})
+        self.caches = {name: self._memory.arrays[name] for name in shapes}
+        self.logits, self.hidden = (self._memory.arrays[name] for name in OUTPUTS)
+        self._aside = zeros({name: self._shape(shape) for name, shape in outputs.items()})
+        self._graph = graph
+        self._bound: dict[tuple[int, int, bool], BoundGraph] = {}
+        self._free = list(range(slots))  # a heap: the lowest are taken first, which keeps ranges short
+        self._lock = threading.RLock()  # garbage collection may release a slot at any moment, in here too
+
+    @property
+    def free(self) -> int:
+        """Slots nobody holds."""
+        return len(self._free)
+
+    @property
+    def slot_nbytes(self) -> int:
+        """Bytes the caches of one slot take once all its positions are filled."""
+        return sum(cache[0].nbytes for cache in self.caches.values())
+
+    def acquire(self) -> DecoderState:
+        """An empty slot.
+
+        Raises:
+            CapacityError: all are taken.
+        """
+        with self._lock:
+            if not self._free:
+                raise CapacityError(
+                    f"all {self.slots} slots of the cache are taken", "close a session, or load with room for more"
+                )
+            return DecoderState(self, heapq.heappop(self._free))
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """The range to bind for slots from `first` to `last`: (first, stop), with `pairs` of an even length."""
+        stop = last + 1
+        if not self._pairs or (stop - first) % 2 == 0:
+            return first, stop
+        return (first, stop + 1) if stop < self._rows else (first - 1, stop)
+
+    def bind(self, first: int, stop: int, aside: bool) -> BoundGraph:
+        """The graph bound to the slots first … stop − 1; kept, as binding takes longer than all else around a call.
+
+        Args:
+            aside: write logits and hidden states to memory that belongs to no slot, see `take`.
+        """
+        key = (first, stop, aside)
+        if key not in self._bound:
+            outputs = self._aside if aside else self._memory.arrays
+            self._bound[key] = self._graph.bind(
+                {name: cache[first:stop] for name, cache in self.caches.items()},
+                {name: outputs[name][first:stop] for name in OUTPUTS},
+            )
+        return self._bound[key]
+
+    def take(self, slots: Sequence[int]) -> None:
+        """Make what was written aside for these slots their own."""
+        for name, aside in self._aside.items():
+            for slot in slots:
+                self._memory.arrays[name][slot] = aside[slot]
+
+    def filled(self, slot: int, length: int) -> dict[str, Floats]:
+        """Views of the first `length` positions of one slot, positions first, by name of the cache."""
+        return {
+            name: np.moveaxis(cache[slot], self._position_axis[name] - 1, 0)[:length]
+            for name, cache in self.caches.items()
+        }
+
+    def release(self, state: DecoderState) -> None:
+        """Take a slot back, and its memory with it; see `DecoderState.release`."""
+        with self._lock:  # whoever comes second finds it released
+            slot, state.index = state.index, RELEASED
+        if slot == RELEASED:
+            return
+        for array in self._memory.arrays.values():
+            self._memory.give_back(array[slot])
+        with self._lock:
+            heapq.heappush(self._free, slot)
+
+    def _shape(self, shape: Sequence[int | str | None]) -> list[int]:
+        sizes = {"B": self._rows, "capacity": self.positions}
+        return [sizes[size] if isinstance(size, str) else size or 0 for size in shape]
+
+
+class DecoderState:
+    """One slot: a KV cache and the outputs of its last position; made by `SlotCache.acquire`.
+
+    Attributes:
+        cache: what it is a slot of.
+        index: which one, `RELEASED` after that.
+        length: positions filled.
+        logits: (vocab,) float32 of the last position, overwritten when the slot is fed.
+        hidden: (hidden,) float32, likewise.
+    """
+
+    def __init__(self, cache: SlotCache, index: int) -> None:
+        self.cache = cache
+        self.index = index
+        self.length = 0
+        self.logits = cache.logits[index]
+        self.hidden = cache.hidden[index]
+
+    @property
+    def capacity(self) -> int:
+        """Positions there is room for."""
+        return self.cache.capacity
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes the caches take once they are full."""
+        return self.cache.slot_nbytes
+
+    def truncate(self, length: int) -> None:
+        """Forget every position from `length` on."""
+        self.length = min(self.length, length)
+
+    def copy_prefix(self, other: DecoderState) -> None:
+        """Become a copy of another state's filled positions (a prefix prefilled once); it may be of another cache."""
+        theirs = other.cache.filled(other.index, other.length)
+        for name, mine in self.cache.filled(self.index, other.length).items():
+            mine[...] = theirs[name]
+        self.logits[:] = other.logits
+        self.hidden[:] = other.hidden
+        self.length = other.length
+
+    def release(self) -> None:
+        """Give the slot and its memory back; nothing may use the state afterwards. A second time does nothing."""
+        self.cache.release(self)
+
+
+def rounded(positions: int) -> int:
+    """How many positions a decoding query is shown so that it can see so many; the others are masked."""
+    return -(-positions // GRANULE) * GRANULE

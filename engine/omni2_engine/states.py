@@ -1,0 +1,196 @@
+"""Memory of conversations and turns: slots of shared caches where there are some, all accounted before it is taken."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.scheduling.admission import Admission, MemoryBudget
+from omni2_engine.speech_decoder import SpeechDecoder, SpeechState
+from omni2_engine.stages.language_model import DecoderState, LanguageModel
+from omni2_engine.stages.slots import SlotCache
+
+Floats = NDArray[np.float32]
+LEAST_CONTEXT = 4.0  # seconds of its own sound below which a flow is not shortened
+
+
+@dataclass
+class Conversation:
+    """What a session keeps between turns: its language model's `state`, and `promised` bytes of the budget."""
+
+    state: DecoderState
+    promised: int
+
+
+@dataclass
+class TurnStates:
+    """What a turn needs besides.
+
+    Attributes:
+        speech: the speech LM's, empty.
+        decoder: flow and vocoder.
+        left_context: seconds the flow looks back on.
+        promised: bytes of the budget.
+    """
+
+    speech: DecoderState
+    decoder: SpeechState
+    left_context: float
+    promised: int
+
+
+class StatePool:
+    """Makes and takes back states.
+
+    Args:
+        llm, speech_lm, decoder: the stages.
+        sessions: conversations whose decoding shares calls; more may be open, in caches of their own.
+        context: positions of a conversation.
+        speech_positions: of a turn's speech that shared slots have room for.
+        budget: bytes for all states together.
+        admission: what happens to one for whom there is no room.
+    """
+
+    def __init__(
+        self,
+        llm: LanguageModel,
+        speech_lm: LanguageModel,
+        decoder: SpeechDecoder,
+        sessions: int,
+        context: int,
+        speech_positions: int,
+        budget: MemoryBudget,
+        admission: Admission,
+    ) -> None:
+        self._llm = llm
+        self._speech_lm = speech_lm
+        self._decoder = decoder
+        self._context = context
+        self.budget = budget
+        self._admission = admission
+        self._conversations = llm.new_cache(sessions, context)
+        self._speeches = speech_lm.new_cache(sessions, speech_positions)
+        self._reserved = 0  # bytes that conversations leave for turns: if all held some and waited, none would end
+        if admission is Admission.WAIT:
+            turn = self._turn_sizes(speech_positions, speech_positions / decoder.flow.units_config.unit_rate)[1]
+            self._reserved = min(turn, budget.limit - self._conversations.slot_nbytes)
+        self._lasting = MemoryBudget(budget.limit - self._reserved)
+        self._open = self._running = 0
+        self._lock = threading.RLock()  # garbage collection may close a dropped session at any moment, in here too
+
+    def open(self) -> Conversation:
+        """Room for a conversation.
+
+        Raises:
+            CapacityError: there is none, and there will not be, or nobody wants to wait.
+        """
+        size, wait = self._conversations.slot_nbytes, self._admission is Admission.WAIT
+        promised = self._lasting.take(size, size, wait)
+        with self._lasting.undone_on_error(promised):
+            self.budget.take(size, size, wait)
+            with self.budget.undone_on_error(promised):
+                state = self._slot(self._conversations, self._llm, self._context)
+        with self._lock:
+            self._open += 1
+        return Conversation(state, promised)
+
+    def close(self, conversation: Conversation) -> None:
+        """Take a conversation's memory back."""
+        conversation.state.release()
+        self.budget.give_back(conversation.promised)
+        self._lasting.give_back(conversation.promised)
+        with self._lock:
+            self._open -= 1
+
+    @contextmanager
+    def closed_on_error(self, conversation: Conversation) -> Iterator[None]:
+        """Take its memory back if what it is for fails."""
+        try:
+            yield
+        except BaseException:
+            self.close(conversation)
+            raise
+
+    def begin(self, speaker: Floats, positions: int, seconds: float) -> TurnStates:
+        """Room for a turn.
+
+        Args:
+            speaker: (1, mel) float32, see `Flow.speaker_features`.
+            positions: of the speech LM at most.
+            seconds: of sound at most.
+
+        Raises:
+            CapacityError: as in `open`; with "wait" also if a turn is longer than what is kept free for one.
+        """
+        least, full = self._turn_sizes(positions, seconds)
+        promised = self._admit(least, full)
+        try:
+            left_context = self._fitting(promised - self._speech_size(positions), seconds)
+            decoder = self._decoder.new_state(speaker, left_context)
+            speech = self._slot(self._speeches, self._speech_lm, positions)
+            return TurnStates(speech, decoder, left_context, promised)
+        except BaseException:
+            self._leave(promised)
+            raise
+
+    def end(self, states: TurnStates) -> None:
+        """Take a turn's memory back."""
+        states.speech.release()
+        self._leave(states.promised)
+
+    def key(self, state: DecoderState) -> int:
+        """States with one key can be decoded together; 0 is of those that can not."""
+        shared = [self._conversations, self._speeches]
+        return shared.index(state.cache) + 1 if state.cache in shared else 0
+
+    def _admit(self, least: int, full: int) -> int:
+        """Promise a turn its bytes, from `least` to `full`."""
+        if self._admission is not Admission.SHORTEN:
+            promised = self.budget.take(full, full, wait=full <= self._reserved)
+            with self._lock:
+                self._running += 1
+            return promised
+        with self._lock:  # or two at once might take what is meant for a third
+            others = max(self._open - self._running - 1, 0)  # they shall have room as well
+            most = max(least, min(full, self.budget.free - others * least))
+            promised = self.budget.take(most, least, wait=False)
+            self._running += 1
+        return promised
+
+    def _leave(self, promised: int) -> None:
+        self.budget.give_back(promised)
+        with self._lock:
+            self._running -= 1
+
+    def _turn_sizes(self, positions: int, seconds: float) -> tuple[int, int]:
+        """Bytes a turn needs at least, and for all of its left context."""
+        flow, speech = self._decoder.flow, self._speech_size(positions)
+        full = speech + flow.nbytes(seconds)
+        if self._admission is not Admission.SHORTEN:
+            return full, full
+        return speech + flow.nbytes(seconds, min(LEAST_CONTEXT, flow.left_context)), full
+
+    def _speech_size(self, positions: int) -> int:
+        """Bytes of so many positions of the speech LM."""
+        return positions * self._speeches.slot_nbytes // self._speeches.positions
+
+    def _fitting(self, size: int, seconds: float) -> float:
+        """The longest left context, in whole blocks, whose caches fit in so many bytes."""
+        flow = self._decoder.flow
+        block = flow.units_config.block_units / flow.units_config.unit_rate
+        context = flow.left_context
+        while flow.nbytes(seconds, context) > size and context > block:
+            context -= block
+        return context
+
+    def _slot(self, cache: SlotCache, model: LanguageModel, positions: int) -> DecoderState:
+        """A slot of the shared cache if one is free and long enough, else a cache of its own."""
+        with self._lock:
+            if cache.free and positions <= cache.capacity:
+                return cache.acquire()
+        return model.new_state(positions)

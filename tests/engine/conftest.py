@@ -1,0 +1,71 @@
+"""What tests of conversations share: utterances, an engine for several sessions, and what is left of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omni2_engine import Engine
+
+SESSIONS = 8
+SOON = 30.0  # seconds in which what must happen does, on any machine
+LIMITS = {"max_new_tokens": 14, "max_last_write": 30}
+
+
+@pytest.fixture(scope="session")
+def utterance() -> Callable[..., np.ndarray]:
+    """A different one per seed: a few gliding tones in noise, 16 kHz."""
+
+    def make(seed: int, seconds: float = 1.0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        t = np.arange(int(16_000 * seconds)) / 16_000
+        tones = sum(np.sin(2 * np.pi * f * t * (1 + 0.2 * t)) for f in rng.uniform(100, 2000, 4))
+        return (0.1 * tones + 0.01 * rng.standard_normal(len(t))).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def shared_engine(tiny_engine_dir: Path) -> Engine:
+    """The tiny engine with slots for eight conversations."""
+    return Engine.load(tiny_engine_dir, threads=1, warm_up=False, sessions=SESSIONS)
+
+
+@pytest.fixture(scope="session")
+def is_free() -> Callable[[Engine], bool]:
+    """Whether an engine has everything back, or gets it back soon: slots, memory promised, sessions, tasks."""
+
+    def now(engine: Engine) -> bool:
+        states = engine.states
+        counts = (states._open, states._running, states.budget.used, *engine.scheduler.counts())
+        free = (states._conversations.free, states._speeches.free)
+        return not any(counts) and free == (states._conversations.slots, states._speeches.slots)
+
+    def soon(engine: Engine) -> bool:
+        deadline = time.monotonic() + SOON
+        while not now(engine) and time.monotonic() < deadline:
+            time.sleep(0.002)  # a callback may have left it to another thread
+        return now(engine)
+
+    return soon
+
+
+@pytest.fixture(scope="session")
+def ask(utterance: Callable[..., np.ndarray]) -> Callable[[Engine], np.ndarray]:
+    """One turn, always the same: its sound."""
+
+    def answer(engine: Engine) -> np.ndarray:
+        chunks = engine.stream(utterance(1), sample_rate=16_000, seed=1, **LIMITS)
+        return np.concatenate([chunk.pcm for chunk in chunks])
+
+    return answer
+
+
+@pytest.fixture
+def alone(shared_engine: Engine, ask: Callable[[Engine], np.ndarray]) -> np.ndarray:
+    """What `ask` gives when nothing goes wrong."""
+    return ask(shared_engine)

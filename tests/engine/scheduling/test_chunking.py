@@ -1,0 +1,46 @@
+"""Sizes of flow calls: as few units as possible, or more once the player has a lead."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omni2_engine.scheduling.chunking import GROWTH, ChunkSchedule
+
+RATE = 25.0
+firsts = st.integers(1, 40)
+leads = st.floats(-1e6, 1e6)
+lasts = st.integers(0, 400)
+
+
+@given(first=firsts, lead=leads, last=lasts)
+def test_a_fixed_schedule_knows_one_size(first: int, lead: float, last: int) -> None:
+    schedule = ChunkSchedule(first, RATE)
+    assert schedule.next(lead, last) == schedule.most == first
+
+
+@given(first=firsts, lead=leads, last=lasts)
+def test_a_growing_schedule_is_careful(first: int, lead: float, last: int) -> None:
+    schedule = ChunkSchedule(first, RATE, growing=True)
+    size = schedule.next(lead, last)
+    assert size in [first * factor for factor in GROWTH]
+    assert first <= size <= schedule.most
+    if size > first:
+        assert size <= 2 * last
+        assert size / RATE <= lead / 2
+
+
+@given(first=firsts, lead=leads, more=st.floats(0, 100), last=lasts)
+def test_more_lead_never_means_less(first: int, lead: float, more: float, last: int) -> None:
+    schedule = ChunkSchedule(first, RATE, growing=True)
+    assert schedule.next(lead + more, last) >= schedule.next(lead, last)
+
+
+def test_it_grows_step_by_step_and_shrinks_at_once() -> None:
+    schedule = ChunkSchedule(10, RATE, growing=True)
+    sizes = [0]
+    for _ in range(5):
+        sizes.append(schedule.next(60.0, sizes[-1]))
+    assert sizes == [0, 10, 20, 40, 40, 40]
+    assert schedule.next(0.4, 40) == 10
+    assert schedule.next(1.6, 40) == 20  # 0.8 s of sound for 1.6 s of lead

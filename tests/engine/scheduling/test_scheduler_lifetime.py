@@ -1,0 +1,244 @@
+"""Cancelling at any moment, and ends of every kind: nothing starts afterwards, nothing is left, nothing hangs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omni2_engine._core import Scheduler, Stage
+
+SOON = 30.0
+
+
+class Payload:
+    """Something whose end can be watched."""
+
+
+class Threads:
+    """The threads of this process as they are now, those included that Python does not know."""
+
+    def __init__(self) -> None:
+        if not Path("/proc/self/task").is_dir():
+            pytest.skip("threads are counted in /proc, as Linux has it")
+        self.before = self._now()
+
+    def _now(self) -> set[str]:
+        return set(os.listdir("/proc/self/task"))
+
+    def more(self) -> set[str]:
+        """Threads that have come since, and stay; one that has just ended may take a moment to be gone."""
+        deadline = time.monotonic() + 2.0
+        while (more := self._now() - self.before) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return more
+
+
+def plain_stages(count: int) -> list[Stage]:
+    return [Stage(str(i), lambda payloads: None) for i in range(count)]
+
+
+def test_1000_cancellations_at_random_moments(runtime: dict[str, Any]) -> None:
+    """A chain of tasks is cancelled at random moments, from another thread than those that run it.
+
+    When `cancel` returns while a task is inside, no other may follow; in the moment between two, one that was already
+    begun may. The session beside it is served on and on, in order.
+    """
+    randomness = random.Random(1)
+    entered = left = 0
+
+    def work(payloads: list[Payload]) -> None:
+        nonlocal entered, left
+        entered += 1
+        time.sleep(0.0002)
+        left += 1
+
+    others: list[int] = []
+    over = False
+
+    def other_work(payloads: list[int]) -> None:
+        others.append(payloads[0])
+        if not over:
+            scheduler.submit(other, 2, payloads[0] + 1)
+
+    threads = Threads()
+    followed_inside = followed_between = between = 0
+    alive: list[weakref.ref[Payload]] = []
+    scheduler = Scheduler([Stage("a", work), Stage("b", work), Stage("other", other_work)], **runtime)
+    with scheduler:
+        other, session = scheduler.open(), scheduler.open()
+        scheduler.submit(other, 2, 0)
+        for _ in range(1000):
+            entered = left = 0
+            after: tuple[int, ...] = ()
+            for i in range(6):
+                payload = Payload()
+                alive.append(weakref.ref(payload))
+                after = (scheduler.submit(session, i % 2, payload, after),)
+                del payload
+            time.sleep(randomness.uniform(0.0, 0.0015))
+            scheduler.cancel(session)
+            entered_then, left_then = entered, left
+            assert scheduler.drained(session, SOON)
+            if entered_then > left_then:
+                followed_inside += entered - entered_then
+            else:
+                between += 1
+                followed_between += max(0, entered - entered_then - 1)
+            assert entered == left
+            scheduler.revive(session)
+        over = True
+        assert scheduler.drained(other, SOON)
+        assert scheduler.counts() == (2, 0, 0)
+    assert (followed_inside, followed_between) == (0, 0)
+    assert between < 1000  # most moments lie inside a task
+    assert [ref for ref in alive if ref() is not None] == []
+    assert others == list(range(len(others))) and len(others) > 100
+    assert threads.more() == set()
+
+
+def test_a_drained_session_holds_no_payload(runtime: dict[str, Any]) -> None:
+    with Scheduler(plain_stages(2), **runtime) as scheduler:
+        session = scheduler.open()
+        for end in (lambda: None, lambda: scheduler.cancel(session), lambda: scheduler.close(session)):
+            payloads = [Payload() for _ in range(50)]
+            alive = [weakref.ref(payload) for payload in payloads]
+            for i, payload in enumerate(payloads):
+                scheduler.submit(session, i % 2, payload)
+            del payloads, payload
+            end()
+            assert scheduler.drained(session, SOON)
+            assert [ref for ref in alive if ref() is not None] == []
+            scheduler.cancel(session)
+            if scheduler.counts()[0]:
+                scheduler.revive(session)
+        assert scheduler.counts() == (0, 0, 0)
+
+
+def test_sessions_and_schedulers_come_and_go_without_a_trace() -> None:
+    def round_trip() -> None:
+        with Scheduler(plain_stages(3)) as scheduler:
+            for _ in range(20):
+                session = scheduler.open(lambda error: None)
+                for stage in range(3):
+                    scheduler.submit(session, stage, bytearray(100_000))
+                scheduler.close(session)
+
+    def resident() -> int:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    round_trip()
+    threads, memory = Threads(), resident()
+    for _ in range(50):
+        round_trip()
+    assert threads.more() == set()
+    assert resident() - memory < 20_000_000  # 300 MB went through
+
+
+def test_a_shut_down_scheduler_lets_go_of_its_stages() -> None:
+    class Owner:
+        def __init__(self) -> None:
+            self.scheduler = Scheduler([Stage("own", self.run)])  # a circle that only shutdown() opens
+
+        def run(self, payloads: list[object]) -> None: ...
+
+    owner = Owner()
+    alive = weakref.ref(owner)
+    owner.scheduler.shutdown()
+    del owner
+    gc.collect()
+    assert alive() is None
+
+
+def test_shutting_down_waits_for_what_runs_and_drops_the_rest(runtime: dict[str, Any]) -> None:
+    started, log = threading.Event(), []
+
+    def run(payloads: list[int]) -> None:
+        started.set()
+        time.sleep(0.05)
+        log.append(payloads[0])
+
+    scheduler = Scheduler([Stage("slow", run)], **runtime)
+    session = scheduler.open()
+    for i in range(100):
+        scheduler.submit(session, 0, i)
+    assert started.wait(SOON)
+    scheduler.shutdown()
+    scheduler.shutdown()
+    assert 1 <= len(log) < 10
+    assert scheduler.drained(session)
+    assert scheduler.counts() == (0, 0, 0)
+
+
+def test_a_scheduler_may_be_let_go_of_by_its_own_task() -> None:
+    """Its last reference is the payload of a task; its threads then end when the next scheduler is made."""
+    threads = Threads()
+    done = threading.Event()
+
+    def run(payloads: list[Any]) -> None:
+        payloads[0].wait(SOON)
+
+    class Last:
+        def __init__(self, scheduler: Scheduler, gate: threading.Event) -> None:
+            self.scheduler, self.wait = scheduler, gate.wait
+
+        def __del__(self) -> None:
+            done.set()
+
+    gate = threading.Event()
+    scheduler = Scheduler([Stage("last", run)])
+    session = scheduler.open()
+    scheduler.submit(session, 0, Last(scheduler, gate))
+    scheduler.submit(session, 0, None)  # never runs
+    del scheduler
+    gate.set()
+    assert done.wait(SOON)
+    time.sleep(0.1)  # until the task's thread has handed the scheduler over
+    Scheduler(plain_stages(1)).shutdown()
+    assert threads.more() == set()
+
+
+EXITS = {
+    "with tasks running and queued": "",
+    "with an exception": "raise SystemExit(0)",
+    "with a session that waits for its moment": (
+        "scheduler.begin(session); scheduler.begin(scheduler.open()); scheduler.delivered(session, 1000.0)"
+    ),
+    "with a scheduler inside a circle": "kept = [scheduler]; kept.append(kept)",
+    "while another thread waits": (
+        "import threading; threading.Thread(target=scheduler.drained, args=(session,), daemon=True).start()"
+    ),
+    "while another thread submits": (
+        "import threading\n"
+        "def feed():\n"
+        "    while True: scheduler.submit(session, 0, object())\n"
+        "threading.Thread(target=feed, daemon=True).start(); time.sleep(0.02)"
+    ),
+}
+
+
+@pytest.mark.parametrize("last", EXITS)
+def test_the_interpreter_ends_with_a_live_scheduler(last: str) -> None:
+    script = f"""
+import time
+from omni2_engine._core import Scheduler, Stage
+busy = Stage("busy", lambda payloads: sum(range(10000)) and None)
+scheduler = Scheduler([Stage("idle", lambda payloads: time.sleep(0.01)), busy])
+session = scheduler.open(lambda error: None, run_ahead=1.0)
+for i in range(1000):
+    scheduler.submit(session, i % 2, object())
+{EXITS[last]}
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert "Fatal" not in ended.stderr

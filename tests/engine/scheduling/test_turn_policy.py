@@ -1,0 +1,297 @@
+"""A turn's data flow under every order in which its stages may finish: nothing lost, nothing twice, nothing stuck."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from omni2_engine.scheduling.chunking import ChunkSchedule
+from omni2_engine.scheduling.turn_policy import (
+    CHUNKS_AHEAD,
+    GROUPS_AHEAD,
+    STAGE_OF,
+    Decode,
+    Prefill,
+    Read,
+    Render,
+    Speak,
+    StageIndex,
+    Step,
+    TurnPolicy,
+    Voice,
+)
+
+RATE = 25.0  # units per second
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a turn's models will say.
+
+    `units` are those that become certain with each speech token and with the end of each write, over and over; a write
+    of index i ends early, after `early[i]` tokens, if there is such an entry.
+    """
+
+    read: int
+    write: int
+    text: int
+    last_write: int
+    units: list[int]
+    early: dict[int, int]
+    chunks: ChunkSchedule
+
+
+@st.composite
+def scripts(draw: Any, growing: bool = False) -> Script:
+    write = draw(st.integers(1, 12))
+    return Script(
+        read=draw(st.integers(1, 4)),
+        write=write,
+        text=draw(st.integers(1, 25)),
+        last_write=draw(st.integers(1, 40)),
+        units=draw(st.lists(st.integers(0, 3), min_size=1, max_size=12)),
+        early=draw(st.dictionaries(st.integers(0, 8), st.integers(1, 12), max_size=3)),
+        chunks=ChunkSchedule(max(write, draw(st.integers(1, 9))), RATE, growing),
+    )
+
+
+class Answer:
+    """A turn whose stages run one step at a time each, and finish when the test says so.
+
+    What the policy is told comes in the order in which `Turn` tells it; between two such calls other stages may go on.
+    """
+
+    def __init__(self, script: Script, lead: Callable[[], float] = lambda: 0.0) -> None:
+        self.script = script
+        self.policy = TurnPolicy(script.read, script.chunks, self._submit, lead)
+        self.steps: list[Step] = []  # in the order they were queued
+        self.heard: list[int] = []  # units, as they became certain
+        self.written = self.rendered = self.mel = self.spoken = 0
+        self.read: list[Read] = []
+        self._writes = 0
+        self._left = 0
+        self._units = iter(())
+        self._queues: dict[StageIndex, deque[Step]] = {stage: deque() for stage in StageIndex}
+        self._running: dict[StageIndex, Iterator[None]] = {}
+
+    @property
+    def busy(self) -> list[StageIndex]:
+        """Stages with something to do."""
+        return [stage for stage in StageIndex if stage in self._running or self._queues[stage]]
+
+    def advance(self, stage: StageIndex) -> None:
+        """Let a stage's oldest step go on: by one call of the policy."""
+        if stage not in self._running:
+            self._running[stage] = self._run(self._queues[stage].popleft())
+        if next(self._running[stage], StopIteration) is StopIteration:
+            del self._running[stage]
+
+    def finish(self, choose: Callable[[list[StageIndex]], StageIndex], but: tuple[StageIndex, ...] = ()) -> None:
+        """Run all stages but some until nothing of theirs is left to do."""
+        while ready := [stage for stage in self.busy if stage not in but]:
+            self.advance(choose(ready))
+
+    def of(self, *kinds: type) -> list[Any]:
+        """The steps of these kinds, in the order they were queued."""
+        return [step for step in self.steps if isinstance(step, kinds)]
+
+    def _submit(self, step: Step) -> None:
+        self.steps.append(step)
+        self._queues[STAGE_OF[type(step)]].append(step)
+
+    def _run(self, step: Step) -> Iterator[None]:
+        yield from {Prefill: self._write, Decode: self._write, Read: self._speak, Speak: self._speak}.get(
+            type(step), self._decode
+        )(step)
+
+    def _write(self, step: Step) -> Iterator[None]:
+        self.written += 1
+        assert self.written <= self.script.text
+        self.policy.wrote(ended=self.written == self.script.text)
+        yield
+
+    def _speak(self, step: Step) -> Iterator[None]:
+        if isinstance(step, Read):
+            assert not self._left
+            self.read.append(step)
+            limit = self.script.last_write if step.final else self.script.write
+            self._left = min(limit, self.script.early.get(self._writes, limit))
+            self._writes += 1
+        assert self._left > 0  # else there is nothing to say
+        self._left -= 1
+        self._hear()
+        yield
+        if not self._left:
+            self._hear()  # what the end of the write made certain
+            yield
+        self.policy.spoke(over=not self._left)
+        yield
+
+    def _hear(self) -> None:
+        units = self.script.units[len(self.heard) % len(self.script.units)]
+        self.heard.append(units)
+        self.policy.heard(units)
+
+    def _decode(self, step: Step) -> Iterator[None]:
+        if isinstance(step, Render):
+            self.rendered += step.units
+            assert self.rendered <= sum(self.heard)
+            self.mel += 1
+            self.policy.rendered(step.final)
+        else:
+            assert isinstance(step, Voice)
+            self.mel -= 1
+            assert self.mel >= 0  # there is something to voice
+            self.spoken += 1
+            if not step.final:
+                self.policy.voiced()
+        yield
+
+
+def serial(heard: list[int], first: int) -> list[Render]:
+    """The flow calls of a plain loop: voice as soon as at least `first` units are unread, at the end the rest."""
+    calls, unread = [], 0
+    for units in heard:
+        unread += units
+        if unread >= first:
+            calls.append(Render(unread, final=False))
+            unread = 0
+    return [*calls, Render(unread, final=True)]
+
+
+def check_text(answer: Answer) -> None:
+    """Every token once and in order: groups of R, and a last one."""
+    script = answer.script
+    assert answer.written == script.text
+    assert [type(step) for step in answer.of(Prefill, Decode)] == [Prefill] + [Decode] * (script.text - 1)
+    whole, rest = divmod(script.text - 1, script.read)
+    assert answer.of(Read) == answer.read == [Read(script.read, False)] * whole + [Read(rest + 1, True)]
+
+
+def check_sound(answer: Answer) -> None:
+    """Every unit once, one final call, which is last; a vocoder call for every flow call."""
+    renders = answer.of(Render)
+    assert sum(call.units for call in renders) == answer.rendered == sum(answer.heard)
+    assert [call.final for call in renders] == [False] * (len(renders) - 1) + [True]
+    assert answer.of(Voice) == [Voice(call.final) for call in renders]
+    assert answer.spoken == len(renders) and answer.mel == 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(script=scripts(), seed=st.integers(0, 2**32))
+def test_a_fixed_schedule_gives_what_a_serial_loop_gives(script: Script, seed: int) -> None:
+    answer = Answer(script)
+    answer.policy.begin()
+    answer.finish(Random(seed).choice)
+    check_text(answer)
+    check_sound(answer)
+    assert answer.of(Render) == serial(answer.heard, script.chunks.first)
+
+
+@settings(max_examples=300, deadline=None)
+@given(script=scripts(growing=True), seed=st.integers(0, 2**32))
+def test_a_growing_schedule_loses_nothing(script: Script, seed: int) -> None:
+    random = Random(seed)
+    answer = Answer(script, lead=lambda: random.uniform(-1, 8))
+    answer.policy.begin()
+    while answer.busy:
+        answer.advance(random.choice(answer.busy))
+        assert len(answer.of(Render)) - answer.spoken - answer.mel <= 1  # it decides when the flow is free
+    check_text(answer)
+    check_sound(answer)
+    first, most = script.chunks.first, script.chunks.most
+    assert all(call.units <= most for call in answer.of(Render))
+    assert all(call.units >= first for call in answer.of(Render) if not call.final)
+
+
+@settings(max_examples=150, deadline=None)
+@given(script=scripts(), growing=st.booleans(), seed=st.integers(0, 2**32))
+def test_no_stage_is_far_ahead_of_the_next(script: Script, growing: bool, seed: int) -> None:
+    script = Script(**{**vars(script), "chunks": ChunkSchedule(script.chunks.first, RATE, growing)})
+    random = Random(seed)
+    answer = Answer(script, lead=lambda: random.uniform(-1, 8))
+    answer.policy.begin()
+    most_units = CHUNKS_AHEAD * script.chunks.most - 1 + 2 * max(script.units)  # of a token and the end of its write
+    weights = [random.random() ** 3 for _ in StageIndex]  # some stage may be very slow
+    while answer.busy:
+        answer.advance(random.choices(answer.busy, [weights[stage] + 1e-6 for stage in answer.busy])[0])
+        assert answer.written - sum(step.pairs for step in answer.of(Read)) <= GROUPS_AHEAD * script.read
+        assert sum(answer.heard) - answer.rendered <= most_units
+    check_sound(answer)
+
+
+LONG = Script(
+    read=3, write=10, text=90, last_write=60, units=[1], early={}, chunks=ChunkSchedule(first=10, unit_rate=RATE)
+)
+
+
+def oldest(ready: list[StageIndex]) -> StageIndex:
+    return ready[0]
+
+
+def test_every_stage_goes_on_while_the_next_is_stuck() -> None:
+    answer = Answer(LONG)
+    answer.policy.begin()
+    answer.finish(oldest, but=(StageIndex.SPEECH_LM,))
+    assert answer.written == (1 + GROUPS_AHEAD) * LONG.read  # one group is being read
+    answer.finish(oldest, but=(StageIndex.FLOW,))
+    assert sum(answer.heard) == CHUNKS_AHEAD * LONG.chunks.most
+    assert answer.written == (CHUNKS_AHEAD + GROUPS_AHEAD) * LONG.read  # which were read, and wait
+    answer.finish(oldest, but=(StageIndex.VOCODER,))
+    check_text(answer)
+    assert answer.mel == len(answer.of(Render)) and answer.spoken == 0
+    answer.finish(oldest)
+    check_sound(answer)
+
+
+def test_text_goes_on_while_the_speech_lm_writes() -> None:
+    """As soon as R pairs are there both models have a step queued."""
+    answer = Answer(LONG)
+    answer.policy.begin()
+    while not answer.of(Read):
+        answer.advance(StageIndex.LLM)
+    assert answer.busy == [StageIndex.LLM, StageIndex.SPEECH_LM]
+
+
+def test_a_turn_without_sound_ends_as_well() -> None:
+    answer = Answer(Script(read=3, write=10, text=1, last_write=1, units=[0], early={}, chunks=LONG.chunks))
+    answer.policy.begin()
+    answer.finish(oldest)
+    assert answer.steps == [Prefill(), Read(1, True), Render(0, True), Voice(True)]
+
+
+@pytest.mark.parametrize(("lead", "fewer"), [(0.0, False), (60.0, True)])
+def test_calls_grow_with_the_lead_alone(lead: float, fewer: bool) -> None:
+    """With a flow that keeps up, so that nothing waits for it: what is nearest to the sound goes first."""
+    script = Script(**{**vars(LONG), "chunks": ChunkSchedule(10, RATE, growing=True)})
+    answer = Answer(script, lead=lambda: lead)
+    answer.policy.begin()
+    answer.finish(max)
+    sizes = [call.units for call in answer.of(Render)]
+    assert sizes[0] == 10
+    assert (max(sizes) == script.chunks.most) if fewer else (set(sizes[:-1]) == {10})
+    assert fewer == (len(sizes) < len(serial(answer.heard, 10)))
+
+
+def test_an_error_in_submitting_reaches_the_step_and_leaves_no_lock() -> None:
+    """As when the session was cancelled meanwhile."""
+
+    def refuse(step: Step) -> None:
+        raise RuntimeError("cancelled")
+
+    policy = TurnPolicy(1, LONG.chunks, refuse, lambda: 0.0)
+    for call in (policy.begin, lambda: policy.wrote(ended=False)):
+        with pytest.raises(RuntimeError, match="cancelled"):
+            call()
+    others = threading.Thread(target=policy.heard, args=(1,))
+    others.start()
+    others.join(10)
+    assert not others.is_alive()

@@ -1,0 +1,187 @@
+"""Consumers that go away, whatever way they take: what their turn held comes back, and nobody else notices."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omni2_engine import Chunk, Engine
+from omni2_engine.sampling import Stream
+from omni2_engine.session import Session
+
+LIMITS = {"max_new_tokens": 14, "max_last_write": 30}
+SOON = 30.0
+Utterance = Callable[..., np.ndarray]
+IsFree = Callable[[Engine], bool]
+Ask = Callable[[Engine], np.ndarray]
+
+
+def closed(chunks: Iterator[Chunk]) -> None:
+    chunks.close()  # type: ignore[attr-defined]
+
+
+def dropped(chunks: Iterator[Chunk]) -> None:
+    """Nothing is done to it."""
+
+
+class Holder:
+    """Something that refers to itself, as a consumer may that kept an exception."""
+
+    def __init__(self, *held: object) -> None:
+        self.held = (*held, self)
+
+
+def dropped_in_a_cycle(chunks: Iterator[Chunk]) -> None:
+    Holder(chunks)
+
+
+@pytest.mark.parametrize("leave", [closed, dropped, dropped_in_a_cycle])
+@pytest.mark.parametrize("taken", [0, 1, 3])
+@pytest.mark.parametrize("own_session", [True, False])
+def test_a_consumer_that_goes_away(
+    shared_engine: Engine,
+    utterance: Utterance,
+    ask: Ask,
+    is_free: IsFree,
+    alone: np.ndarray,
+    leave: Callable[[Iterator[Chunk]], None],
+    taken: int,
+    own_session: bool,
+) -> None:
+    def consume() -> None:
+        asked: Engine | Session = shared_engine.session(**LIMITS) if own_session else shared_engine
+        chunks = asked.stream(utterance(1), sample_rate=16_000, **LIMITS)
+        for _ in range(taken):
+            next(chunks)
+        leave(chunks)
+
+    consume()
+    if leave is dropped_in_a_cycle:
+        gc.collect()
+    assert is_free(shared_engine)
+    assert np.array_equal(ask(shared_engine), alone)
+
+
+@pytest.mark.parametrize("whose", ["its own", "another's"])
+def test_garbage_collected_inside_a_step(
+    shared_engine: Engine, utterance: Utterance, is_free: IsFree, alone: np.ndarray, whose: str
+) -> None:
+    """A turn that its consumer dropped in a cycle is found by a thread of the scheduler, which must not wait."""
+    dropped, collected, end = threading.Event(), [], shared_engine.config.tokens.speech_eos
+
+    def collecting(model: Stream, generated: list[int], chosen: int) -> int:
+        if model is Stream.SPEECH and len(generated) == 25:
+            assert dropped.wait(SOON)
+            collected.append(gc.collect())
+        return chosen if whose == "another's" or chosen != end else 7
+
+    def consume(steer: Callable[[Stream, list[int], int], int] | None) -> None:
+        chunks = shared_engine.stream(utterance(2), sample_rate=16_000, steer=steer, **LIMITS)
+        next(chunks)
+        dropped_in_a_cycle(chunks)
+
+    gc.disable()
+    try:
+        consume(collecting if whose == "its own" else None)
+        dropped.set()
+        if whose == "another's":
+            turn = shared_engine.stream(utterance(1), sample_rate=16_000, seed=1, steer=collecting, **LIMITS)
+            assert np.array_equal(np.concatenate([chunk.pcm for chunk in turn]), alone)
+        assert is_free(shared_engine)
+        assert len(collected) == 1 and collected[0] > 0
+    finally:
+        gc.enable()
+
+
+def test_interrupted_from_the_keyboard(
+    shared_engine: Engine, utterance: Utterance, ask: Ask, is_free: IsFree, alone: np.ndarray
+) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals reach the main thread alone")
+    writing, interrupted = threading.Event(), threading.Event()
+
+    def on_text(_: str) -> None:
+        writing.set()
+        assert interrupted.wait(SOON)
+
+    def interrupt() -> None:
+        assert writing.wait(SOON)
+        time.sleep(0.05)  # until the consumer waits
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        interrupted.set()  # the step that runs comes to its end
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(shared_engine.stream(utterance(1), sample_rate=16_000, on_text=on_text, **LIMITS))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert is_free(shared_engine)
+    assert np.array_equal(ask(shared_engine), alone)
+
+
+def test_a_turns_memory_is_gone_when_the_turn_is(
+    shared_engine: Engine, utterance: Utterance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when garbage is collected, which knows nothing of how much its caches take."""
+    begin, made = shared_engine.states.begin, []
+
+    def watched(*arguments: Any) -> Any:
+        states = begin(*arguments)
+        made.append(weakref.ref(states.decoder.flow))
+        return states
+
+    def fail(_: str) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(shared_engine.states, "begin", watched)
+    gc.collect()
+    gc.disable()
+    try:
+        with shared_engine.session(**LIMITS) as session:
+            list(session.stream(utterance(1), sample_rate=16_000))
+            next(session.stream(utterance(2), sample_rate=16_000))
+            with pytest.raises(KeyError):
+                list(session.stream(utterance(3), sample_rate=16_000, on_text=fail))
+        deadline = time.monotonic() + SOON
+        while any(states() for states in made) and time.monotonic() < deadline:
+            time.sleep(0.002)  # the thread that reported the error may still have it in hand
+        assert len(made) == 3 and not any(states() for states in made)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("session_open", [False, True])
+def test_an_engine_that_is_dropped_ends_its_threads(
+    tiny_engine_dir: Path, utterance: Utterance, session_open: bool
+) -> None:
+    threads = set(os.listdir("/proc/self/task"))
+    engine = Engine.load(tiny_engine_dir, threads=1, warm_up=False)
+    session = engine.session(**LIMITS)
+    list(session.stream(utterance(1), sample_rate=16_000))
+    if not session_open:
+        session.close()
+    assert set(os.listdir("/proc/self/task")) - threads
+    alive = weakref.ref(engine)
+    gc.disable()
+    try:
+        del engine, session
+        assert alive() is None
+    finally:
+        gc.enable()
+    deadline = time.monotonic() + SOON
+    while (more := set(os.listdir("/proc/self/task")) - threads) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert not more
