@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from omni2_bench.simulate import command as simulate
+
 SIZES = "tiny, 0.5B, 1.5B, 3B, 7B, 14B, 32B or custom: a checkpoint of random weights of these dimensions"
 Size = Annotated[str | None, typer.Option(help=SIZES)]
 Dimensions = Annotated[Path | None, typer.Option(help="JSON file of a custom size's dimensions")]
@@ -25,6 +27,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     bench = typer.Typer(help="Measure the engine.", no_args_is_help=True, rich_markup_mode=None)
     app.add_typer(bench, name="bench")
+    simulate.register(bench)
 
     @bench.command()
     def latency(

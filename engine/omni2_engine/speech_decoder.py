@@ -45,9 +45,10 @@ class SpeechDecoder:
         """State for one turn in the voice of `speaker` (1, mel), see `Flow.speaker_features`, `Flow.new_state`."""
         return SpeechState(self.flow.new_state(speaker, left_context=left_context), self.vocoder.new_state())
 
-    def reset(self, state: SpeechState) -> None:
-        """Begin another turn with a state's memory."""
+    def reset(self, state: SpeechState, speaker: Floats) -> None:
+        """Begin another turn with a state's memory, in the voice of `speaker` (1, mel)."""
         self.flow.reset(state.flow)
+        state.flow.speaker = speaker
         state.vocoder = self.vocoder.new_state()
         state.calls = 0
 

@@ -47,6 +47,9 @@ class TurnStates:
 class StatePool:
     """Makes and takes back states.
 
+    The decoder state that came back last is kept with its memory: the next turn's first chunk need not wait until the
+    system has found some. Its bytes count when it is used again.
+
     Args:
         llm, speech_lm, decoder: the stages.
         sessions: conversations whose decoding shares calls; more may be open, in caches of their own.
@@ -80,6 +83,7 @@ class StatePool:
             turn = self._turn_sizes(speech_positions, speech_positions / decoder.flow.units_config.unit_rate)[1]
             self._reserved = min(turn, budget.limit - self._conversations.slot_nbytes)
         self._lasting = MemoryBudget(budget.limit - self._reserved)
+        self._idle: TurnStates | None = None
         self._open = self._running = 0
         self._lock = threading.RLock()  # garbage collection may close a dropped session at any moment, in here too
 
@@ -187,6 +191,15 @@ class StatePool:
         while flow.nbytes(seconds, context) > size and context > block:
             context -= block
         return context
+
+    def _decoder_state(self, speaker: Floats, left_context: float) -> SpeechState:
+        """The idle one if it fits, else a new one."""
+        with self._lock:
+            idle, self._idle = self._idle, None
+        if idle is None or idle.left_context != left_context:
+            return self._decoder.new_state(speaker, left_context)
+        self._decoder.reset(idle.decoder, speaker)
+        return idle.decoder
 
     def _slot(self, cache: SlotCache, model: LanguageModel, positions: int) -> DecoderState:
         """A slot of the shared cache if one is free and long enough, else a cache of its own."""

@@ -1,0 +1,61 @@
+"""One size of model: what its calls need, what is heard of its units, and the memory its sessions take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from omni2_bench.random_checkpoint.dimensions import PRESETS
+from omni2_bench.script import units_per_chunk
+from omni2_bench.simulate.effort import Efforts
+from omni2_bench.simulate.load import Answer
+from omni2_bench.simulate.sound import Sound
+
+TEMPLATE = 30  # positions of the chat template around a spoken question, its default system prompt included (spec §4)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One size.
+
+    Args:
+        size: as in `omni2_bench.random_checkpoint.PRESETS`.
+    """
+
+    size: str
+
+    @cached_property
+    def efforts(self) -> Efforts:
+        """What its calls have to do."""
+        return Efforts(PRESETS[self.size])
+
+    @cached_property
+    def sound(self) -> Sound:
+        """What is heard of so many units."""
+        return Sound.of(self.efforts.config)
+
+    @property
+    def read(self) -> int:
+        """R."""
+        return self.efforts.config.read
+
+    @property
+    def write(self) -> int:
+        """W."""
+        return self.efforts.config.write
+
+    @property
+    def hop(self) -> int:
+        """Units of a first flow call."""
+        return units_per_chunk(self.efforts.config)
+
+    @property
+    def prompt(self) -> int:
+        """Positions of a first question's prompt."""
+        return self.efforts.config.encoder.positions + TEMPLATE
+
+    def memory(self, sessions: int, answer: Answer) -> float:
+        """Bytes that so many sessions need, each with an answer of this length: weights and all caches, in bf16."""
+        efforts = self.efforts
+        caches = efforts.decoder_caches(self.prompt + answer.tokens, answer.tokens + answer.units)
+        return efforts.weights + sessions * (caches + efforts.flow_cache * self.sound.frames(answer.units, True))

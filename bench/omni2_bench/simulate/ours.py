@@ -1,0 +1,250 @@
+"""Our schedule on a virtual clock: the engine's own turn policy on the engine's own scheduler, with calls that take the
+time a model says."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from omni2_bench.simulate.device import Effort, Limits
+from omni2_bench.simulate.effort import Efforts
+from omni2_bench.simulate.load import Answer
+from omni2_bench.simulate.model import Model
+from omni2_bench.simulate.trace import Span
+from omni2_bench.simulate.turns import Turn
+from omni2_engine._core import Simulation, Stage
+from omni2_engine.options import Options
+from omni2_engine.scheduling.chunking import ChunkSchedule
+from omni2_engine.scheduling.turn_policy import (
+    STAGE_OF,
+    Decode,
+    Prefill,
+    Read,
+    Render,
+    Speak,
+    StageIndex,
+    Step,
+    TurnPolicy,
+    Voice,
+)
+
+STAGES = ("encoder", "LLM", "speech LM", "flow", "vocoder")  # in the order of `StageIndex`
+LARGEST_BATCH = {StageIndex.LLM: 32, StageIndex.SPEECH_LM: 32}  # sessions in one call; the other stages take one
+DECODING, READING = 1, -1  # keys of steps that sessions share, as in `omni2_engine.scheduling.workers`
+Order = Literal["deadline", "arrival"]
+Row = Any  # what a stage's effort depends on, one per session in a call
+
+
+@dataclass(frozen=True)
+class Task:
+    """What begins with a call, which gives what its effort depends on, and what follows when it is done."""
+
+    begin: Callable[[], Row]
+    done: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """A language model's call: positions it is fed, those its cache holds already, and pairs that are fused for it."""
+
+    fed: int
+    held: int
+    pairs: int = 0
+
+
+@dataclass(frozen=True)
+class Mel:
+    """What the flow makes for one call of the vocoder: frames to compute, the seconds of sound they bring, and whether
+    it is the last."""
+
+    frames: int
+    seconds: float
+    final: bool
+
+
+class Answering:
+    """One turn while it runs: its steps' costs for the scheduler, their results for the policy.
+
+    Args:
+        simulation: where tasks go.
+        session: of the scheduler.
+        model: whose turn it is.
+        turn: hears the sound.
+        answer: how long it is.
+        heard: called when all of it is ready.
+    """
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        session: int,
+        model: Model,
+        turn: Turn,
+        answer: Answer,
+        heard: Callable[[], None],
+    ) -> None:
+        self._simulation = simulation
+        self._session = session
+        self._model = model
+        self._turn = turn
+        self._answer = answer
+        self._heard = heard
+        chunks = ChunkSchedule(model.hop, model.sound.units.unit_rate, growing=True)
+        self._policy = TurnPolicy(model.read, chunks, self._submit, lambda: simulation.lead(session))
+        self._tokens = 0  # of the text
+        self._context = 0  # positions of the speech LM
+        self._units = 0  # spoken
+        self._left = 0  # units of the present write
+        self._seen = 0  # units, by the flow
+        self._seconds = 0.0  # of sound in the mel so far
+        self._mel: deque[Mel] = deque()  # for the vocoder
+
+    def begin(self) -> None:
+        """Take the turn up now."""
+        self._simulation.begin(self._session)
+        self._queue(StageIndex.ENCODER, Task(lambda: None, self._understood), self._alone)
+
+    @property
+    def _alone(self) -> int:
+        """A key that nobody else has."""
+        return -self._session - 1
+
+    def _understood(self) -> None:
+        self._simulation.begin(self._session)
+        self._policy.begin()
+
+    def _submit(self, step: Step) -> None:
+        key = self._alone
+        if isinstance(step, Decode | Speak):
+            key = DECODING
+        elif isinstance(step, Read) and self._context:
+            key = READING
+        self._queue(STAGE_OF[type(step)], self._task(step), key)
+
+    def _queue(self, stage: StageIndex, task: Task, key: int) -> None:
+        self._simulation.submit(self._session, stage, task, key=key)
+
+    def _task(self, step: Step) -> Task:
+        prompt = self._model.prompt
+        match step:
+            case Prefill():
+                return Task(lambda: Positions(prompt, 0), self._wrote)
+            case Decode():
+                return Task(lambda: Positions(1, prompt + self._tokens - 1), self._wrote)
+            case Read():
+                return Task(lambda: self._read(step), self._spoke)
+            case Speak():
+                return Task(lambda: self._extension(1), self._spoke)
+            case Render():
+                return Task(lambda: self._render(step), self._rendered)
+            case Voice():
+                return Task(lambda: self._mel[0].frames, self._voiced)
+
+    def _read(self, step: Read) -> Positions:
+        left = self._answer.units - self._units
+        self._left = left if step.final else min(left, self._model.write)
+        before = 1 if self._units else 0  # the last unit of the write before goes in with the pairs
+        return self._extension(before + step.pairs, step.pairs)
+
+    def _extension(self, fed: int, pairs: int = 0) -> Positions:
+        held, self._context = self._context, self._context + fed
+        return Positions(fed, held, pairs)
+
+    def _render(self, step: Render) -> tuple[int, int]:
+        """Frames that a call of the flow computes, and frames of finished blocks that it sees beside them."""
+        call, sound, before = self._policy.rendering(step), self._model.sound, self._seen
+        self._seen += call.units
+        seconds, self._seconds = self._seconds, sound.out(self._seen, call.final)
+        frames = sound.vocoded(before, self._seen, call.final)
+        self._mel.append(Mel(frames, self._seconds - seconds, call.final))
+        finished = sound.finished(before)
+        return sound.frames(self._seen, call.final) - finished, finished
+
+    def _wrote(self) -> None:
+        self._tokens += 1
+        self._policy.wrote(self._tokens == self._answer.tokens)
+
+    def _spoke(self) -> None:
+        if self._left:
+            self._left -= 1
+            self._units += 1
+            self._policy.heard(1)
+        self._policy.spoke(self._left == 0)
+
+    def _rendered(self) -> None:
+        self._policy.rendered(self._mel[-1].final)
+
+    def _voiced(self) -> None:
+        mel = self._mel.popleft()
+        self._turn.hear(self._simulation.now(), mel.seconds)
+        if mel.seconds:
+            self._simulation.delivered(self._session, mel.seconds)
+        if mel.final:
+            self._simulation.finish(self._session)
+            self._heard()
+        else:
+            self._policy.voiced()
+
+
+class OverlappedServer:
+    """Sessions that share one device.
+
+    Args:
+        model: that answers.
+        limits: of the device.
+        width: calls that run at once, None for one per stage.
+        order: in which sessions are served.
+    """
+
+    def __init__(self, model: Model, limits: Limits, width: int | None, order: Order = "deadline") -> None:
+        self._model = model
+        self._limits = limits
+        stages = [
+            Stage(name, _run, max_batch=LARGEST_BATCH.get(index, 1), priority=-index)
+            for index, name in zip(StageIndex, STAGES, strict=True)
+        ]
+        self.simulation = Simulation(stages, self._seconds, width=width, order=order)
+        self._sessions: dict[int, int] = {}  # of the load → of the scheduler
+
+    def ask(self, turn: Turn, answer: Answer, heard: Callable[[], None]) -> None:
+        """See `omni2_bench.simulate.load.Server`."""
+        if turn.session not in self._sessions:
+            self._sessions[turn.session] = self.simulation.open(run_ahead=Options.run_ahead)
+        session = self._sessions[turn.session]
+        Answering(self.simulation, session, self._model, turn, answer, heard).begin()
+
+    def spans(self) -> list[Span]:
+        """Calls so far, sessions numbered as in the load."""
+        names = {own: session for session, own in self._sessions.items()}
+        return [
+            Span(STAGES[stage], start, stop, tuple(names[session] for session in sessions))
+            for stage, start, stop, sessions in self.simulation.trace
+        ]
+
+    def _seconds(self, stage: int, tasks: list[Task]) -> float:
+        rows = [task.begin() for task in tasks]
+        return sum(self._limits.seconds(effort) for effort in _calls(self._model.efforts, StageIndex(stage), rows))
+
+
+def _calls(efforts: Efforts, stage: StageIndex, rows: list[Row]) -> list[Effort]:
+    """What runs one after another in one call of the scheduler."""
+    match stage:
+        case StageIndex.ENCODER:
+            return [efforts.encode]
+        case StageIndex.LLM:
+            return [efforts.extend_llm([(row.fed, row.held) for row in rows])]
+        case StageIndex.SPEECH_LM if rows[0].pairs:
+            return [efforts.extend_speech([(row.fed, row.held)]) + efforts.fuse([row.pairs]) for row in rows]
+        case StageIndex.SPEECH_LM:
+            return [efforts.extend_speech([(row.fed, row.held) for row in rows])]
+        case StageIndex.FLOW:
+            return [efforts.flow(rows)]
+        case StageIndex.VOCODER:
+            return [efforts.vocode(rows)]
+
+
+def _run(tasks: list[Task]) -> None:
+    for task in tasks:
+        task.done()

@@ -1,0 +1,79 @@
+"""The first-chunk latencies that the LLaMA-Omni2 paper reports for the original (its Table 6, one L40)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+
+NAME = "LLaMA-Omni2-"  # in front of every size
+ROUNDING = 1e-5  # seconds: the table gives hundredths of a millisecond
+FINEST_STEP = 5e-4  # seconds; any figures are multiples of a step not much above their rounding
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table, in seconds.
+
+    Args:
+        size: of the model, as in `omni2_bench.random_checkpoint.PRESETS`.
+        read, write: R and W.
+        llm: encoder, prefill and R text tokens.
+        speech: W units of the speech LM.
+        synthesis: flow and vocoder.
+        total: of all three.
+    """
+
+    size: str
+    read: int
+    write: int
+    llm: float
+    speech: float
+    synthesis: float
+    total: float
+
+
+def table6() -> list[Row]:
+    """All lines, from the copy of the table that lies beside this file."""
+    text = files("omni2_bench.simulate").joinpath("paper_table6.csv").read_text(encoding="utf-8")
+    lines = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    return [
+        Row(
+            line["model"].removeprefix(NAME),
+            int(line["R"]),
+            int(line["W"]),
+            *(float(line[column]) / 1e3 for column in ("llm_ms", "tts_ms", "fm_voc_ms", "total_ms")),
+        )
+        for line in lines
+    ]
+
+
+def of(rows: Sequence[Row], size: str, read: int, write: int) -> Row:
+    """The line of one size and schedule; the table may have it twice.
+
+    Raises:
+        KeyError: it has none.
+    """
+    for row in rows:
+        if (row.size, row.read, row.write) == (size, read, write):
+            return row
+    raise KeyError((size, read, write))
+
+
+def resolution(rows: Sequence[Row]) -> float:
+    """The largest step, in seconds, of which every figure is a whole multiple: finer than that the table cannot tell.
+
+    Returns:
+        The step fitted to all figures; `ROUNDING` if they have none above `FINEST_STEP`.
+    """
+    figures = np.array([[row.llm, row.speech, row.synthesis] for row in rows]).ravel()
+    for parts in range(1, int(figures.min() / FINEST_STEP) + 1):
+        step = figures.min() / parts
+        counts = np.round(figures / step)
+        step = float(counts @ figures / (counts @ counts))
+        if np.abs(counts * step - figures).max() < ROUNDING:
+            return step
+    return ROUNDING
