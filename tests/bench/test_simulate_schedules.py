@@ -156,6 +156,9 @@ def test_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert small["ours_ms"] < large["ours_ms"] and large["paper_ms"] == pytest.approx(582.91)
     text = (tmp_path / "simulate.md").read_text(encoding="utf-8")
     assert "This is a model" in text and "the paper's 583 ms is beaten from" in text and "120 ms are reached" in text
+    burst = found["overload"]["loads"]["burst"]
+    for order, name in (("deadline", "deadlines"), ("arrival", "first come")):
+        assert f"| {name} | {burst[order]['underruns']} in {burst[order]['broken']} of" in text
     for name in ("efficiency.png", "sessions.png", "timeline.png"):
         assert (tmp_path / name).stat().st_size > 10_000
     trace = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))

@@ -72,6 +72,25 @@ def test_a_consumer_that_goes_away(
     assert np.array_equal(ask(shared_engine), alone)
 
 
+def test_a_consumer_that_leaves_a_turn_waiting(shared_engine: Engine, utterance: Utterance, is_free: IsFree) -> None:
+    """It was so slow that its turn had stopped."""
+    with shared_engine.session(**LIMITS, unread=0.01) as session:
+        chunks = session.stream(utterance(1), sample_rate=16_000)
+        next(chunks)
+        deadline = time.monotonic() + SOON
+        while shared_engine.scheduler.counts()[2] and time.monotonic() < deadline:
+            time.sleep(0.005)
+        sessions, queued, running = shared_engine.scheduler.counts()
+        assert (sessions, running) == (1, 0) and queued > 0
+        leaving = threading.Thread(target=chunks.close, daemon=True)  # type: ignore[attr-defined]
+        leaving.start()
+        leaving.join(SOON)
+        assert not leaving.is_alive() and shared_engine.scheduler.counts() == (1, 0, 0)
+        assert session.metrics is not None and not session.metrics.audio_seconds > 1.0
+        assert list(session.stream(utterance(1), sample_rate=16_000))[-1].final
+    assert is_free(shared_engine)
+
+
 @pytest.mark.parametrize("whose", ["its own", "another's"])
 def test_garbage_collected_inside_a_step(
     shared_engine: Engine, utterance: Utterance, is_free: IsFree, alone: np.ndarray, whose: str

@@ -29,10 +29,11 @@ from omni2_engine.scheduling.turn_policy import (
     TurnPolicy,
     Voice,
 )
+from omni2_engine.scheduling.workers import READING
 
 STAGES = ("encoder", "LLM", "speech LM", "flow", "vocoder")  # in the order of `StageIndex`
 LARGEST_BATCH = {StageIndex.LLM: 32, StageIndex.SPEECH_LM: 32}  # sessions in one call; the other stages take one
-DECODING, READING = 1, -1  # keys of steps that sessions share, as in `omni2_engine.scheduling.workers`
+DECODING = 1  # key of the steps that are decoded together, as if all sessions' caches were slots of one
 Order = Literal["deadline", "arrival"]
 Row = Any  # what a stage's effort depends on, one per session in a call
 

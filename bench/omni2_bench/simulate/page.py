@@ -133,7 +133,7 @@ def _overload(found: dict[str, Any]) -> str:
         f"({found['size']}, one call at a time; memory is not looked at). Below it has twice as many, the same ones in "
         "both orders. No order makes sound that the device has no time for; one that knows the deadlines takes the "
         "time from those who are ahead. As first chunks go ahead of everything, in a burst whoever has just begun may "
-        "wait for the others' first chunks, and nobody for longer than those take.\n\n"
+        "have to wait for the others' first chunks, about as long as those take.\n\n"
     )
     audible = f"gaps of {1e3 * AUDIBLE:.0f} ms and more"
     header = ["", "order", audible, "gaps in all", "longest gap", "worst first chunk"]

@@ -92,12 +92,12 @@ def _draw_schedule(axes: Axes, schedule: Lanes, seconds: float) -> None:
         axes.broken_barh(playing, where, facecolors=colour, alpha=0.45, linewidth=0)
         axes.broken_barh(starving, where, facecolors=RED, linewidth=0)
         ready = [time for time in turn.ready if time <= seconds]
-        axes.plot(ready, [lane - 0.5] * len(ready), "v", color=INK, markersize=3.5, linestyle="")
+        axes.plot(ready, [lane - 0.52] * len(ready), "v", color=INK, markersize=4, linestyle="", zorder=3)
     names = ["player"] if len(sessions) == 1 else [f"player {number}" for number in range(1, len(sessions) + 1)]
     axes.set_yticks(range(len(stages) + len(sessions)), [*stages, *names])
     axes.set_ylim(len(stages) + len(sessions) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.axhline(len(stages) - 0.5, color=LINE, linewidth=0.8)
+    axes.axhline(len(stages) - 0.5, color=LINE, linewidth=0.8, zorder=0)
     axes.set_title(schedule.title)
 
 

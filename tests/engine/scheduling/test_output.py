@@ -102,6 +102,17 @@ def test_back_pressure_follows_what_is_unread(most: float, moves: list[str | int
         assert not (switch.held and not unread)  # or nobody would ever go on
 
 
+def test_rounding_holds_nobody() -> None:
+    """0.1 s + 0.2 s − 0.1 s − 0.2 s is not nothing to a computer."""
+    switch = Switch()
+    queue = ChunkQueue(1e-300, switch)
+    queue.put(chunk(0, 100))
+    queue.put(chunk(1, 200))
+    taken = iter(queue)
+    next(taken), next(taken)
+    assert switch.said == [True, False]
+
+
 def test_an_error_comes_after_what_is_unread() -> None:
     queue, error = ChunkQueue(100.0, Switch()), ValueError("broken")
     queue.put(chunk(0))
