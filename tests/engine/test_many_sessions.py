@@ -16,6 +16,7 @@ import pytest
 
 from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Chunk, Engine
+from omni2_engine.errors import CapacityError
 from omni2_engine.sampling import Sampling, Stream
 from omni2_engine.speech_decoder import SpeechDecoder, SpeechState
 from omni2_export.build import BuildRequest, build_engine
@@ -155,6 +156,64 @@ def test_conversations_beyond_the_slots_answer_as_well(
     together([lambda number=number: come(number) for number in range(5)])
     for number in range(5):
         assert answers[number][0].equals(alone[number][0])
+    assert is_free(engine)
+
+
+def with_room_for(conversations: int, turns: int, path: Path, admission: str, spare: float = 0.0) -> Engine:
+    """An engine whose memory is just enough for so many conversations and turns of `LIMITS`."""
+    probe = Engine.load(path, threads=1, warm_up=False, sessions=SESSIONS, admission=admission)
+    positions = probe.pipeline.loop.speech_capacity(LIMITS["max_new_tokens"], LIMITS["max_last_write"])
+    turn = probe.states._turn_sizes(positions, positions / probe.config.flow_encoder.unit_rate)[0]
+    memory = conversations * probe.states._conversations.slot_nbytes + int((turns + spare) * turn)
+    return Engine.load(path, threads=1, warm_up=False, sessions=SESSIONS, admission=admission, memory=memory)
+
+
+def test_those_for_whom_there_is_no_room_wait(
+    tiny_engine_dir: Path, utterance: Utterance, is_free: Callable[[Engine], bool]
+) -> None:
+    engine = with_room_for(2, 1, tiny_engine_dir, "wait", spare=0.5)
+    alone, answers = [converse(engine, utterance, number) for number in range(6)], {}
+    together(
+        [lambda number=number: answers.update({number: converse(engine, utterance, number)}) for number in range(6)]
+    )
+    for number in range(6):
+        assert all(mine.equals(other) for mine, other in zip(answers[number], alone[number], strict=True))
+    assert is_free(engine)
+
+
+def test_those_for_whom_there_is_no_room_are_refused(
+    tiny_engine_dir: Path, utterance: Utterance, is_free: Callable[[Engine], bool]
+) -> None:
+    engine = with_room_for(2, 1, tiny_engine_dir, "refuse")
+    with engine.session(**LIMITS) as first, engine.session(**LIMITS) as second:
+        running = first.stream(utterance(1), sample_rate=16_000)
+        next(running)
+        with pytest.raises(CapacityError, match="others use"):
+            engine.session()
+        asked = second.stream(utterance(2), sample_rate=16_000)
+        with pytest.raises(CapacityError, match="others use"):
+            next(asked)
+        assert list(running)[-1].final
+        assert list(second.stream(utterance(2), sample_rate=16_000))[-1].final
+    assert is_free(engine)
+
+
+def test_those_for_whom_there_is_little_room_hear_less_of_themselves(
+    tiny_engine_dir: Path, utterance: Utterance, is_free: Callable[[Engine], bool]
+) -> None:
+    """A turn of half a minute at most, and room for a little more than the shortest left context."""
+    limits = {"max_new_tokens": 60, "max_last_write": 600}
+    probe = Engine.load(tiny_engine_dir, threads=1, warm_up=False)
+    positions = probe.pipeline.loop.speech_capacity(*limits.values())
+    least, full = probe.states._turn_sizes(positions, positions / probe.config.flow_encoder.unit_rate)
+    memory = probe.states._conversations.slot_nbytes + least + (full - least) // 2
+    engine = Engine.load(tiny_engine_dir, threads=1, warm_up=False, memory=memory)
+    whole = heard(list(probe.stream(utterance(1), sample_rate=16_000, **limits)))
+    with engine.session(**limits) as session:
+        chunks = list(session.stream(utterance(1), sample_rate=16_000))
+        assert session.metrics is not None
+        assert 4.0 < session.metrics.left_context < probe.pipeline.decoder.flow.left_context
+    assert chunks[-1].end < session.metrics.left_context and heard(chunks).equals(whole)  # so much it hears in any case
     assert is_free(engine)
 
 

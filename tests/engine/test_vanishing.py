@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -72,13 +74,36 @@ def test_a_consumer_that_goes_away(
     assert np.array_equal(ask(shared_engine), alone)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.005, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3])
+@pytest.mark.parametrize("own_session", [True, False])
+def test_a_task_that_is_cancelled(
+    shared_engine: Engine, utterance: Utterance, is_free: IsFree, seconds: float, own_session: bool
+) -> None:
+    """While the question is read or encoded, while it waits for a chunk, or between two."""
+
+    async def listen() -> None:
+        asked: Engine | Session = shared_engine.session(**LIMITS) if own_session else shared_engine
+        async for _ in asked.astream(utterance(1), sample_rate=16_000, **LIMITS):
+            await asyncio.sleep(0)
+
+    async def leave() -> None:
+        task = asyncio.create_task(listen())
+        await asyncio.sleep(seconds)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(leave())
+    assert is_free(shared_engine)
+
+
 def test_a_consumer_that_leaves_a_turn_waiting(shared_engine: Engine, utterance: Utterance, is_free: IsFree) -> None:
     """It was so slow that its turn had stopped."""
     with shared_engine.session(**LIMITS, unread=0.01) as session:
         chunks = session.stream(utterance(1), sample_rate=16_000)
         next(chunks)
         deadline = time.monotonic() + SOON
-        while shared_engine.scheduler.counts()[2] and time.monotonic() < deadline:
+        while not (session._output._held and not shared_engine.scheduler.counts()[2]) and time.monotonic() < deadline:
             time.sleep(0.005)
         sessions, queued, running = shared_engine.scheduler.counts()
         assert (sessions, running) == (1, 0) and queued > 0
