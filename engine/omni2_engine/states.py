@@ -34,12 +34,14 @@ class TurnStates:
     Attributes:
         speech: the speech LM's, empty.
         decoder: flow and vocoder.
+        seconds: of sound at most.
         left_context: seconds the flow looks back on.
         promised: bytes of the budget.
     """
 
     speech: DecoderState
     decoder: SpeechState
+    seconds: float
     left_context: float
     promised: int
 
@@ -48,7 +50,7 @@ class StatePool:
     """Makes and takes back states.
 
     The decoder state that came back last is kept with its memory: the next turn's first chunk need not wait until the
-    system has found some. Its bytes count when it is used again.
+    system has found some. Its bytes count when it is used again; until then it goes as soon as others need them.
 
     Args:
         llm, speech_lm, decoder: the stages.
@@ -101,6 +103,8 @@ class StatePool:
                 state = self._slot(self._conversations, self._llm, self._context)
         with self._lock:
             self._open += 1
+            if self._idle is not None and self._idle.promised > self.budget.free:
+                self._idle = None
         return Conversation(state, promised)
 
     def close(self, conversation: Conversation) -> None:
@@ -135,16 +139,18 @@ class StatePool:
         promised = self._admit(least, full)
         try:
             left_context = self._fitting(promised - self._speech_size(positions), seconds)
-            decoder = self._decoder.new_state(speaker, left_context)
+            decoder = self._decoder_state(speaker, seconds, left_context)
             speech = self._slot(self._speeches, self._speech_lm, positions)
-            return TurnStates(speech, decoder, left_context, promised)
+            return TurnStates(speech, decoder, seconds, left_context, promised)
         except BaseException:
             self._leave(promised)
             raise
 
     def end(self, states: TurnStates) -> None:
-        """Take a turn's memory back."""
+        """Take a turn's memory back. No step of it runs."""
         states.speech.release()
+        with self._lock:
+            self._idle = states
         self._leave(states.promised)
 
     def key(self, state: DecoderState) -> int:
@@ -192,11 +198,11 @@ class StatePool:
             context -= block
         return context
 
-    def _decoder_state(self, speaker: Floats, left_context: float) -> SpeechState:
-        """The idle one if it fits, else a new one."""
+    def _decoder_state(self, speaker: Floats, seconds: float, left_context: float) -> SpeechState:
+        """The idle one if it fits, which means that it has not filled more than is promised now; else a new one."""
         with self._lock:
             idle, self._idle = self._idle, None
-        if idle is None or idle.left_context != left_context:
+        if idle is None or idle.left_context != left_context or idle.seconds > seconds:
             return self._decoder.new_state(speaker, left_context)
         self._decoder.reset(idle.decoder, speaker)
         return idle.decoder

@@ -179,12 +179,13 @@ def test_interrupted_from_the_keyboard(
 def test_a_turns_memory_is_gone_when_the_turn_is(
     shared_engine: Engine, utterance: Utterance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not only when garbage is collected, which knows nothing of how much its caches take."""
+    """Not only when garbage is collected, which knows nothing of how much its caches take. The engine keeps the last
+    one's for the next turn, and nothing else does."""
     begin, made = shared_engine.states.begin, []
 
     def watched(*arguments: Any) -> Any:
         states = begin(*arguments)
-        made.append(weakref.ref(states.decoder.flow))
+        made.extend(weakref.ref(part) for part in (states, states.decoder.flow))
         return states
 
     def fail(_: str) -> None:
@@ -199,10 +200,14 @@ def test_a_turns_memory_is_gone_when_the_turn_is(
             next(session.stream(utterance(2), sample_rate=16_000))
             with pytest.raises(KeyError):
                 list(session.stream(utterance(3), sample_rate=16_000, on_text=fail))
+        kept, shared_engine.states._idle = shared_engine.states._idle, None
+        assert kept is not None and made[-2]() is kept and made[-1]() is kept.decoder.flow
+        assert len(made) == 6 and all(flow() is kept.decoder.flow for flow in made[1::2])
+        del kept
         deadline = time.monotonic() + SOON
-        while any(states() for states in made) and time.monotonic() < deadline:
+        while any(part() for part in made) and time.monotonic() < deadline:
             time.sleep(0.002)  # the thread that reported the error may still have it in hand
-        assert len(made) == 3 and not any(states() for states in made)
+        assert not any(part() for part in made)
     finally:
         gc.enable()
 

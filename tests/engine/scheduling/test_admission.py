@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from random import Random
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from omni2_engine import Engine
 from omni2_engine.errors import CapacityError
 from omni2_engine.scheduling.admission import Admission, MemoryBudget, available_memory
+from omni2_engine.speech_decoder import SpeechState
 from omni2_engine.stages.graph_state import bytes_per_position
 from omni2_engine.states import LEAST_CONTEXT, Conversation, StatePool, TurnStates
 
@@ -216,6 +218,68 @@ def test_accounts_are_straight_after_any_coming_and_going(tiny_engine: Engine, s
         states.close(conversation)
     assert nothing_is_out(states)
     assert states._conversations.free == states._speeches.free == 2
+
+
+def test_the_memory_of_the_turn_that_ended_last_is_used_again(tiny_engine: Engine) -> None:
+    """By one turn at a time, as if it were new; its bytes count while a turn has it, and not in between."""
+    states, decoder, random = pool(tiny_engine, 1 << 40, Admission.REFUSE), tiny_engine.pipeline.decoder, Random(1)
+
+    def sound(state: SpeechState, units: list[int]) -> bytes:
+        chunks = [decoder.render(state, units[first : first + 10], False) for first in range(0, len(units), 10)]
+        return b"".join(decoder.voice(state, mel, False, 1, 2).tobytes() for mel in chunks)
+
+    def speak(turn: TurnStates, count: int) -> bytes:
+        units = [random.randrange(decoder.flow.units_config.units) for _ in range(count)]
+        said = sound(turn.decoder, units)
+        assert said == sound(decoder.new_state(tiny_engine.speaker(None)), units)
+        return said
+
+    states.open()
+    turn, other = begin(states, tiny_engine), begin(states, tiny_engine)
+    used = states.budget.used
+    memory = turn.decoder.flow.steps[0].caches["keys_0"]
+    speak(turn, 170)  # several blocks, and the encoder's contexts are not zero any more
+    states.end(turn)
+    assert states.budget.used == used - turn.promised
+    again, another = begin(states, tiny_engine), begin(states, tiny_engine)
+    assert again.decoder is turn.decoder and again.decoder.flow.steps[0].caches["keys_0"] is memory
+    assert again.promised == turn.promised and states.budget.used == used + another.promised
+    assert len({id(each.decoder) for each in (again, another, other)}) == 3
+    assert speak(again, 90) != speak(another, 90)
+
+
+def test_idle_memory_is_not_used_for_a_turn_that_is_promised_less(tiny_engine: Engine) -> None:
+    states = pool(tiny_engine, 1 << 40, Admission.REFUSE)
+    turn = begin(states, tiny_engine)
+    states.end(turn)
+    shorter = begin(states, tiny_engine, seconds=SECONDS / 2)
+    assert shorter.decoder is not turn.decoder
+    states.end(shorter)
+    assert begin(states, tiny_engine).decoder is shorter.decoder  # and may fill more from now on
+
+    size, _, full = sizes(tiny_engine)
+    states = pool(tiny_engine, 2 * size + full - 1, Admission.SHORTEN)
+    conversation, turn = states.open(), begin(states, tiny_engine)
+    states.end(turn)
+    states.close(conversation)
+    conversations = [states.open(), states.open()]
+    further = begin(states, tiny_engine)
+    assert further.left_context != turn.left_context and further.decoder is not turn.decoder
+    assert len(conversations) == 2
+
+
+def test_idle_memory_goes_when_a_conversation_needs_it(tiny_engine: Engine) -> None:
+    size, _, full = sizes(tiny_engine)
+    states = pool(tiny_engine, 2 * size + full, Admission.REFUSE)
+    states.open()
+    turn = begin(states, tiny_engine)
+    gone = weakref.ref(turn.decoder)
+    states.end(turn)
+    del turn
+    states.open()
+    assert gone() is not None  # there is room for both
+    states.open()
+    assert gone() is None
 
 
 def test_refused_with_the_reason(tiny_engine: Engine) -> None:
