@@ -7,7 +7,7 @@ WORKERS ?= 2
 
 VENV := .venv
 PY := $(VENV)/bin/python
-SOURCES := pyproject.toml setup.py $(wildcard cpp/*.h cpp/*.cpp cpp/*/*.h cpp/*/*.cpp)
+SOURCES := pyproject.toml setup.py $(wildcard cpp/*.h cpp/*.cpp cpp/*/*.h cpp/*/*.cpp kernels/omni2_kernels/cuda/*.cuh)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint sanitize clean

@@ -15,6 +15,9 @@ FOLDERS = {
     "omni2_bench": "bench",
 }
 
+# What samplers on the host and kernels on the GPU compute alike stands once, where NVRTC finds it at run time.
+SHARED_ARITHMETIC = "kernels/omni2_kernels/cuda"
+
 # Random numbers must agree to the last bit everywhere: no fused multiply-adds, no re-ordering, no -march. The last two
 # flags change no result; they tell the compiler that nobody reads errno or floating-point traps, so loops vectorise.
 EXACT_FLOATS = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
@@ -27,8 +30,8 @@ setup(
         Pybind11Extension(
             "omni2_engine._core",
             sources=sorted(glob("cpp/**/*.cpp", recursive=True)),
-            depends=sorted(glob("cpp/**/*.h", recursive=True)),
-            include_dirs=["cpp"],
+            depends=sorted([*glob("cpp/**/*.h", recursive=True), *glob(f"{SHARED_ARITHMETIC}/*.cuh")]),
+            include_dirs=["cpp", SHARED_ARITHMETIC],
             cxx_std=17,
             extra_compile_args=COMPILE_ARGS,
         )

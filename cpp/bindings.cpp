@@ -8,7 +8,7 @@
 #include <string>
 
 #include "bindings.h"
-#include "philox.h"
+#include "philox.cuh"
 #include "random.h"
 #include "sampling.h"
 

@@ -69,8 +69,7 @@ std::vector<Candidate> collect(const Scores& scores, float threshold) {
 void normalise(std::vector<Candidate>& kept, float temperature) {
     float peak = -kInfinity;
     for (const Candidate& candidate : kept) peak = std::max(peak, candidate.score);
-    for (Candidate& candidate : kept)  // the test also serves infinite peaks, where the difference is no number
-        candidate.score = candidate.score == peak ? 0.0f : (candidate.score - peak) / temperature;
+    for (Candidate& candidate : kept) candidate.score = below_peak(candidate.score, peak, temperature);
 }
 
 // Probability relative to the likeliest token's, in units of 2^-32: integers add up to the same in any order.
@@ -104,12 +103,7 @@ void keep_nucleus(std::vector<Candidate>& kept, double top_p) {
     kept.resize(end);
 }
 
-float element(const Words& words, uint32_t lane) {
-    const uint32_t row[] = {words.x0, words.x1, words.x2, words.x3};
-    return unit_exponential(row[lane]);
-}
-
-// Gumbel race: the winner of score_i - log E_i, with E_i exponentially distributed, is distributed as softmax(score).
+// Id of the winner of the Gumbel race, the lowest of equals.
 uint32_t race(const std::vector<Candidate>& kept, const DrawKey& key) {
     float best = -kInfinity;
     uint32_t winner = kept.front().id;
@@ -120,7 +114,7 @@ uint32_t race(const std::vector<Candidate>& kept, const DrawKey& key) {
             block = candidate.id / 4;
             words = draw_words(key, block);
         }
-        const float time = candidate.score - logarithm(element(words, candidate.id % 4));
+        const float time = race_time(candidate.score, word_of(words, candidate.id % 4));
         if (time > best || (time == best && candidate.id < winner)) {
             best = time;
             winner = candidate.id;
@@ -142,10 +136,7 @@ Scores::Scores(const float* logits, uint32_t size, const int64_t* generated, siz
                                         std::to_string(size) + " tokens");
     if (penalty == 1.0f) return;
     changed_.reserve(ids.size());
-    for (int64_t id : ids) {
-        const float logit = logits[id];
-        changed_.push_back({static_cast<uint32_t>(id), logit < 0.0f ? logit * penalty : logit / penalty});
-    }
+    for (int64_t id : ids) changed_.push_back({static_cast<uint32_t>(id), penalised(logits[id], penalty)});
 }
 
 uint32_t argmax(const Scores& scores) {

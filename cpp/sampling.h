@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "random.h"
+#include "scores.cuh"
 
 namespace omni2 {
 

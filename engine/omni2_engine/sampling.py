@@ -1,7 +1,8 @@
 """How a token is chosen from logits and how noise is drawn: settings and keys in, an id or an array out.
 
 Every draw is named by who draws (seed, stream) and when (turn, step), never by what was drawn before: one seed gives
-one answer on any schedule, batch or thread count. The arithmetic is that of cpp/random.h and cpp/sampling.h.
+one answer on any schedule, batch or thread count. The arithmetic is that of cuda/draw.cuh in the kernels
+and cpp/sampling.h.
 """
 
 from __future__ import annotations

@@ -1,14 +1,10 @@
 // Logarithm, exponential, sine and cosine in single precision, written out as additions and multiplications so that every
 // host and every GPU agrees to the last bit; a system's own mathematics library promises no such thing.
-// Must be compiled without contraction to fused multiply-adds (-ffp-contract=off, nvcc -fmad=false) and without fast math.
+// Must be compiled without contraction to fused multiply-adds (-ffp-contract=off, --fmad=false) and without fast math.
 // The polynomials are minimax fits of our own; measured errors stay below 2e-7, relative (sine and cosine: absolute).
 #pragma once
 
-#include "philox.h"
-
-#if !defined(__CUDACC_RTC__)
-#include <cstring>
-#endif
+#include "portable.cuh"
 
 namespace omni2 {
 

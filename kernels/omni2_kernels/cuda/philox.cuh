@@ -3,19 +3,7 @@
 // Plain integer arithmetic, so the same header serves the host and, through NVRTC, CUDA kernels.
 #pragma once
 
-#if defined(__CUDACC_RTC__)
-using int32_t = int;
-using uint32_t = unsigned int;
-using uint64_t = unsigned long long;
-#else
-#include <cstdint>
-#endif
-
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-#define OMNI2_HOST_DEVICE __host__ __device__
-#else
-#define OMNI2_HOST_DEVICE
-#endif
+#include "portable.cuh"
 
 namespace omni2 {
 

@@ -1,0 +1,54 @@
+// Random numbers by name: what is drawn depends on who draws (seed, stream), when (turn, step) and the place in the array,
+// never on what was drawn before. That makes one seed give one answer on any schedule, batch or thread count.
+//
+// Philox's key is the seed (low word first); its counter is [block, step, turn, stream], a word each, so that two different
+// draws can never meet. Element i of a draw comes from block i / 4.
+#pragma once
+
+#include "elementary.cuh"
+#include "philox.cuh"
+
+namespace omni2 {
+
+struct DrawKey {
+    uint64_t seed;
+    uint32_t stream, turn, step;
+};
+
+constexpr uint64_t kWordsPerDraw = uint64_t{4} << 32;  // a block index is one word
+
+OMNI2_HOST_DEVICE inline Words draw_words(const DrawKey& key, uint32_t block) {
+    return philox4x32({block, key.step, key.turn, key.stream},
+                      {static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32)});
+}
+
+// Uniform in the open interval (0, 1), with 23 bits and a half so that neither end is reached.
+OMNI2_HOST_DEVICE inline float unit_uniform(uint32_t word) {
+    return (static_cast<float>(static_cast<int32_t>(word >> 9)) + 0.5f) * 0x1p-23f;
+}
+
+// Exponentially distributed: -log u of a 31-bit uniform u. Near u = 1 the complement is what is rounded to a float, not u:
+// small values, which decide a Gumbel race, keep their full precision (the least is 2^-32).
+OMNI2_HOST_DEVICE inline float unit_exponential(uint32_t word) {
+    const uint32_t u = word >> 1;
+    const bool near_one = u >= 0x5A82799Au;  // 2^31 sqrt(1/2)
+    const uint32_t distance = near_one ? 0x7FFFFFFFu - u : u;
+    const float v = (static_cast<float>(static_cast<int32_t>(distance)) + 0.5f) * 0x1p-31f;
+    const uint32_t shifted = bits_of(v) - kSqrtHalfBits;
+    const float e = near_one ? 0.0f : static_cast<float>(static_cast<int32_t>(shifted) >> 23);
+    const float f = near_one ? -v : float_of((shifted & 0x007FFFFFu) + kSqrtHalfBits) - 1.0f;
+    return -(e * kLn2High + (log_one_plus(f) + e * kLn2Low));
+}
+
+struct NormalPair {
+    float first, second;
+};
+
+// Two independent standard normals from two words (Box and Muller, 1958).
+OMNI2_HOST_DEVICE inline NormalPair normal_pair(uint32_t radius_word, uint32_t angle_word) {
+    const float radius = sqrtf(2.0f * unit_exponential(radius_word));
+    const SineCosine direction = sine_cosine_of_turn(angle_word);
+    return {radius * direction.cosine, radius * direction.sine};
+}
+
+}  // namespace omni2
