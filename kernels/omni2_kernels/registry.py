@@ -1,0 +1,153 @@
+"""Every kernel: where its source is, what it takes, on what grid it runs, and what memory it moves.
+
+Times are floors: the bytes moved over `BANDWIDTH`, at the sizes given. A launch itself takes some microseconds on
+top: all but the samplers are bound by that, not by memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from omni2_kernels.decoding import BATCH, ROW
+from omni2_kernels.launch import THREADS, Kernel, Parameter, Sizes
+
+TILE = 4096  # logits a block of the samplers takes: 16 a thread
+
+# What floors are stated for: eight conversations with a 7B model in 16 bits, half a second of sound.
+SIZES: Sizes = {
+    "rows": 8,
+    "vocab": 158_498,  # text and speech units
+    "generated": 256,
+    "width": 3584,
+    "visible": 4096,
+    "element": 2,
+    "overlap": 3840,
+    "count": 12_000,
+}
+
+
+def _parameters(**types: tuple[str, DTypeLike]) -> tuple[Parameter, ...]:
+    return tuple(Parameter(name, type_, np.dtype(dtype)) for name, (type_, dtype) in types.items())
+
+
+def _pointer(of: str) -> tuple[str, DTypeLike]:
+    return f"{of}*", np.uint64
+
+
+_BATCH = ("Batch", BATCH)
+_INT32 = ("int32_t", np.int32)
+
+
+def _tiles(count: int) -> int:
+    return -(-count // TILE)
+
+
+def _blocks(count: int) -> int:
+    return -(-count // THREADS)
+
+
+def _rank_moved(s: Sizes) -> int:
+    """Every logit once, and in each block the ids a row has already."""
+    return s["rows"] * (4 * s["vocab"] + 4 * s["generated"] * _tiles(s["vocab"]))
+
+
+def _embed_moved(s: Sizes) -> int:
+    """A row of the table to the inputs, a hidden state to the ring, and the row itself."""
+    return s["rows"] * (2 * s["element"] * s["width"] + 2 * 4 * s["width"] + 2 * ROW.itemsize)
+
+
+_ALL = (
+    Kernel(
+        "rank_logits",
+        "choose.cu",
+        _parameters(batch=_BATCH, serve=_INT32),
+        ("rows", "vocab"),
+        lambda s: (_tiles(s["vocab"]), s["rows"], 1),
+        _rank_moved,
+        """First half of choosing a token: the greatest score of every row in state `serve`, after the repetition
+        penalty, which decides a greedy row; for top-k, also which scores can be among the k greatest. Reads every logit
+        once; the L2 cache may still have some, as the model has just written them.""",
+    ),
+    Kernel(
+        "draw_token",
+        "choose.cu",
+        _parameters(batch=_BATCH, serve=_INT32),
+        ("rows", "vocab"),
+        lambda s: (_tiles(s["vocab"]), s["rows"], 1),
+        _rank_moved,
+        """Second half, for rows with a temperature above 0: the Gumbel race among what top-k keeps, with the random
+        numbers and the answers of `_core.sample`. Reads every logit again, now from the L2 cache; greedy rows cost
+        nothing.""",
+    ),
+    Kernel(
+        "sample_and_embed",
+        "continue.cu",
+        _parameters(batch=_BATCH, serve=_INT32),
+        ("rows",),
+        lambda s: (s["rows"], 1, 1),
+        _embed_moved,
+        """What follows the choice, for every row in state `serve`: the token goes into the row's list and ring, the
+        hidden state that produced it into the hidden ring, and its embedding, position and mask among the model's next
+        inputs; or the row is parked where its burst ends.""",
+    ),
+    Kernel(
+        "resume",
+        "continue.cu",
+        _parameters(batch=_BATCH),
+        ("rows",),
+        lambda s: (s["rows"], 1, 1),
+        lambda s: s["rows"] * (2 * s["element"] * s["width"] + s["visible"] + 2 * ROW.itemsize),
+        """Makes the model's inputs right when a burst begins: the last token of every joining row, the spare position
+        of every parked one. Running rows stay as they are.""",
+    ),
+    Kernel(
+        "gather_rows",
+        "gather.cu",
+        _parameters(
+            table=_pointer("const void"),
+            table_type=_INT32,
+            table_rows=_INT32,
+            ids=_pointer("const int32_t"),
+            out=_pointer("void"),
+            out_type=_INT32,
+            width=_INT32,
+            out_stride=("int64_t", np.int64),
+        ),
+        ("rows", "width"),
+        lambda s: (_blocks(s["width"]), s["rows"], 1),
+        lambda s: 2 * s["rows"] * s["width"] * s["element"],
+        """Embeddings of ids: rows of a table in the model's type, `out_stride` elements apart. An id outside the table
+        gives NaN.""",
+    ),
+    Kernel(
+        "cross_fade",
+        "sound.cu",
+        _parameters(
+            head=_pointer("const float"),
+            tail=_pointer("const float"),
+            window=_pointer("const double"),
+            out=_pointer("float"),
+            overlap=_INT32,
+        ),
+        ("overlap",),
+        lambda s: (_blocks(s["overlap"]), 1, 1),
+        lambda s: s["overlap"] * (3 * 4 + 2 * 8),
+        """`audio.cross_fade`: the tail times the window's second half plus the head times its first, in float64, stored
+        as float32. `out` may be `head`.""",
+    ),
+    Kernel(
+        "pack_pcm16",
+        "sound.cu",
+        _parameters(pcm=_pointer("const float"), out=_pointer("int16_t"), count=("int64_t", np.int64)),
+        ("count",),
+        lambda s: (_blocks(s["count"]), 1, 1),
+        lambda s: s["count"] * (4 + 2),
+        """`audio.pack_pcm16`: ±1 becomes ±32767, what is beyond saturates, NaN becomes 0.""",
+    ),
+)
+
+KERNELS: Mapping[str, Kernel] = {kernel.name: kernel for kernel in _ALL}
+SOURCES: tuple[str, ...] = tuple(dict.fromkeys(kernel.source for kernel in _ALL))
