@@ -91,7 +91,7 @@ CONTEST = np.dtype(
     ],
     align=True,
 )
-"""Scratch of the samplers: one for each row, all zero before the first step; every step leaves it so."""
+"""Scratch of the samplers: one for each row, all zero before the first step."""
 
 POINTERS = (
     "rows",

@@ -25,8 +25,12 @@ SIZES: Sizes = {
     "visible": 4096,
     "element": 2,
     "overlap": 3840,
-    "count": 12_000,
+    "samples": 12_000,
+    "numbers": 108_000,
 }
+
+DRAW_KEY = np.dtype([("seed", np.uint64), ("stream", np.uint32), ("turn", np.uint32), ("step", np.uint32)], align=True)
+"""Who draws, and when, as in cuda/draw.cuh."""
 
 
 def _parameters(**types: tuple[str, DTypeLike]) -> tuple[Parameter, ...]:
@@ -38,7 +42,11 @@ def _pointer(of: str) -> tuple[str, DTypeLike]:
 
 
 _BATCH = ("Batch", BATCH)
+_KEY = ("DrawKey", DRAW_KEY)
 _INT32 = ("int32_t", np.int32)
+_INT64 = ("int64_t", np.int64)
+_UINT64 = ("uint64_t", np.uint64)
+_FLOAT = ("float", np.float32)
 
 
 def _tiles(count: int) -> int:
@@ -114,7 +122,7 @@ _ALL = (
             out=_pointer("void"),
             out_type=_INT32,
             width=_INT32,
-            out_stride=("int64_t", np.int64),
+            out_stride=_INT64,
         ),
         ("rows", "width"),
         lambda s: (_blocks(s["width"]), s["rows"], 1),
@@ -141,11 +149,29 @@ _ALL = (
     Kernel(
         "pack_pcm16",
         "sound.cu",
-        _parameters(pcm=_pointer("const float"), out=_pointer("int16_t"), count=("int64_t", np.int64)),
-        ("count",),
-        lambda s: (_blocks(s["count"]), 1, 1),
-        lambda s: s["count"] * (4 + 2),
+        _parameters(pcm=_pointer("const float"), out=_pointer("int16_t"), count=_INT64),
+        ("samples",),
+        lambda s: (_blocks(s["samples"]), 1, 1),
+        lambda s: s["samples"] * (4 + 2),
         """`audio.pack_pcm16`: ±1 becomes ±32767, what is beyond saturates, NaN becomes 0.""",
+    ),
+    Kernel(
+        "fill_normal",
+        "noise.cu",
+        _parameters(out=_pointer("float"), count=_UINT64, key=_KEY),
+        ("numbers",),
+        lambda s: (_blocks(-(-s["numbers"] // 4)), 1, 1),
+        lambda s: 4 * s["numbers"],
+        """`_core.normal`: standard normals drawn by a key, to the bit.""",
+    ),
+    Kernel(
+        "fill_uniform",
+        "noise.cu",
+        _parameters(out=_pointer("float"), count=_UINT64, key=_KEY, scale=_FLOAT, low=_FLOAT),
+        ("numbers",),
+        lambda s: (_blocks(-(-s["numbers"] // 4)), 1, 1),
+        lambda s: 4 * s["numbers"],
+        """`sampling.uniform`: uniforms between `low` and `low` + `scale` drawn by a key, to the bit.""",
     ),
 )
 

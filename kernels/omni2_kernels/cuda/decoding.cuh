@@ -52,7 +52,8 @@ struct Report {
 
 constexpr uint32_t kBins = 2048;  // of scores, by their uppermost 11 bits
 
-// Scratch of one row between rank_logits and draw_token. All zero before the first step; every step leaves it so.
+// Scratch of one row between rank_logits and draw_token. All zero before the first step; every step leaves it so
+// but for cut and rank.
 struct Contest {
     uint64_t best;        // greatest score and its id
     uint64_t winner;      // greatest race time and its id
