@@ -75,7 +75,7 @@ class Decoding:
         table: NDArray[Any] | None = None,
         embeds: DTypeLike = np.float32,
     ) -> None:
-        self._emulator = emulator
+        self.emulator = emulator
         self.table = np.zeros((vocab, width), np.float32) if table is None else table
         stride = logits_stride or vocab
         self._guarded = {
@@ -117,7 +117,7 @@ class Decoding:
 
     def run(self, kernel: str, *arguments: object) -> None:
         """One kernel over all rows."""
-        self._emulator.run(kernel, {"rows": len(self.rows), "vocab": int(self.batch["vocab"])}, self.batch, *arguments)
+        self.emulator.run(kernel, {"rows": len(self.rows), "vocab": int(self.batch["vocab"])}, self.batch, *arguments)
         assert all(guarded.intact for guarded in self._guarded.values()), f"{kernel} wrote beside an array"
 
     def choose(self, serve: State = State.RUNNING) -> NDArray[np.int32]:

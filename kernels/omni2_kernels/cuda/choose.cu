@@ -23,10 +23,6 @@ struct Tile {
     uint32_t penalised[kTile / 32];
 };
 
-__device__ inline bool is_penalised(const Tile& tile, uint32_t place) {
-    return (tile.penalised[place / 32] >> place % 32 & 1u) != 0;
-}
-
 // Marks what the penalty is for; the same branch for the whole block.
 __device__ inline void mark_penalised(const Batch& batch, const Row& row, Tile& tile) {
     for (uint32_t word = threadIdx.x; word < kTile / 32; word += kThreads) tile.penalised[word] = 0;
@@ -38,6 +34,12 @@ __device__ inline void mark_penalised(const Batch& batch, const Row& row, Tile& 
         const uint32_t place = static_cast<uint32_t>(generated[i]) - blockIdx.x * kTile;
         if (place < kTile) atomicOr(&tile.penalised[place / 32], 1u << place % 32);
     }
+}
+
+// Key of the score at a place of the tile.
+__device__ inline uint32_t key_of_logit(float logit, const Row& row, const Tile& tile, uint32_t place) {
+    const bool changed = (tile.penalised[place / 32] >> place % 32 & 1u) != 0;
+    return ordered(changed ? penalised(logit, row.penalty) : logit);
 }
 
 // The keys of this thread's scores, at places threadIdx.x + i * kThreads of the tile. What lies beyond the vocabulary is no
@@ -53,10 +55,13 @@ __device__ inline void read_keys(const Batch& batch, const Row& row, Tile& tile,
     mark_penalised(batch, row, tile);
     __syncthreads();
 #pragma unroll
-    for (uint32_t i = 0; i < kPerThread; ++i) {
-        const bool changed = is_penalised(tile, threadIdx.x + i * kThreads);
-        keys[i] = ordered(changed ? penalised(scores[i], row.penalty) : scores[i]);
-    }
+    for (uint32_t i = 0; i < kPerThread; ++i)
+        keys[i] = key_of_logit(scores[i], row, tile, threadIdx.x + i * kThreads);
+}
+
+// One of them again.
+__device__ inline uint32_t key_of_id(const Batch& batch, const Row& row, const Tile& tile, uint32_t id) {
+    return key_of_logit(batch.logits[blockIdx.y * batch.logits_stride + id], row, tile, id % kTile);
 }
 
 // Token `id`'s part in the Gumbel race.
@@ -138,24 +143,23 @@ extern "C" __global__ void __launch_bounds__(kThreads) draw_token(Batch batch, i
     Candidate* candidates = batch.candidates + static_cast<size_t>(blockIdx.y) * batch.vocab;
     const float peak = score_of(key_of(contest.best));
     const Cut cut = {contest.cut, contest.rank};
+    const uint32_t lowest_bin = cut.rank > 0 ? cut.bin : cut.bin + 1;
 
     const uint32_t first = blockIdx.x * kTile + threadIdx.x;
     uint32_t keys[kPerThread];
     read_keys(batch, row, shared.tile, keys);
-    uint32_t above = 0;  // bit i: keys[i] is kept for sure
+    uint32_t kept = 0;  // bit i: keys[i] may take part
 #pragma unroll
-    for (uint32_t i = 0; i < kPerThread; ++i) {
-        const uint32_t bin = keys[i] >> kBinShift;
-        above |= static_cast<uint32_t>(bin > cut.bin) << i;
-        if (bin == cut.bin && cut.rank > 0)
-            candidates[atomicAdd(&contest.candidates, 1u)] = {keys[i], first + i * kThreads};
-    }
+    for (uint32_t i = 0; i < kPerThread; ++i)
+        kept |= static_cast<uint32_t>(keys[i] >> kBinShift >= lowest_bin) << i;
     uint64_t winner = 0;
-    for (; above != 0; above &= above - 1) {  // few, so that reading them again is less than holding 16 with an index
-        const uint32_t id = first + (__ffs(static_cast<int>(above)) - 1) * kThreads;
-        const float logit = batch.logits[blockIdx.y * batch.logits_stride + id];
-        const bool changed = is_penalised(shared.tile, id % kTile);
-        winner = greater(winner, raced(row, peak, ordered(changed ? penalised(logit, row.penalty) : logit), id));
+    for (; kept != 0; kept &= kept - 1) {  // few: to read one again is less than to hold 16 by an index
+        const uint32_t id = first + (__ffs(static_cast<int>(kept)) - 1) * kThreads;
+        const uint32_t key = key_of_id(batch, row, shared.tile, id);
+        if (key >> kBinShift > cut.bin)
+            winner = greater(winner, raced(row, peak, key, id));
+        else
+            candidates[atomicAdd(&contest.candidates, 1u)] = {key, id};
     }
     winner = greatest_in_block(winner, shared.warps);
     if (threadIdx.x == 0 && winner != 0) atomicMax(&contest.winner, winner);
@@ -176,6 +180,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) draw_token(Batch batch, i
             if (key_at(i) >> 10 == above) atomicAdd(&shared.histogram.bins[key_at(i) & 1023u], 1u);
         __syncthreads();
         const uint32_t threshold = above << 10 | find_cut(shared.histogram, middle.rank, {0, 0}).bin;
+#pragma unroll 1
         for (uint32_t i = threadIdx.x; i < count; i += kThreads)
             if (key_at(i) >= threshold)
                 winner = greater(winner, raced(row, peak, key_at(i), written_elsewhere(&candidates[i].id)));

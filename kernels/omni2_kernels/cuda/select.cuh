@@ -40,11 +40,16 @@ __device__ inline Cut find_cut(Histogram& shared, uint32_t rank, Cut fewer) {
     if (threadIdx.x == 0) shared.cut = fewer;
     __syncthreads();
     for (uint32_t i = 0; i < warp; ++i) up_to_me += shared.warps[i];
-    if (up_to_me >= rank && up_to_me - mine < rank) {  // true in one thread at most
-        uint32_t left = rank - (up_to_me - mine), bin = uppermost;
-        for (; left > shared.bins[bin]; --bin) left -= shared.bins[bin];
-        shared.cut = {bin, left};
-    }
+    uint32_t left = rank - (up_to_me - mine);
+    if (up_to_me >= rank && up_to_me - mine < rank)  // in one thread at most
+        for (uint32_t i = 0; i < kMine; ++i) {
+            const uint32_t bin = uppermost - i, count = shared.bins[bin];
+            if (left <= count) {
+                shared.cut = {bin, left};
+                break;
+            }
+            left -= count;
+        }
     __syncthreads();
     return shared.cut;
 }

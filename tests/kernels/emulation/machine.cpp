@@ -39,6 +39,7 @@ namespace {
 
 constexpr unsigned kMostThreads = 1024;    // of a block
 constexpr unsigned kResident = 3;          // blocks at once, where they run in another order than their own
+constexpr unsigned kTurns = 32;            // of its warps, on average, until it is another's turn
 constexpr size_t kStackBytes = (64 << 10) + 832;  // no power of two, or all would compete for the same lines of a cache
 constexpr size_t kSharedBytes = 48 << 10;  // what every GPU gives a block that does not ask for more
 constexpr size_t kFence = 64;              // between two structs, to see whether anybody writes beyond one
@@ -90,8 +91,10 @@ void Machine::run(const Launch& launch) {
         begin(*live.back(), waiting.back());
         waiting.pop_back();
     }
+    size_t whose = 0;
     while (!live.empty()) {
-        const size_t whose = live.size() == 1 ? 0 : random_() % live.size();
+        // One block runs for a while and is left in the middle of something.
+        if (live.size() > 1 && random_() % kTurns == 0) whose = random_() % live.size();
         Block& chosen = *live[whose];
         run_warp(chosen);
         if (++chosen.turn < warps_.size()) continue;
@@ -99,6 +102,7 @@ void Machine::run(const Launch& launch) {
         if (!settle(chosen)) continue;
         if (waiting.empty()) {
             live.erase(live.begin() + whose);
+            whose = 0;
         } else {
             begin(chosen, waiting.back());
             waiting.pop_back();
