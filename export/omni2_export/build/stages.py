@@ -19,7 +19,7 @@ from omni2_engine.text.units import NO_UNIT
 from omni2_export.build.precision import Precisions
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.checkpoint.tensors import Tensors
-from omni2_export.graphs.builder import GraphBuilder
+from omni2_export.graphs.builder import GraphBuilder, Numerics
 from omni2_export.graphs.encoder import build_encoder
 from omni2_export.graphs.fbank import build_fbank
 from omni2_export.graphs.flow_encoder import build_flow_encoder
@@ -146,12 +146,14 @@ def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
     ]
 
 
-def _graph_writer(name: str, build: Callable[[GraphBuilder], None]) -> Callable[[Path, OnBytes], None]:
+def _graph_writer(
+    name: str, build: Callable[[GraphBuilder], None], numerics: Numerics | None = None
+) -> Callable[[Path, OnBytes], None]:
     def write(directory: Path, on_bytes: OnBytes) -> None:
         folder = directory / "graphs"
         folder.mkdir()
         with WeightWriter(folder / f"{name}.weights", on_bytes) as writer:
-            builder = GraphBuilder(name, writer)
+            builder = GraphBuilder(name, writer, numerics)
             build(builder)
             builder.save(folder / f"{name}.onnx")
 

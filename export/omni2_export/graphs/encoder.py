@@ -8,6 +8,7 @@ from omni2_engine.config import EncoderConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import FLOAT, GraphBuilder
 from omni2_export.graphs.linear import LinearWriter, Precision
+from omni2_export.graphs.norms import layer_norm
 
 LAYER_NORM_EPS = 1e-5
 
@@ -23,19 +24,21 @@ def build_encoder(graph: GraphBuilder, config: EncoderConfig, tensors: Tensors, 
     mel = g.input("log_mel", FLOAT, [1, c.mel_bins, c.frames])
     x = _convolution(g, tensors, mel, "conv1", stride=1)
     x = g.transpose(_convolution(g, tensors, x, "conv2", stride=2), 0, 2, 1)  # (1, context, width)
-    x = g.add(x, g.weight("positional_embedding", tensors.read("positional_embedding")))
+    with g.precise():
+        x = g.add(x, g.weight("positional_embedding", tensors.read("positional_embedding")))
     width = c.width // c.heads
     for layer in range(c.layers):
         path = f"blocks.{layer}"
-        normed = _norm(g, tensors, x, f"{path}.attn_ln")
+        normed = layer_norm(g, tensors, x, f"{path}.attn_ln", LAYER_NORM_EPS)
         qkv = linear(normed, f"{path}.attn.query", f"{path}.attn.key", f"{path}.attn.value")
         parts = g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
         heads = [g.split_heads(part, c.heads, width) for part in parts]
         attended = g.op("Attention", *heads, scale=width**-0.5)
-        x = g.add(x, linear(g.merge_heads(attended, c.heads, width), f"{path}.attn.out"))
-        normed = _norm(g, tensors, x, f"{path}.mlp_ln")
-        x = g.add(x, linear(g.op("Gelu", linear(normed, f"{path}.mlp.0")), f"{path}.mlp.2"), name=f"layer_{layer}_out")
-    encoded = g.op("Identity", _norm(g, tensors, x, "ln_post"), name="encoder_out")
+        x = g.residual(x, linear(g.merge_heads(attended, c.heads, width), f"{path}.attn.out"))
+        normed = layer_norm(g, tensors, x, f"{path}.mlp_ln", LAYER_NORM_EPS)
+        inner = g.op("Gelu", linear(normed, f"{path}.mlp.0"))
+        x = g.residual(x, linear(inner, f"{path}.mlp.2"), name=f"layer_{layer}_out")
+    encoded = g.op("Identity", layer_norm(g, tensors, x, "ln_post", LAYER_NORM_EPS), name="encoder_out")
     kept = g.slice(encoded, 0, c.positions * c.stack, axis=1)
     stacked = g.reshape(kept, [1, c.positions, c.stack * c.width])
     exact = LinearWriter(g, tensors, Precision.FP32)
@@ -49,8 +52,3 @@ def _convolution(g: GraphBuilder, tensors: Tensors, x: ir.Value, name: str, stri
     bias = g.weight(f"{name}.bias", tensors.read(f"{name}.bias"))
     padding = (kernel - 1) // 2
     return g.op("Gelu", g.op("Conv", x, weight, bias, strides=[stride], pads=[padding, padding]))
-
-
-def _norm(g: GraphBuilder, tensors: Tensors, x: ir.Value, name: str) -> ir.Value:
-    scale = g.weight(f"{name}.weight", tensors.read(f"{name}.weight"))
-    return g.layer_norm(x, scale, g.weight(f"{name}.bias", tensors.read(f"{name}.bias")), LAYER_NORM_EPS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from omni2_engine.stages.speaker import BINS, FRAME, SAMPLE_RATE, SHIFT
-from omni2_export.graphs.builder import DOUBLE, FLOAT, GraphBuilder
+from omni2_export.graphs.builder import DOUBLE, FLOAT, GraphBuilder, in_float32
 from omni2_export.graphs.framing import cut_frames
 
 FFT = 512  # samples
@@ -15,6 +15,7 @@ LOW_HZ, HIGH_HZ = 20.0, 8000.0
 POVEY_POWER = 0.85  # the Povey window is a Hann window to this power
 
 
+@in_float32
 def build_fbank(graph: GraphBuilder) -> None:
     """Add the filter banks to `graph`.
 

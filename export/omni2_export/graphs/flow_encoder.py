@@ -18,11 +18,11 @@ from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import BOOL, FLOAT, INT64, INT64_MAX, GraphBuilder
 from omni2_export.graphs.convolution import convolve, keep_context
 from omni2_export.graphs.linear import LinearWriter, Precision
+from omni2_export.graphs.norms import layer_norm
 
 LAYER_EPS = 1e-12  # norms inside the conformer layers, spec §8.1
 NORM_EPS = 1e-5  # every other norm
 LEAKY_SLOPE = 0.01
-MASKED = float(np.finfo(np.float32).min)
 
 
 def build_flow_encoder(graph: GraphBuilder, config: FlowEncoderConfig, tensors: Tensors) -> None:
@@ -31,9 +31,9 @@ def build_flow_encoder(graph: GraphBuilder, config: FlowEncoderConfig, tensors: 
     Inputs:
         units (1, n) int64: units s … N−1; write (1) int64 = s; commit (1) int64: how many of them are final after this
         call; mask (1, 1, n, N) bool, up_mask (1, 1, r·n, r·N) bool, r = frames per unit: True where a query may look;
-        conv_context (1, c₁, width), up_context (1, c₂, width) float32: zeros before the first unit;
-        keys_i, values_i (1, heads, capacity, d) and up_keys_i, up_values_i (1, heads, up_capacity, d) float32 per
-        layer.
+        conv_context (1, c₁, width), up_context (1, c₂, width): zeros before the first unit;
+        keys_i, values_i (1, heads, capacity, d) and up_keys_i, up_values_i (1, heads, up_capacity, d) per layer; all
+        of these of the type the graph computes in.
     Outputs:
         mu (1, r·n, mel) float32; new_conv_context, new_up_context; new_… caches, bound to the inputs' memory.
         Inside: embed_out, prelook_out, layers_out, up_out, encoded.
@@ -56,20 +56,16 @@ def build_flow_encoder(graph: GraphBuilder, config: FlowEncoderConfig, tensors: 
     x = _embed(g, linear, tensors, x, "encoder.up_embed", c.width, None)
     up_write = g.mul(write, g.constant([c.ratio]))
     x = _layers(g, linear, tensors, c, x, "encoder.up_encoders", c.up_blocks, up_mask, up_write, "up_")
-    x = g.op("Identity", _norm(g, tensors, x, "encoder.after_norm", NORM_EPS), name="encoded")
+    x = g.op("Identity", layer_norm(g, tensors, x, "encoder.after_norm", NORM_EPS), name="encoded")
     g.output(linear(x, "encoder_proj"), "mu", FLOAT, [1, "m", c.mel])
 
 
 def _embed(
     g: GraphBuilder, linear: LinearWriter, tensors: Tensors, x: ir.Value, path: str, width: int, name: str | None
 ) -> ir.Value:
-    normed = _norm(g, tensors, linear(x, f"{path}.out.0"), f"{path}.out.1", NORM_EPS)
-    return g.mul(normed, math.sqrt(width), name=name)
-
-
-def _norm(g: GraphBuilder, tensors: Tensors, x: ir.Value, name: str, eps: float) -> ir.Value:
-    scale = g.weight(f"{name}.weight", tensors.read(f"{name}.weight"))
-    return g.layer_norm(x, scale, g.weight(f"{name}.bias", tensors.read(f"{name}.bias")), eps)
+    normed = layer_norm(g, tensors, linear(x, f"{path}.out.0"), f"{path}.out.1", NORM_EPS)
+    with g.precise():
+        return g.mul(normed, math.sqrt(width), name=name)
 
 
 def _look_ahead(g: GraphBuilder, tensors: Tensors, c: FlowEncoderConfig, x: ir.Value, commit: ir.Value) -> ir.Value:
@@ -81,7 +77,7 @@ def _look_ahead(g: GraphBuilder, tensors: Tensors, c: FlowEncoderConfig, x: ir.V
     first = g.op("LeakyRelu", first, alpha=LEAKY_SLOPE)
     frames = tensors.shape(f"{path}.conv2.weight")[2] - 1
     extended = _with_context(g, "conv_context", first, commit, frames, c.width)
-    return g.add(x, convolve(g, tensors, extended, f"{path}.conv2", axis=1), name="prelook_out")
+    return g.residual(x, convolve(g, tensors, extended, f"{path}.conv2", axis=1), name="prelook_out")
 
 
 def _up_sample(g: GraphBuilder, tensors: Tensors, c: FlowEncoderConfig, x: ir.Value, commit: ir.Value) -> ir.Value:
@@ -99,8 +95,8 @@ def _up_sample(g: GraphBuilder, tensors: Tensors, c: FlowEncoderConfig, x: ir.Va
 
 def _with_context(g: GraphBuilder, name: str, x: ir.Value, commit: ir.Value, frames: int, width: int) -> ir.Value:
     shape = [1, frames, width]
-    extended = g.concat(g.input(name, FLOAT, shape), x, axis=1)
-    g.output(keep_context(g, extended, commit, frames, axis=1), f"new_{name}", FLOAT, shape)
+    extended = g.concat(g.input(name, g.compute, shape), x, axis=1)
+    g.output(keep_context(g, extended, commit, frames, axis=1), f"new_{name}", g.compute, shape)
     return extended
 
 
@@ -122,10 +118,10 @@ def _layers(
     width = c.width // c.heads
     total, new = g.size(mask, 3), g.size(mask, 2)
     table = _relative_positions(g, c.width, total, new, f"{prefix}positions")
-    hidden = g.op("Where", mask, g.constant(0.0), g.constant(MASKED))
+    hidden = g.op("Where", mask, g.constant(0.0), g.constant(g.lowest))
     for layer in range(count):
         attention = f"{path}.{layer}.self_attn"
-        normed = _norm(g, tensors, x, f"{path}.{layer}.norm_mha", LAYER_EPS)
+        normed = layer_norm(g, tensors, x, f"{path}.{layer}.norm_mha", LAYER_EPS)
         qkv = linear(normed, *(f"{attention}.linear_{part}" for part in "qkv"))
         parts = g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
         query = g.reshape(parts[0], [0, 0, c.heads, width])
@@ -138,18 +134,18 @@ def _layers(
             shape = [1, c.heads, f"{prefix}capacity", width]
             name = f"{prefix}{kind}_{layer}"
             updated = g.op(
-                "TensorScatter", g.input(name, FLOAT, shape), g.split_heads(part, c.heads, width), write, axis=2
+                "TensorScatter", g.input(name, g.compute, shape), g.split_heads(part, c.heads, width), write, axis=2
             )
-            g.output(updated, f"new_{name}", FLOAT, shape)
+            g.output(updated, f"new_{name}", g.compute, shape)
             caches.append(g.slice(updated, 0, total, axis=2))
         where = g.split_heads(linear(table, f"{attention}.linear_pos"), c.heads, width)  # (1, heads, L, d)
         by_position = g.op("MatMul", biased[1], g.transpose(where, 0, 1, 3, 2))
         bias = g.add(g.mul(_shift(g, by_position, new, total), width**-0.5), hidden)
         attended = g.merge_heads(g.op("Attention", biased[0], *caches, bias, scale=width**-0.5), c.heads, width)
-        x = g.add(x, linear(attended, f"{attention}.linear_out"))
-        normed = _norm(g, tensors, x, f"{path}.{layer}.norm_ff", LAYER_EPS)
+        x = g.residual(x, linear(attended, f"{attention}.linear_out"))
+        normed = layer_norm(g, tensors, x, f"{path}.{layer}.norm_ff", LAYER_EPS)
         inner = linear(normed, f"{path}.{layer}.feed_forward.w_1")
-        x = g.add(x, linear(g.mul(inner, g.op("Sigmoid", inner)), f"{path}.{layer}.feed_forward.w_2"))
+        x = g.residual(x, linear(g.mul(inner, g.op("Sigmoid", inner)), f"{path}.{layer}.feed_forward.w_2"))
     return x
 
 
@@ -161,10 +157,10 @@ def _relative_positions(g: GraphBuilder, width: int, total: ir.Value, new: ir.Va
     positions = g.op("Range", g.op("Sub", scalar[0], one), g.op("Neg", scalar[1]), g.constant(np.array(-1, np.int64)))
     column = g.op("Unsqueeze", g.op("Cast", positions, to=int(FLOAT)), g.constant([1]))
     exponents = np.arange(0, width, 2, dtype=np.float32) * np.float32(-math.log(10000.0) / width)
-    angles = g.mul(column, g.constant(np.exp(exponents)[None, :]))  # (L, width / 2)
-    last = g.constant([2])
-    pairs = g.concat(g.op("Unsqueeze", g.op("Sin", angles), last), g.op("Unsqueeze", g.op("Cos", angles), last), axis=2)
-    return g.op("Reshape", pairs, g.constant([1, -1, width]), name=name)
+    with g.precise():
+        angles = g.mul(column, g.constant(np.exp(exponents)[None, :]))  # (L, width / 2)
+        waves = [g.op("Unsqueeze", g.op(wave, angles), g.constant([2])) for wave in ("Sin", "Cos")]
+    return g.op("Reshape", g.concat(*waves, axis=2), g.constant([1, -1, width]), name=name)
 
 
 def _shift(g: GraphBuilder, scores: ir.Value, new: ir.Value, total: ir.Value) -> ir.Value:

@@ -15,9 +15,10 @@ import onnx_ir as ir
 
 from omni2_engine.config import EstimatorConfig
 from omni2_export.checkpoint.tensors import Tensors
-from omni2_export.graphs.builder import BOOL, FLOAT, INT64, GraphBuilder
+from omni2_export.graphs.builder import BOOL, FLOAT, INT64, GraphBuilder, in_float32
 from omni2_export.graphs.convolution import convolve, keep_context
 from omni2_export.graphs.linear import LinearWriter, Precision
+from omni2_export.graphs.norms import layer_norm
 
 ESTIMATOR = "decoder.estimator"
 NORM_EPS = 1e-5
@@ -29,6 +30,7 @@ def resnet_paths(config: EstimatorConfig) -> list[str]:
     return [f"{block}.0" for block in (f"{ESTIMATOR}.down_blocks.0", *middle, f"{ESTIMATOR}.up_blocks.0")]
 
 
+@in_float32
 def mish(g: GraphBuilder, x: ir.Value) -> ir.Value:
     """x·tanh(ln(1 + eˣ)) = x·w / (w + 2) with w = eˣ(eˣ + 2): one exponential, where ONNX Runtime's Mish takes three
     slow functions.
@@ -50,8 +52,8 @@ def build_flow_step(
         z, mu (1, t, mel) float32; speaker (1, mel) float32; shifts (resnets, width) float32: this step's row of
         `build_flow_conditions`; dt (1) float32; mask (1, 1, t, T) bool, True where a frame may look; write (1) int64:
         the first frame's place in the caches; commit (1) int64: how many of the frames are final after this call;
-        contexts (2, k−1, Σ channels) float32: left context of every causal convolution, side by side;
-        keys_i, values_i (2, heads, capacity, head_dim) float32 per transformer block.
+        contexts (k−1, 2, Σ channels): left context of every causal convolution, side by side; keys_i, values_i
+        (1, T, 2·heads·head_dim) per transformer block; all of these of the type the graph computes in.
     Outputs:
         new_z (1, t, mel) float32; new_contexts; new_keys_i, new_values_i, bound to the inputs' memory.
         Inside: estimator_in (2, t, 3·mel) [x, μ, speaker] (the condition channels are always zero and left out),
@@ -76,8 +78,10 @@ def build_flow_step(
     inner = _Estimator(g, c, tensors, precision, shifts, mask, write, commit).build(g.transpose(rows, 1, 0, 2))
     velocities = g.op("Transpose", inner, perm=[1, 0, 2], name="velocities")
     with_voice, without = (g.slice(velocities, row, row + 1, axis=0) for row in (0, 1))
-    velocity = g.op("Sub", g.mul(with_voice, 1.0 + c.guidance), g.mul(without, c.guidance))
-    g.output(g.add(z, g.mul(velocity, dt)), "new_z", FLOAT, [1, "t", c.mel])
+    with g.precise():  # guidance takes a difference of large numbers, and ten steps add up in z
+        velocity = g.op("Sub", g.mul(with_voice, 1.0 + c.guidance), g.mul(without, c.guidance))
+        moved = g.add(z, g.mul(velocity, dt))
+    g.output(moved, "new_z", FLOAT, [1, "t", c.mel])
 
 
 @dataclass
@@ -99,7 +103,7 @@ class _Estimator:
         self.linear = LinearWriter(g, self.tensors, self.precision)
         widths = self._context_widths()
         self.frames = self.tensors.shape(f"{ESTIMATOR}.final_block.block.0.weight")[2] - 1
-        contexts = g.input("contexts", FLOAT, [self.frames, 2, sum(widths)])
+        contexts = g.input("contexts", g.compute, [self.frames, 2, sum(widths)])
         self.contexts = iter(g.ops("Split", contexts, g.constant(widths), outputs=len(widths), axis=-1))
         self.new_contexts: list[ir.Value] = []
         self.block = 0
@@ -113,7 +117,7 @@ class _Estimator:
         x = self._stage(g.concat(x, skip, axis=-1), paths[-1], len(paths) - 1)
         x = self._causal(x, f"{ESTIMATOR}.up_blocks.0.2")
         x = self._convolution_block(x, f"{ESTIMATOR}.final_block")
-        g.output(g.concat(*self.new_contexts, axis=-1), "new_contexts", FLOAT, [self.frames, 2, sum(widths)])
+        g.output(g.concat(*self.new_contexts, axis=-1), "new_contexts", g.compute, [self.frames, 2, sum(widths)])
         return convolve(g, self.tensors, x, f"{ESTIMATOR}.final_proj", axis=0)
 
     def _context_widths(self) -> list[int]:
@@ -133,9 +137,9 @@ class _Estimator:
         g = self.g
         inputs = 3 * self.c.mel if index == 0 else None
         shift = g.slice(self.shifts, index, index + 1, axis=0)  # (1, width)
-        inner = g.add(self._convolution_block(x, f"{path}.block1", inputs), shift)
+        inner = g.residual(self._convolution_block(x, f"{path}.block1", inputs), shift)
         inner = self._convolution_block(inner, f"{path}.block2")
-        return g.add(inner, convolve(g, self.tensors, x, f"{path}.res_conv", 0, inputs))
+        return g.residual(inner, convolve(g, self.tensors, x, f"{path}.res_conv", 0, inputs))
 
     def _convolution_block(self, x: ir.Value, path: str, inputs: int | None = None) -> ir.Value:
         return mish(self.g, self._norm(self._causal(x, f"{path}.block.0", inputs), f"{path}.block.2"))
@@ -146,11 +150,7 @@ class _Estimator:
         return convolve(self.g, self.tensors, extended, layer, 0, inputs)
 
     def _norm(self, x: ir.Value, name: str) -> ir.Value:
-        scale = self.g.weight(f"{name}.weight", self.tensors.read(f"{name}.weight"))
-        return self.g.layer_norm(x, scale, self.g.weight(f"{name}.bias", self.tensors.read(f"{name}.bias")), NORM_EPS)
-
-    def _split(self, qkv: ir.Value) -> list[ir.Value]:
-        return self.g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
+        return layer_norm(self.g, self.tensors, x, name, NORM_EPS)
 
     def _transformer(self, x: ir.Value, path: str) -> ir.Value:
         g, c = self.g, self.c
@@ -162,20 +162,22 @@ class _Estimator:
         caches = []
         for kind, new in (("keys", parts[1]), ("values", parts[2])):
             name, shape = f"{kind}_{self.block}", [1, "T", 2 * c.heads * c.head_dim]
-            updated = g.op("TensorScatter", g.input(name, FLOAT, shape), new, self.write, axis=1)
-            g.output(updated, f"new_{name}", FLOAT, shape)
+            updated = g.op("TensorScatter", g.input(name, g.compute, shape), new, self.write, axis=1)
+            g.output(updated, f"new_{name}", g.compute, shape)
             caches.append(updated)
         self.block += 1
         heads = {"q_num_heads": 2 * c.heads, "kv_num_heads": 2 * c.heads}
         attended = g.op("Attention", g.mul(parts[0], c.head_dim**-0.5), *caches, self.mask, scale=1.0, **heads)
         rows = g.reshape(attended, [-1, 2, c.heads * c.head_dim])
-        x = g.add(x, self.linear(rows, f"{path}.attn1.to_out.0"))
+        x = g.residual(x, self.linear(rows, f"{path}.attn1.to_out.0"))
         inner = self.linear(self._norm(x, f"{path}.norm3"), f"{path}.ff.net.0.proj")
-        return g.add(x, self.linear(g.op("Gelu", inner), f"{path}.ff.net.2"))
+        return g.residual(x, self.linear(g.op("Gelu", inner), f"{path}.ff.net.2"))
 
 
+@in_float32  # 1000·t is beyond what narrower types tell apart, and it runs once
 def build_flow_conditions(graph: GraphBuilder, config: EstimatorConfig, tensors: Tensors) -> None:
-    """Add what the solver's steps share and is computed once: time shifts of all steps, the voice's projection.
+    """Add what the solver's steps share and is computed once: time shifts of all steps, the voice's projection; always
+    float32.
 
     Inputs: t (k) float32: points in time; embedding (1, speaker) float32.
     Outputs: shifts (k, resnets, width) float32; speaker_features (1, mel) float32 (spec §7, §8.3).

@@ -20,6 +20,6 @@ def build_fusion(graph: GraphBuilder, config: FusionConfig, tensors: Tensors) ->
     embeds = g.input("token_embeds", FLOAT, ["n", config.speech_hidden])
     projected = linear(g.op("Relu", linear(hidden, "input_proj.0")), "input_proj.2", name="input_proj_out")
     gate = g.op("Sigmoid", linear(g.concat(projected, embeds, axis=-1), "gate.0"))
-    # e_emb + g·(e_hid − e_emb) is the same with one product less
-    fused = g.add(embeds, g.mul(gate, g.op("Sub", projected, embeds)))
+    with g.precise():  # e_emb + g·(e_hid − e_emb) is the same with one product less
+        fused = g.add(embeds, g.mul(gate, g.op("Sub", projected, embeds)))
     g.output(fused, "fused", FLOAT, ["n", config.speech_hidden])

@@ -8,12 +8,12 @@ each may see.
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
 from omni2_engine.config import DecoderConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import BOOL, FLOAT, INT64, GraphBuilder
 from omni2_export.graphs.linear import LinearWriter, Precision
+from omni2_export.graphs.norms import rms_norm
 
 
 def build_language_model(
@@ -24,7 +24,7 @@ def build_language_model(
     Inputs:
         embeds (B, S, hidden) float32; positions (B, S) int64; write (B) int64, the first cache position written;
         last (B, 1) int64, which of the S positions gives logits; mask (B, 1, S, T) bool, True where a query may look,
-        T ≤ capacity; keys_i, values_i (B, kv_heads, capacity, head_dim) float32 per layer.
+        T ≤ capacity; keys_i, values_i (B, kv_heads, capacity, head_dim) per layer, of the type the graph computes in.
     Outputs:
         logits (B, vocab) float32; hidden (B, hidden) float32 after the final norm, both at `last`;
         new_keys_i, new_values_i: the caches, to be bound to the inputs' own memory.
@@ -45,7 +45,7 @@ def build_language_model(
 
     for layer in range(c.layers):
         path = f"layers.{layer}"
-        normed = _rms_norm(g, tensors, x, f"{path}.input_layernorm", c.rms_eps)
+        normed = rms_norm(g, tensors, x, f"{path}.input_layernorm", c.rms_eps)
         qkv = linear(normed, *(f"{path}.self_attn.{part}_proj" for part in "qkv"))
         widths = [c.heads * c.head_dim, c.kv_heads * c.head_dim, c.kv_heads * c.head_dim]
         query, key, value = g.ops("Split", qkv, g.constant(widths), outputs=3, axis=-1)
@@ -59,30 +59,26 @@ def build_language_model(
         caches = []
         for kind, new in (("keys", key), ("values", g.split_heads(value, c.kv_heads, c.head_dim))):
             cache_shape = ["B", c.kv_heads, "capacity", c.head_dim]
-            cache = g.input(f"{kind}_{layer}", FLOAT, cache_shape)
+            cache = g.input(f"{kind}_{layer}", g.compute, cache_shape)
             updated = g.op("TensorScatter", cache, new, write, axis=2)
-            g.output(updated, f"new_{kind}_{layer}", FLOAT, cache_shape)
+            g.output(updated, f"new_{kind}_{layer}", g.compute, cache_shape)
             caches.append(g.slice(updated, 0, visible, axis=2))
         attended = g.op("Attention", query, *caches, mask, scale=1.0)
         projected = linear(g.merge_heads(attended, c.heads, c.head_dim), f"{path}.self_attn.o_proj")
-        x = g.add(x, projected)
-        normed = _rms_norm(g, tensors, x, f"{path}.post_attention_layernorm", c.rms_eps)
+        x = g.residual(x, projected)
+        normed = rms_norm(g, tensors, x, f"{path}.post_attention_layernorm", c.rms_eps)
         gate, up = g.ops(
             "Split", linear(normed, f"{path}.mlp.gate_proj", f"{path}.mlp.up_proj"), outputs=2, axis=-1, num_outputs=2
         )
         swish = g.mul(gate, g.op("Sigmoid", gate))
-        x = g.add(x, linear(g.mul(swish, up), f"{path}.mlp.down_proj"), name=f"layer_{layer}_out")
+        x = g.residual(x, linear(g.mul(swish, up), f"{path}.mlp.down_proj"), name=f"layer_{layer}_out")
 
     # Only the asked-for position goes through the head: at 150 k vocabulary rows the others would cost more than a
     # layer.
     chosen = g.op("GatherND", x, last, batch_dims=1)  # (B, hidden)
-    hidden = _rms_norm(g, tensors, chosen, "norm", c.rms_eps)
+    hidden = rms_norm(g, tensors, chosen, "norm", c.rms_eps)
     g.output(hidden, "hidden", FLOAT, ["B", c.hidden])
     g.output(linear(hidden, "lm_head"), "logits", FLOAT, ["B", c.vocab])
-
-
-def _rms_norm(g: GraphBuilder, tensors: Tensors, x: ir.Value, name: str, eps: float) -> ir.Value:
-    return g.op("RMSNormalization", x, g.weight(f"{name}.weight", tensors.read(f"{name}.weight")), axis=-1, epsilon=eps)
 
 
 def _rotary_tables(config: DecoderConfig, positions: int) -> list[tuple[str, np.ndarray]]:

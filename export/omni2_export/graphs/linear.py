@@ -23,7 +23,7 @@ BLOCK = 128  # weights per scale, ACCELERATORS-measured sweet spot for ONNX Runt
 class Precision(StrEnum):
     """How the weights of linear layers are stored and multiplied."""
 
-    FP32 = "fp32"
+    FP32 = "fp32"  # as the graph computes, narrower where that is
     INT8 = "int8"  # weight-only, one scale per 128 inputs
     INT4 = "int4"  # weight-only, one scale per 128 inputs
     DYNAMIC = "dynamic"  # int8 weights per output channel, activations quantised per call
@@ -97,10 +97,11 @@ class LinearWriter:
         if precision in (Precision.INT8, Precision.INT4) and block is None:
             precision = Precision.FP32
         if precision is Precision.FP32:
-            weight = g.stored(f"{label}.weight", FLOAT, (inputs, total), lambda view: self._fill(view, names))
+            weight = g.stored(f"{label}.weight", g.current, (inputs, total), lambda view: self._fill(view, names))
             return g.op("MatMul", x, weight)
         if precision is Precision.DYNAMIC:
-            return self._dynamic(x, names, label, inputs, total)
+            with g.precise():
+                return self._dynamic(x, names, label, inputs, total)
         assert block is not None
         return self._blockwise(x, names, label, inputs, total, block, 8 if precision is Precision.INT8 else 4)
 

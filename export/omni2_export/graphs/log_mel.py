@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from omni2_engine.config import WHISPER_FFT, WHISPER_HOP, WHISPER_SAMPLE_RATE, EncoderConfig
-from omni2_export.graphs.builder import DOUBLE, FLOAT, GraphBuilder
+from omni2_export.graphs.builder import DOUBLE, FLOAT, GraphBuilder, in_float32
 from omni2_export.graphs.framing import cut_frames
 
 POWER_FLOOR = 1e-10  # spec §2
@@ -19,6 +19,7 @@ KNEE_MEL = KNEE_HZ / LINEAR_HZ_PER_MEL
 LOG_STEP = np.log(6.4) / 27
 
 
+@in_float32
 def build_log_mel(graph: GraphBuilder, config: EncoderConfig) -> None:
     """Add the log-mel spectrogram to `graph`.
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from omni2_engine.config import VocoderConfig
 from omni2_export.checkpoint.tensors import Tensors
-from omni2_export.graphs.builder import FLOAT, GraphBuilder
+from omni2_export.graphs.builder import FLOAT, GraphBuilder, in_float32
 from omni2_export.graphs.vocoder_source import (
     convolve,
     harmonic_source,
@@ -25,7 +25,8 @@ MAGNITUDE_LIMIT = 100.0  # spec §9
 
 
 def build_vocoder(graph: GraphBuilder, config: VocoderConfig, tensors: Tensors) -> None:
-    """Add the vocoder to `graph`; always float32. F is the number of mel frames, H = harmonics + 1 sines.
+    """Add the vocoder to `graph`; its source, its spectra and its snakes are always float32. F is the number of mel
+    frames, H = harmonics + 1 sines.
 
     Inputs:
         mel (1, mel, F) float32;
@@ -54,20 +55,22 @@ def build_vocoder(graph: GraphBuilder, config: VocoderConfig, tensors: Tensors) 
         x = _upsample(g, c, tensors, g.op("LeakyRelu", x, alpha=c.leaky_slope), stage)
         if stage == stages - 1:
             x = g.op("Pad", x, g.constant([1, 0]), None, g.constant([3]), mode="reflect")  # the STFT has one frame more
-        x = g.add(x, _source_branch(g, c, tensors, spectrum, stage))
+        x = g.residual(x, _source_branch(g, c, tensors, spectrum, stage))
         branches = [
             _resblock(g, tensors, x, f"resblocks.{stage * blocks + block}", c.resblock_dilations[block])
             for block in range(blocks)
         ]
-        x = g.mul(g.op("Sum", *branches), 1 / blocks)
+        with g.precise():
+            x = g.mul(g.op("Sum", *branches), 1 / blocks)
     x = convolve(g, tensors, g.op("LeakyRelu", x, alpha=FINAL_SLOPE), "conv_post")
 
     bins = c.fft // 2 + 1
     logs, angles = g.ops("Split", g.reshape(x, [1, 2 * bins, -1]), g.constant([bins, bins]), outputs=2, axis=1)
-    magnitude = g.op("Min", g.op("Exp", logs), g.constant(MAGNITUDE_LIMIT))
-    angle = g.op("Sin", angles)
-    wav = overlap_add(g, c, g.mul(magnitude, g.op("Cos", angle)), g.mul(magnitude, g.op("Sin", angle)))
-    clipped = g.op("Clip", wav, g.constant(-c.audio_limit), g.constant(c.audio_limit))
+    with g.precise():
+        magnitude = g.op("Min", g.op("Exp", logs), g.constant(MAGNITUDE_LIMIT))
+        angle = g.op("Sin", angles)
+        wav = overlap_add(g, c, g.mul(magnitude, g.op("Cos", angle)), g.mul(magnitude, g.op("Sin", angle)))
+        clipped = g.op("Clip", wav, g.constant(-c.audio_limit), g.constant(c.audio_limit))
     g.output(g.reshape(clipped, [1, -1]), "wav", FLOAT, [1, "samples"])
     g.output(source, "source", FLOAT, [1, 1, "samples"])
     g.output(f0, "f0", FLOAT, [1, "F"])
@@ -104,10 +107,11 @@ def _resblock(g: GraphBuilder, tensors: Tensors, x: ir.Value, path: str, dilatio
         inner = _snake(g, tensors, x, f"{path}.activations1.{layer}")
         inner = convolve(g, tensors, inner, f"{path}.convs1.{layer}", dilation=dilation)
         inner = _snake(g, tensors, inner, f"{path}.activations2.{layer}")
-        x = g.add(convolve(g, tensors, inner, f"{path}.convs2.{layer}"), x)
+        x = g.residual(convolve(g, tensors, inner, f"{path}.convs2.{layer}"), x)
     return x
 
 
+@in_float32
 def _snake(g: GraphBuilder, tensors: Tensors, x: ir.Value, path: str) -> ir.Value:
     """x + sin²(αx) / (α + ε), α per channel."""
     alpha = tensors.read(f"{path}.alpha").astype(np.float32).reshape(1, -1, 1, 1)

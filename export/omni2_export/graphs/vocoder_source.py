@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from omni2_engine.config import VocoderConfig
 from omni2_export.checkpoint.tensors import Tensors
-from omni2_export.graphs.builder import DOUBLE, FLOAT, INT64_MAX, GraphBuilder
+from omni2_export.graphs.builder import DOUBLE, FLOAT, INT64_MAX, GraphBuilder, in_float32
 
 FILTER_BLOCK = 64  # filters one thread takes at a time in ONNX Runtime's convolution of images
 
@@ -46,6 +46,7 @@ def convolve(
     return g.op("Conv", x, kernels, bias, strides=[1, stride], dilations=[1, dilation], pads=pads)
 
 
+@in_float32
 def predict_f0(g: GraphBuilder, config: VocoderConfig, tensors: Tensors, mel: ir.Value) -> ir.Value:
     """Fundamental frequency in Hz of each frame: mel (1, mel, F) → (1, F).
 
@@ -82,6 +83,7 @@ def _elu(g: GraphBuilder, x: ir.Value) -> ir.Value:
     return g.op("Sub", g.add(g.op("Max", x, zero), g.op("Exp", g.op("Min", x, zero))), one)
 
 
+@in_float32
 def harmonic_source(
     g: GraphBuilder, config: VocoderConfig, tensors: Tensors, f0: ir.Value, phase: ir.Value, noise: ir.Value
 ) -> ir.Value:
@@ -134,6 +136,7 @@ def replace_head(g: GraphBuilder, source: ir.Value, cache: ir.Value) -> ir.Value
     return g.concat(cache, g.slice(source, g.size(cache, 2), INT64_MAX, axis=2), axis=2)
 
 
+@in_float32
 def short_time_spectrum(g: GraphBuilder, config: VocoderConfig, source: ir.Value) -> ir.Value:
     """torch.stft(center, reflect, periodic Hann) of source (1, 1, L) → (1, fft + 2, L / fft_hop + 1), real parts first.
 
@@ -149,6 +152,7 @@ def short_time_spectrum(g: GraphBuilder, config: VocoderConfig, source: ir.Value
     return g.concat(*halves, axis=1)
 
 
+@in_float32
 def overlap_add(g: GraphBuilder, config: VocoderConfig, real: ir.Value, imaginary: ir.Value) -> ir.Value:
     """torch.istft(center, periodic Hann): spectra (1, fft/2 + 1, n) → (1, 1, (n − 1)·fft_hop)."""
     angles = _angles(config)
