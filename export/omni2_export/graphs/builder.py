@@ -8,7 +8,7 @@ what runs. One module serves every number format: the builder knows the type of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -42,16 +42,25 @@ class GraphBuilder:
         name: the graph's name.
         writer: where its weights go.
         numerics: its number formats; float32 unless given.
+        sizes: numbers for symbolic dimensions of inputs and outputs; the others stay symbols. TensorRT updates a cache
+            in place only if its `capacity` is a number.
 
     Attributes:
         compute: the type of float values outside `precise` islands, and of caches.
         current: the type of float values made now: float32 inside such an island.
     """
 
-    def __init__(self, name: str, writer: WeightWriter, numerics: Numerics | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        writer: WeightWriter,
+        numerics: Numerics | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
         self.name = name
         self.writer = writer
         self.numerics = numerics or Numerics()
+        self._sizes = sizes or {}
         self.compute = self.current = self.numerics.compute
         self._types: dict[ir.Value, ir.DataType] = {}
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
@@ -65,7 +74,7 @@ class GraphBuilder:
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[Dim]) -> ir.Value:
         """Declare a graph input; string dimensions are symbolic."""
-        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=self._shape(shape))
         self._inputs.append(value)
         self._types[value] = dtype
         return value
@@ -77,8 +86,11 @@ class GraphBuilder:
         if value.name != name:
             value = self.op("Identity", value) if value.is_graph_input() or value.name in self._initializers else value
             value.name = name
-        value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
+        value.type, value.shape = ir.TensorType(dtype), self._shape(shape)
         self._outputs.append(value)
+
+    def _shape(self, shape: Sequence[Dim]) -> ir.Shape:
+        return ir.Shape([self._sizes.get(size, size) if isinstance(size, str) else size for size in shape])
 
     def save(self, path: Path) -> None:
         """Write the graph to `path`; its weights are beside it already."""

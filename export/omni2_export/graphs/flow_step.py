@@ -3,11 +3,12 @@
 Like the encoder it covers the frames of the unfinished block only. Each of the solver's steps has caches of its own,
 so the same graph is called once per step with that step's caches bound. Sequences are laid out (frames, rows,
 channels): a cache's first frames are then one piece of memory, which is bound as it is instead of being cut out, and
-no head is ever transposed.
+no head is ever transposed; unless the caches are to be head first (`Numerics.head_first`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import onnx_ir as ir
 
 from omni2_engine.config import EstimatorConfig
 from omni2_export.checkpoint.tensors import Tensors
-from omni2_export.graphs.builder import BOOL, FLOAT, INT64, GraphBuilder, in_float32
+from omni2_export.graphs.builder import BOOL, FLOAT, INT64, Dim, GraphBuilder, in_float32
 from omni2_export.graphs.convolution import convolve, keep_context
 from omni2_export.graphs.linear import LinearWriter, Precision
 from omni2_export.graphs.norms import layer_norm
@@ -53,7 +54,8 @@ def build_flow_step(
         `build_flow_conditions`; dt (1) float32; mask (1, 1, t, T) bool, True where a frame may look; write (1) int64:
         the first frame's place in the caches; commit (1) int64: how many of the frames are final after this call;
         contexts (k−1, 2, Σ channels): left context of every causal convolution, side by side; keys_i, values_i
-        (1, T, 2·heads·head_dim) per transformer block; all of these of the type the graph computes in.
+        (1, T, 2·heads·head_dim) or, head first, (1, 2·heads, capacity, head_dim) per transformer block; all of these of
+        the type the graph computes in.
     Outputs:
         new_z (1, t, mel) float32; new_contexts; new_keys_i, new_values_i, bound to the inputs' memory.
         Inside: estimator_in (2, t, 3·mel) [x, μ, speaker] (the condition channels are always zero and left out),
@@ -157,21 +159,40 @@ class _Estimator:
         normed = self._norm(x, f"{path}.norm1")
         # three products: side by side in one they would have to be taken apart again
         qkv = [self.linear(normed, f"{path}.attn1.to_{part}") for part in "qkv"]
-        # both rows' heads side by side: what one row knows the other never sees, as two groups of heads of one sequence
-        parts = [g.reshape(part, [1, -1, 2 * c.heads * c.head_dim]) for part in qkv]
-        caches = []
-        for kind, new in (("keys", parts[1]), ("values", parts[2])):
-            name, shape = f"{kind}_{self.block}", [1, "T", 2 * c.heads * c.head_dim]
-            updated = g.op("TensorScatter", g.input(name, g.compute, shape), new, self.write, axis=1)
-            g.output(updated, f"new_{name}", g.compute, shape)
-            caches.append(updated)
+        parts = [g.reshape(part, [1, -1, 2 * c.heads * c.head_dim]) for part in qkv]  # both rows' heads side by side
+        attended = self._attend_head_first(*parts) if g.numerics.head_first else self._attend(*parts)
         self.block += 1
-        heads = {"q_num_heads": 2 * c.heads, "kv_num_heads": 2 * c.heads}
-        attended = g.op("Attention", g.mul(parts[0], c.head_dim**-0.5), *caches, self.mask, scale=1.0, **heads)
         rows = g.reshape(attended, [-1, 2, c.heads * c.head_dim])
         x = g.residual(x, self.linear(rows, f"{path}.attn1.to_out.0"))
         inner = self.linear(self._norm(x, f"{path}.norm3"), f"{path}.ff.net.0.proj")
         return g.residual(x, self.linear(g.op("Gelu", inner), f"{path}.ff.net.2"))
+
+    def _attend(self, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
+        """Attention of this call's frames over the caches and themselves; all (1, t, heads·width), heads of both rows.
+
+        What one row knows the other never sees, as two groups of heads of one sequence.
+        """
+        g, heads, width = self.g, 2 * self.c.heads, self.c.head_dim
+        shape = [1, "T", heads * width]
+        caches = [self._updated(kind, new, shape, axis=1) for kind, new in (("keys", key), ("values", value))]
+        query = g.mul(query, width**-0.5)
+        return g.op("Attention", query, *caches, self.mask, scale=1.0, q_num_heads=heads, kv_num_heads=heads)
+
+    def _attend_head_first(self, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
+        """The same with caches (1, heads, capacity, width), of which the first T positions are cut out."""
+        g, heads, width = self.g, 2 * self.c.heads, self.c.head_dim
+        shape = [1, heads, "capacity", width]
+        query, key, value = (g.split_heads(part, heads, width) for part in (query, key, value))
+        whole = [self._updated(kind, new, shape, axis=2) for kind, new in (("keys", key), ("values", value))]
+        caches = [g.slice(cache, 0, g.size(self.mask, 3), axis=2) for cache in whole]
+        return g.merge_heads(g.op("Attention", g.mul(query, width**-0.5), *caches, self.mask, scale=1.0), heads, width)
+
+    def _updated(self, kind: str, new: ir.Value, shape: Sequence[Dim], axis: int) -> ir.Value:
+        """This block's cache of keys or values with new ones in it; `axis` is that of time."""
+        name = f"{kind}_{self.block}"
+        updated = self.g.op("TensorScatter", self.g.input(name, self.g.compute, shape), new, self.write, axis=axis)
+        self.g.output(updated, f"new_{name}", self.g.compute, shape)
+        return updated
 
 
 @in_float32  # 1000·t is beyond what narrower types tell apart, and it runs once

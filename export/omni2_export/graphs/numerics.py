@@ -35,10 +35,13 @@ class Numerics:
         compute: type of float values outside islands of float32, of float weights and of caches: FLOAT, FLOAT16 or
             BFLOAT16. Other inputs and outputs of a graph are float32 whatever it computes in.
         doubles: use float64 where float32 loses digits that are needed. TensorRT has no float64.
+        head_first: keep every cache as (rows, heads, capacity, width), the one layout that TensorRT updates in place.
+            Otherwise the flow's caches are (rows, frames, heads·width), which saves ONNX Runtime transpositions.
     """
 
     compute: ir.DataType = FLOAT
     doubles: bool = True
+    head_first: bool = False
 
 
 def operand_type(kind: str, types: Sequence[ir.DataType | None], current: ir.DataType) -> ir.DataType | None:
