@@ -1,23 +1,49 @@
-"""Precision presets: how each stage's linear layers are stored, and what accuracy a preset promises."""
+"""Precision presets: what each stage computes in, how its linear layers are stored, and what accuracy that promises.
+
+On the CPU every stage computes in float32, and a storage is the weights' ("int4"). For a GPU it is what the stage
+computes in ("fp16"), with the weights' behind it where they are stored in less ("bf16+int4").
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import onnx_ir as ir
+
 from omni2_engine.errors import SettingError
 from omni2_export.graphs.linear import Precision
+from omni2_export.graphs.numerics import Numerics
 
+COMPUTE = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+WEIGHTS = {"int8": Precision.INT8, "int4": Precision.INT4, "fp8": Precision.FP8}
+
+
+def _with_weights(*weights: str) -> tuple[str, ...]:
+    return (*COMPUTE, *(f"{compute}+{stored}" for compute in ("fp16", "bf16") for stored in weights))
+
+
+CPU, GPU = "cpu", "gpu"
 CHOICES = {
-    "encoder": ("fp32", "int8"),
-    "llm": ("fp32", "int8", "int4"),
-    "speech_lm": ("fp32", "int8", "int4"),
-    "flow": ("fp32", "int8"),
+    CPU: {
+        "encoder": ("fp32", "int8"),
+        "llm": ("fp32", "int8", "int4"),
+        "speech_lm": ("fp32", "int8", "int4"),
+        "flow": ("fp32", "int8"),
+    },
+    GPU: {
+        "encoder": _with_weights("int8", "fp8"),
+        "llm": _with_weights("int8", "int4", "fp8"),
+        "fusion": _with_weights(),
+        "speech_lm": _with_weights("int8", "int4", "fp8"),
+        "flow": ("fp32", "fp16"),  # bfloat16 keeps too few digits over ten Euler steps
+        "vocoder": ("fp32", "fp16"),
+    },
 }
-# "int8" means per-channel weights and dynamically quantised activations in the encoder and the flow's velocity network,
-# which are bound by arithmetic, and weight-only blocks in the language models, which are bound by memory.
+# On the CPU "int8" means per-channel weights and dynamically quantised activations in the encoder and the flow's
+# velocity network, which are bound by arithmetic, and weight-only blocks in the language models, which are bound by
+# memory. On a GPU it means weight-only blocks everywhere.
 DYNAMIC = ("encoder", "flow")
-KINDS = {"fp32": Precision.FP32, "int8": Precision.INT8, "int4": Precision.INT4}
 # dB that results keep at least over their quantisation error, by what a row of `verify` or `--check` compares. Measured
 # on random weights, which are the hardest: over 2 to 12 layers int8 keeps 17 to 33 and int4 4 to 10 (one layer of width
 # 896: 46 and 26), the encoder 37 to 61; the velocity network 33 to 41, the mel made with it 39 to 45. The vocoder's
@@ -35,15 +61,36 @@ FLOORS = {
 
 @dataclass(frozen=True)
 class Precisions:
-    """A preset's name and the storage per stage; stages not named are float32."""
+    """A preset's name and the storage per stage; stages not named are float32.
+
+    Args:
+        preset: its name, or "custom".
+        stages: stage → storage.
+        target: "cpu" or "gpu".
+    """
 
     preset: str
     stages: dict[str, str]
+    target: str = CPU
 
     def of(self, stage: str) -> Precision:
         """How a stage's linear layers are written."""
-        name = self.stages.get(stage, "fp32")
-        return Precision.DYNAMIC if stage in DYNAMIC and name == "int8" else KINDS[name]
+        storage = self.stages.get(stage, "fp32")
+        if self.target == CPU and stage in DYNAMIC and storage == "int8":
+            return Precision.DYNAMIC
+        return WEIGHTS.get(storage.rpartition("+")[2], Precision.FP32)
+
+    def numerics(self, stage: str, ranges: Mapping[str, float] | None = None) -> Numerics:
+        """What a stage computes in.
+
+        Args:
+            stage: its name.
+            ranges: see `Numerics`.
+        """
+        if self.target == CPU:
+            return Numerics()
+        compute = COMPUTE[self.stages.get(stage, "fp32").partition("+")[0]]
+        return Numerics(compute, doubles=False, head_first=True, ranges=ranges or {})
 
     @property
     def floors(self) -> dict[str, float]:
@@ -62,24 +109,36 @@ PRESETS = {
     "balanced": Precisions("balanced", {"encoder": "int8", "llm": "int8", "speech_lm": "int8", "flow": "fp32"}),
     "fast": Precisions("fast", {"encoder": "int8", "llm": "int4", "speech_lm": "int4", "flow": "int8"}),
 }
+# bfloat16 in the language models: it is what they were trained in, and what their activations' range asks for.
+_HALVES = {"encoder": "fp16", "llm": "bf16", "fusion": "bf16", "speech_lm": "bf16", "flow": "fp16", "vocoder": "fp32"}
+GPU_PRESETS = {
+    "exact": Precisions("exact", dict.fromkeys(CHOICES[GPU], "fp32"), GPU),
+    "balanced": Precisions("balanced", _HALVES, GPU),
+    "fast": Precisions("fast", {**_HALVES, "llm": "bf16+int4", "speech_lm": "bf16+int4", "vocoder": "fp16"}, GPU),
+}
 
 
-def parse_precision(text: str) -> Precisions:
+def parse_precision(text: str, target: str = CPU) -> Precisions:
     """Read `--precision`: a preset, and after it any number of `stage=storage`, separated by commas.
+
+    For a GPU a storage may also name weights alone ("int4"): the stage goes on computing in the preset's type.
 
     Raises:
         SettingError: an unknown preset, stage or storage.
     """
     preset, *changes = (part.strip() for part in text.split(","))
-    if preset not in PRESETS:
-        raise SettingError(f"unknown precision {preset!r}", f"use one of {', '.join(PRESETS)}")
-    stages = dict(PRESETS[preset].stages)
+    presets, choices = (PRESETS if target == CPU else GPU_PRESETS), CHOICES[target]
+    if preset not in presets:
+        raise SettingError(f"unknown precision {preset!r}", f"use one of {', '.join(presets)}")
+    stages = dict(presets[preset].stages)
     for change in changes:
         stage, _, storage = change.partition("=")
-        if stage not in CHOICES:
-            raise SettingError(f"{change!r} names no stage with a precision", f"use one of {', '.join(CHOICES)}")
-        if storage not in CHOICES[stage]:
-            raise SettingError(f"{stage} cannot be stored as {storage!r}", f"use one of {', '.join(CHOICES[stage])}")
+        if stage not in choices:
+            raise SettingError(f"{change!r} names no stage with a precision", f"use one of {', '.join(choices)}")
+        if target == GPU and storage in WEIGHTS:
+            storage = f"{stages[stage].partition('+')[0]}+{storage}"
+        if storage not in choices[stage]:
+            raise SettingError(f"{stage} cannot be stored as {storage!r}", f"use one of {', '.join(choices[stage])}")
         stages[stage] = storage
-    name = next((name for name, other in PRESETS.items() if other.stages == stages), "custom")
-    return Precisions(name, stages)
+    name = next((name for name, other in presets.items() if other.stages == stages), "custom")
+    return Precisions(name, stages, target)

@@ -16,9 +16,9 @@ from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.errors import CheckpointError, Omni2Error, SettingError
 from omni2_engine.manifest import SCHEMA_VERSION, Manifest
 from omni2_engine.stages.speaker import SpeakerEncoder
+from omni2_export.build.graphs import LONGEST_CONTEXT
 from omni2_export.build.precision import PRESETS, Precisions
 from omni2_export.build.stages import (
-    LONGEST_CONTEXT,
     OnBytes,
     Stage,
     file_identity,

@@ -16,24 +16,14 @@ from omni2_engine.errors import CheckpointError
 from omni2_engine.sampling import DrawKey, Stream, normal
 from omni2_engine.text import ChatTemplate, UnitTable
 from omni2_engine.text.units import NO_UNIT
+from omni2_export.build.graphs import FBANK, LONGEST_CONTEXT, GraphSpec, graph_specs
 from omni2_export.build.precision import Precisions
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.checkpoint.tensors import Tensors
-from omni2_export.graphs.builder import GraphBuilder, Numerics
-from omni2_export.graphs.encoder import build_encoder
-from omni2_export.graphs.fbank import build_fbank
-from omni2_export.graphs.flow_encoder import build_flow_encoder
-from omni2_export.graphs.flow_step import build_flow_conditions, build_flow_step
-from omni2_export.graphs.fusion import build_fusion
-from omni2_export.graphs.language_model import build_language_model
 from omni2_export.graphs.linear import Precision
-from omni2_export.graphs.log_mel import build_log_mel
-from omni2_export.graphs.vocoder import build_vocoder
-from omni2_export.graphs.weights import WeightWriter
 from omni2_export.tokenizer_files import special_tokens, write_tokenizer
 
 BUILDER_VERSION = 2  # raise when a graph builder changes what it writes, so that old stages are not reused
-LONGEST_CONTEXT = 32_768  # positions of the rotary tables
 NOISE_FRAMES = 15_000  # spec §8.2
 NOISE_SEED = 1986  # any constant will do; this is the original's seed
 BYTES = {Precision.FP32: 4.0, Precision.INT8: 1 + 4 / 128, Precision.INT4: 0.5 + 4 / 128, Precision.DYNAMIC: 1.0}
@@ -66,7 +56,7 @@ def plan_speaker_stages(campplus: Path) -> list[Stage]:
         on_bytes(campplus.stat().st_size)
 
     return [
-        Stage("fbank", stage_key("fbank"), 0, _graph_writer("fbank", build_fbank)),
+        Stage("fbank", stage_key("fbank"), 0, _graph_writer(FBANK)),
         Stage("campplus", stage_key("campplus", file_identity([campplus])), campplus.stat().st_size, write_campplus),
     ]
 
@@ -75,14 +65,15 @@ def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
     """Every part but those about voices, in the order they are built."""
     c, modules = checkpoint.config, checkpoint.modules
 
-    def graph(
-        name: str, module: str | None, build: Callable[[GraphBuilder], None], precision: Precision = Precision.FP32
-    ) -> Stage:
-        tensors = modules[module] if module else None
-        size = _graph_bytes(tensors, precision) if tensors else 0
-        sources = checkpoint.sources[module] if module else []
+    specs = graph_specs(c, modules)
+
+    def graph(name: str) -> Stage:
+        spec = specs[name]
+        precision = precisions.of(spec.stage) if spec.quantised else Precision.FP32
+        size = _graph_bytes(modules[spec.module], precision) if spec.module else 0
+        sources = checkpoint.sources[spec.module] if spec.module else []
         key = stage_key(name, c.model_dump(mode="json"), precision.value, LONGEST_CONTEXT, file_identity(sources))
-        return Stage(name, key, size, _graph_writer(name, build))
+        return Stage(name, key, size, _graph_writer(spec, precision))
 
     def table(name: str, module: str) -> Stage:
         tensors = modules[module]
@@ -117,45 +108,33 @@ def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
             )
         table.save(directory / "units.npy")
 
-    encoder, llm, speech_lm, flow = (precisions.of(stage) for stage in ("encoder", "llm", "speech_lm", "flow"))
     return [
         text_files("text", checkpoint.text_tokenizer, write_text),
         text_files("speech", checkpoint.speech_tokenizer, write_speech),
-        graph("log_mel", None, lambda g: build_log_mel(g, c.encoder)),
-        graph("encoder", "encoder", lambda g: build_encoder(g, c.encoder, modules["encoder"], encoder), encoder),
+        graph("log_mel"),
+        graph("encoder"),
         table("llm_table", "llm"),
-        graph("llm", "llm", lambda g: build_language_model(g, c.llm, modules["llm"], llm, LONGEST_CONTEXT), llm),
-        graph("fusion", "fusion", lambda g: build_fusion(g, c.fusion, modules["fusion"])),
+        graph("llm"),
+        graph("fusion"),
         table("speech_lm_table", "speech_lm"),
-        graph(
-            "speech_lm",
-            "speech_lm",
-            lambda g: build_language_model(g, c.speech_lm, modules["speech_lm"], speech_lm, LONGEST_CONTEXT),
-            speech_lm,
-        ),
+        graph("speech_lm"),
         Stage(
             "noise",
             stage_key("noise", c.estimator.mel),
             NOISE_FRAMES * c.estimator.mel * 4,
             _noise_writer(c.estimator.mel),
         ),
-        graph("flow_encoder", "flow", lambda g: build_flow_encoder(g, c.flow_encoder, modules["flow"])),
-        graph("flow_conditions", "flow", lambda g: build_flow_conditions(g, c.estimator, modules["flow"])),
-        graph("flow_step", "flow", lambda g: build_flow_step(g, c.estimator, modules["flow"], flow), flow),
-        graph("vocoder", "vocoder", lambda g: build_vocoder(g, c.vocoder, modules["vocoder"])),
+        graph("flow_encoder"),
+        graph("flow_conditions"),
+        graph("flow_step"),
+        graph("vocoder"),
     ]
 
 
-def _graph_writer(
-    name: str, build: Callable[[GraphBuilder], None], numerics: Numerics | None = None
-) -> Callable[[Path, OnBytes], None]:
+def _graph_writer(spec: GraphSpec, precision: Precision = Precision.FP32) -> Callable[[Path, OnBytes], None]:
     def write(directory: Path, on_bytes: OnBytes) -> None:
-        folder = directory / "graphs"
-        folder.mkdir()
-        with WeightWriter(folder / f"{name}.weights", on_bytes) as writer:
-            builder = GraphBuilder(name, writer, numerics)
-            build(builder)
-            builder.save(folder / f"{name}.onnx")
+        (directory / "graphs").mkdir()
+        spec.write(directory / "graphs", precision, on_bytes=on_bytes)
 
     return write
 

@@ -29,6 +29,8 @@ IR_VERSION = 11
 BOOL, INT32, DOUBLE = ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.DOUBLE
 Dim = int | str
 INT64_MAX = 2**63 - 1
+ISLAND = "precision"  # key of what a node says of its type, in its metadata: that it is in an island, or casts at one
+BORDER = "border"
 
 
 P = ParamSpec("P")
@@ -132,6 +134,7 @@ class GraphBuilder:
             return value
         if (value, dtype) not in self._casts:
             self._casts[value, dtype] = self.op("Cast", value, to=int(dtype))
+            self._nodes[-1].metadata_props[ISLAND] = BORDER
         return self._casts[value, dtype]
 
     # -- nodes and constants ---------------------------------------------------------------------------------------
@@ -159,7 +162,10 @@ class GraphBuilder:
             given = names[index] if index < len(names) else None
             values.append(ir.Value(name=given or f"{kind}_{self._counter}" + (f"_{index}" if outputs > 1 else "")))
         self._types |= zip(values, output_types(kind, types, attributes, outputs), strict=True)
-        self._nodes.append(ir.node(kind, inputs, attributes, outputs=values, name=f"{kind}_{self._counter}"))
+        # In a graph of narrower floats, says of a node that it is float32 on purpose: for whoever audits the types.
+        notes = {ISLAND: FLOAT.name} if self.current != self.compute else None
+        name = f"{kind}_{self._counter}"
+        self._nodes.append(ir.node(kind, inputs, attributes, outputs=values, name=name, metadata_props=notes))
         return values
 
     def constant(self, value: np.ndarray | Sequence[int] | float | int, name: str | None = None) -> ir.Value:

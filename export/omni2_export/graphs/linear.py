@@ -1,8 +1,8 @@
-"""Linear layers at each precision: float32, weight-only int8/int4 in blocks along the input, dynamically quantised
-int8.
+"""Linear layers at each precision: as the graph computes, weight-only int8/int4 in blocks along the input, dynamically
+quantised int8, float8.
 
 A layer y = x Wᵀ + b is stored as W in ONNX's (input, output) order. Several layers that read the same x may be stored
-as one.
+as one; their label is their names joined by "+".
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from omni2_engine.errors import SettingError
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import FLOAT, GraphBuilder
+from omni2_export.graphs.numerics import FLOATS
 
 ROWS_AT_ONCE = 1 << 22  # elements read from the checkpoint at once, so that a layer of any size stays cheap
+E4M3_MAX = 448.0
+SMALLEST_RANGE = 1e-3  # of a layer that calibration only saw zeros of; its scale is a normal float16
 BLOCK = 128  # weights per scale, ACCELERATORS-measured sweet spot for ONNX Runtime's MatMulNBits
 
 
@@ -27,6 +32,7 @@ class Precision(StrEnum):
     INT8 = "int8"  # weight-only, one scale per 128 inputs
     INT4 = "int4"  # weight-only, one scale per 128 inputs
     DYNAMIC = "dynamic"  # int8 weights per output channel, activations quantised per call
+    FP8 = "fp8"  # E4M3 weights per output channel, activations by one scale known beforehand
 
 
 def block_size(inputs: int) -> int | None:
@@ -102,6 +108,8 @@ class LinearWriter:
         if precision is Precision.DYNAMIC:
             with g.precise():
                 return self._dynamic(x, names, label, inputs, total)
+        if precision is Precision.FP8:
+            return self._float8(x, names, label, inputs, total)
         assert block is not None
         return self._blockwise(x, names, label, inputs, total, block, 8 if precision is Precision.INT8 else 4)
 
@@ -134,7 +142,7 @@ class LinearWriter:
             packed = np.empty((inputs, total), np.int8) if bits == 4 else view
             for column, rows in self.pieces(names):
                 blocks = rows.reshape(len(rows), -1, block)  # (n, inputs/block, block)
-                scale = _block_scales(blocks, top, bits)
+                scale = _as_stored(_block_scales(blocks, top, bits), g.current)
                 quantised = np.clip(np.rint(blocks / scale[..., None]), -top - 1, top).astype(np.int8)
                 packed[:, column : column + len(rows)] = quantised.reshape(len(rows), -1).T
                 scales[:, column : column + len(rows)] = scale.T
@@ -162,6 +170,39 @@ class LinearWriter:
         quantised, x_scale, x_zero = g.ops("DynamicQuantizeLinear", x, outputs=3)
         product = g.op("Cast", g.op("MatMulInteger", quantised, weight, x_zero), to=int(FLOAT))
         return g.mul(product, g.mul(g.weight(f"{label}.weight_scale", scales), x_scale))
+
+    def _float8(self, x: ir.Value, names: Sequence[str], label: str, inputs: int, total: int) -> ir.Value:
+        """Both factors in E4M3: x scaled by the range its calibration found, W per output channel.
+
+        Raises:
+            SettingError: there was no calibration.
+        """
+        g = self.graph
+        if label not in g.numerics.ranges:
+            raise SettingError(
+                f"{g.name}: nothing is known of the range of what {label} reads",
+                "calibrate with recordings, or store this stage otherwise than in fp8",
+            )
+        scales = np.empty(total, np.float32)
+
+        def fill(view: np.ndarray) -> None:
+            for column, rows in self.pieces(names):
+                largest = np.abs(rows).max(axis=1)
+                scale = _as_stored(np.where(largest == 0, 1, largest) / np.float32(E4M3_MAX), g.current)
+                view[:, column : column + len(rows)] = (rows / scale[:, None]).T
+                scales[column : column + len(rows)] = scale
+
+        weight = g.stored(f"{label}.weight_f8", ir.DataType.FLOAT8E4M3FN, (inputs, total), fill)
+        widened = g.op("DequantizeLinear", weight, g.weight(f"{label}.weight_scale", scales), axis=1)
+        scale = g.constant(max(g.numerics.ranges[label], SMALLEST_RANGE) / E4M3_MAX)
+        narrow = g.op("QuantizeLinear", x, scale, g.constant(np.zeros((), ml_dtypes.float8_e4m3fn)))
+        return g.op("MatMul", g.op("DequantizeLinear", narrow, scale), widened)
+
+
+def _as_stored(scales: np.ndarray, dtype: ir.DataType) -> np.ndarray:
+    """Positive scales rounded to the type they are stored in, so that weights are divided by what multiplies them."""
+    storage = FLOATS[dtype]
+    return np.maximum(scales.astype(storage), ml_dtypes.finfo(storage).smallest_subnormal).astype(np.float32)
 
 
 def _block_scales(blocks: np.ndarray, top: int, bits: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ml_dtypes
@@ -37,11 +37,14 @@ class Numerics:
         doubles: use float64 where float32 loses digits that are needed. TensorRT has no float64.
         head_first: keep every cache as (rows, heads, capacity, width), the one layout that TensorRT updates in place.
             Otherwise the flow's caches are (rows, frames, heads·width), which saves ONNX Runtime transpositions.
+        ranges: the largest magnitude of what each linear layer reads, by the layer's label (`LinearWriter`); layers in
+            float8 need theirs, see `calibration`.
     """
 
     compute: ir.DataType = FLOAT
     doubles: bool = True
     head_first: bool = False
+    ranges: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 def operand_type(kind: str, types: Sequence[ir.DataType | None], current: ir.DataType) -> ir.DataType | None:
