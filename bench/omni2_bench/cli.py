@@ -150,6 +150,27 @@ def register(app: typer.Typer) -> None:
         costs = measure_build(BuildRequest(model.open(), out, [_file(voice)], parse_precision(precision)))
         Console().print(table(costs, out))
 
+    @bench.command()
+    def precision(
+        audio: Audio,
+        out: Out,
+        size: Size = None,
+        dimensions: Dimensions = None,
+        checkpoint: CheckpointDirectory = None,
+        decoder: Decoder = None,
+        speech_encoder: SpeechEncoder = None,
+        rows: Annotated[str, typer.Option(help="rows of the table, separated by commas; all by default")] = "",
+        threads: Threads = 2,
+        cache: Cache = None,
+    ) -> None:
+        """Every graph in every number format of a GPU against float32, in dB, run on the CPU."""
+        _require_export()
+        from omni2_bench.precision import PrecisionPlan, run
+
+        model, _ = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
+        plan = PrecisionPlan(_file(audio), threads, tuple(part.strip() for part in rows.split(",") if part.strip()))
+        typer.echo(run(plan, model, out, typer.echo))
+
 
 def _require_export() -> None:
     from omni2_engine.cli.require import require

@@ -33,7 +33,7 @@ def cut(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.Model
     Raises:
         EngineDirectoryError: the file is missing or damaged, or holds no value of such a name.
     """
-    model = _read(path)
+    model = read_graph(path)
     graph = model.graph
     makers = {name: node for node in graph.node for name in node.output}
     whole_inputs = {value.name for value in graph.input}
@@ -127,7 +127,12 @@ class _BoundTap:
         return self._tap.note(self._bound.run(inputs))
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def read_graph(path: Path) -> onnx.ModelProto:
+    """A graph file without its weights.
+
+    Raises:
+        EngineDirectoryError: it is missing or damaged.
+    """
     try:
         return onnx.load(path, load_external_data=False)
     except Exception as error:  # of the operating system or of the protobuf library, whose types vary

@@ -87,4 +87,6 @@ def keep_context(g: GraphBuilder, extended: ir.Value, commit: ir.Value, frames: 
         commit: int64 (1,), how many of this call's frames are final.
         axis: of time, 1 or 0.
     """
+    if g.numerics.device:  # bounds that an input holds would make it one that TensorRT wants on the host
+        return g.op("Gather", extended, g.add(commit, g.constant(list(range(frames)))), axis=axis)
     return g.slice(extended, commit, g.add(commit, g.constant([frames])), axis)

@@ -3,7 +3,7 @@
 Like the encoder it covers the frames of the unfinished block only. Each of the solver's steps has caches of its own,
 so the same graph is called once per step with that step's caches bound. Sequences are laid out (frames, rows,
 channels): a cache's first frames are then one piece of memory, which is bound as it is instead of being cut out, and
-no head is ever transposed; unless the caches are to be head first (`Numerics.head_first`).
+no head is ever transposed. For a GPU caches are head first, see `Numerics.device`.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def build_flow_step(
         `build_flow_conditions`; dt (1) float32; mask (1, 1, t, T) bool, True where a frame may look; write (1) int64:
         the first frame's place in the caches; commit (1) int64: how many of the frames are final after this call;
         contexts (k−1, 2, Σ channels): left context of every causal convolution, side by side; keys_i, values_i
-        (1, T, 2·heads·head_dim) or, head first, (1, 2·heads, capacity, head_dim) per transformer block; all of these of
-        the type the graph computes in.
+        (1, T, 2·heads·head_dim), for a GPU (1, 2·heads, capacity, head_dim), per transformer block; all of these of the
+        type the graph computes in.
     Outputs:
         new_z (1, t, mel) float32; new_contexts; new_keys_i, new_values_i, bound to the inputs' memory.
         Inside: estimator_in (2, t, 3·mel) [x, μ, speaker] (the condition channels are always zero and left out),
@@ -160,7 +160,7 @@ class _Estimator:
         # three products: side by side in one they would have to be taken apart again
         qkv = [self.linear(normed, f"{path}.attn1.to_{part}") for part in "qkv"]
         parts = [g.reshape(part, [1, -1, 2 * c.heads * c.head_dim]) for part in qkv]  # both rows' heads side by side
-        attended = self._attend_head_first(*parts) if g.numerics.head_first else self._attend(*parts)
+        attended = self._attend_head_first(*parts) if g.numerics.device else self._attend(*parts)
         self.block += 1
         rows = g.reshape(attended, [-1, 2, c.heads * c.head_dim])
         x = g.residual(x, self.linear(rows, f"{path}.attn1.to_out.0"))

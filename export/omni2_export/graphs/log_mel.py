@@ -8,6 +8,7 @@ import onnx_ir as ir
 from omni2_engine.config import WHISPER_FFT, WHISPER_HOP, WHISPER_SAMPLE_RATE, EncoderConfig
 from omni2_export.graphs.builder import DOUBLE, FLOAT, GraphBuilder, in_float32
 from omni2_export.graphs.framing import cut_frames
+from omni2_export.graphs.split_product import split_product
 
 POWER_FLOOR = 1e-10  # spec §2
 DYNAMIC_RANGE = 8.0  # decades below the window's loudest value, spec §2
@@ -45,19 +46,27 @@ def _power(g: GraphBuilder, frames: ir.Value) -> ir.Value:
     """|DFT(Hann · frame)|² of frames (n, fft) float32 → (n, fft/2 + 1) float32.
 
     The periodic window is symmetric about its middle and zero at its start: folding a frame there halves the products.
-    They are float64 since bins eight decades below the window's loudest must keep three digits.
+    They are float64, or split, since bins eight decades below the window's loudest must keep three digits.
     """
     half = WHISPER_FFT // 2
-    frames = g.op("Cast", frames, to=int(DOUBLE))
+    if g.numerics.doubles:
+        frames = g.op("Cast", frames, to=int(DOUBLE))
     left, middle = (g.slice(frames, start, stop, axis=1) for start, stop in ((1, half), (half, half + 1)))
     right = g.op("Slice", frames, g.constant([-1]), g.constant([half]), g.constant([1]), g.constant([-1]))
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1, half + 1) / WHISPER_FFT)
     angles = 2 * np.pi * np.outer(np.arange(1, half + 1), np.arange(half + 1)) / WHISPER_FFT  # (fft/2, bins)
     even = g.concat(g.add(left, right), middle, axis=1)
-    real = g.op("MatMul", even, g.constant(window[:, None] * np.cos(angles)))
+    real = _product(g, even, window[:, None] * np.cos(angles), "real")
     odd = g.op("Sub", left, right)
-    imaginary = g.op("MatMul", odd, g.constant((window[:, None] * np.sin(angles))[:-1]))
-    return g.op("Cast", g.add(g.mul(real, real), g.mul(imaginary, imaginary)), to=int(FLOAT))
+    imaginary = _product(g, odd, (window[:, None] * np.sin(angles))[:-1], "imaginary")
+    power = g.add(g.mul(real, real), g.mul(imaginary, imaginary))
+    return g.op("Cast", power, to=int(FLOAT)) if g.numerics.doubles else power
+
+
+def _product(g: GraphBuilder, x: ir.Value, basis: np.ndarray, name: str) -> ir.Value:
+    if g.numerics.doubles:
+        return g.op("MatMul", x, g.constant(basis))
+    return split_product(g, x, basis, name)
 
 
 def slaney_filters(mel_bins: int, fft: int, rate: int) -> np.ndarray:

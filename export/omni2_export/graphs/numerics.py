@@ -35,15 +35,16 @@ class Numerics:
         compute: type of float values outside islands of float32, of float weights and of caches: FLOAT, FLOAT16 or
             BFLOAT16. Other inputs and outputs of a graph are float32 whatever it computes in.
         doubles: use float64 where float32 loses digits that are needed. TensorRT has no float64.
-        head_first: keep every cache as (rows, heads, capacity, width), the one layout that TensorRT updates in place.
-            Otherwise the flow's caches are (rows, frames, heads·width), which saves ONNX Runtime transpositions.
+        device: formulate for a GPU where that differs from what is fastest on the CPU. Caches are (rows, heads,
+            capacity, width), the one layout that TensorRT updates in place; no shape hangs on the value of an input,
+            which TensorRT would want on the host in every call; all convolutions are of images.
         ranges: the largest magnitude of what each linear layer reads, by the layer's label (`LinearWriter`); layers in
             float8 need theirs, see `calibration`.
     """
 
     compute: ir.DataType = FLOAT
     doubles: bool = True
-    head_first: bool = False
+    device: bool = False
     ranges: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 

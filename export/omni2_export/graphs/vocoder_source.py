@@ -1,7 +1,7 @@
 """What drives the vocoder: mel → F0 → a harmonic sine source and its short-time spectrum (spec §9).
 
-F0 is constant within a mel frame. So a sine's phase is one base per frame, accumulated in float64 and wrapped, plus a
-ramp inside the frame: only arrays of one value per frame are ever float64.
+F0 is constant within a mel frame. So a sine's phase is one base per frame, accumulated exactly enough and wrapped, plus
+a ramp inside the frame: only arrays of one value per frame are ever float64, or what stands for it where there is none.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import onnx_ir as ir
 
 from omni2_engine.config import VocoderConfig
 from omni2_export.checkpoint.tensors import Tensors
-from omni2_export.graphs.builder import DOUBLE, FLOAT, INT64_MAX, GraphBuilder, in_float32
+from omni2_export.graphs.builder import DOUBLE, FLOAT, INT64, INT64_MAX, GraphBuilder, in_float32
+from omni2_export.graphs.split_product import split_product
 
+STEP_GRID = 4096  # steps per sample are split at multiples of 1/4096 cycle
+CYCLE = 2**24  # integer phases per cycle
 FILTER_BLOCK = 64  # filters one thread takes at a time in ONNX Runtime's convolution of images
 
 
@@ -29,14 +32,15 @@ def convolve(
     """The 1-d convolution `name` on x (1, channels, 1, n); padding defaults to keeping n.
 
     Wide ones are convolutions of an image one row high: ONNX Runtime's blocked kernel is for images alone and a sixth
-    faster. It shares its work among threads by blocks of filters, though, so narrow ones are written as what they are.
+    faster. It shares its work among threads by blocks of filters, though, so narrow ones are written as what they are,
+    except for a GPU.
     """
     weight = tensors.read(f"{name}.weight")  # (outputs, inputs, kernel)
     outputs, _, kernel = weight.shape
     if padding is None:
         padding = (kernel - 1) * dilation // 2
     bias = g.weight(f"{name}.bias", tensors.read(f"{name}.bias"))
-    if outputs < 2 * FILTER_BLOCK:
+    if outputs < 2 * FILTER_BLOCK and not g.numerics.device:
         x = g.op("Squeeze", x, g.constant([2]))
         kernels = g.weight(f"{name}.weight", weight)
         y = g.op("Conv", x, kernels, bias, strides=[stride], dilations=[dilation], pads=[padding, padding])
@@ -50,8 +54,10 @@ def convolve(
 def predict_f0(g: GraphBuilder, config: VocoderConfig, tensors: Tensors, mel: ir.Value) -> ir.Value:
     """Fundamental frequency in Hz of each frame: mel (1, mel, F) → (1, F).
 
-    The products are float64: what F0 is off by adds up over a call in the phase of its highest overtone.
+    The products are float64, or split: what F0 is off by adds up over a call in the phase of its highest overtone.
     """
+    if not g.numerics.doubles:
+        return _predict_f0_split(g, config, tensors, mel)
     x = g.op("Cast", g.transpose(mel, 0, 2, 1), to=int(DOUBLE))  # (1, F, mel)
     for layer in range(config.f0_layers):
         x = _elu(g, _convolve_frames(g, tensors, x, f"f0_predictor.condnet.{2 * layer}"))  # odd numbers are the ELUs
@@ -63,13 +69,18 @@ def predict_f0(g: GraphBuilder, config: VocoderConfig, tensors: Tensors, mel: ir
 def _convolve_frames(g: GraphBuilder, tensors: Tensors, x: ir.Value, name: str) -> ir.Value:
     """The 1-d convolution `name` on x (1, F, channels) float64, keeping F, as one product over shifted copies."""
     outputs, inputs, kernel = tensors.shape(f"{name}.weight")
-    padding = (kernel - 1) // 2
-    padded = g.op("Pad", x, g.constant([padding, padding]), None, g.constant([1]))
-    # the last copy ends at the sequence's end, the others as many frames before it
-    shifts = [g.slice(padded, k, k + 1 - kernel if k + 1 < kernel else INT64_MAX, axis=1) for k in range(kernel)]
+    shifts = _shifted_copies(g, x, kernel)
     weight, bias = (_double(g, tensors, f"{name}.{part}") for part in ("weight", "bias"))
     taps = g.reshape(g.transpose(weight, 2, 1, 0), [kernel * inputs, outputs])
     return g.add(g.op("MatMul", g.concat(*shifts, axis=2), taps), bias)
+
+
+def _shifted_copies(g: GraphBuilder, x: ir.Value, kernel: int) -> list[ir.Value]:
+    """What each tap of a convolution sees of x (1, F, channels), zeros beyond both ends: `kernel` copies of x."""
+    padding = (kernel - 1) // 2
+    padded = g.op("Pad", x, g.constant([padding, padding]), None, g.constant([1]))
+    # the last copy ends at the sequence's end, the others as many frames before it
+    return [g.slice(padded, k, k + 1 - kernel if k + 1 < kernel else INT64_MAX, axis=1) for k in range(kernel)]
 
 
 def _double(g: GraphBuilder, tensors: Tensors, name: str) -> ir.Value:
@@ -81,6 +92,22 @@ def _elu(g: GraphBuilder, x: ir.Value) -> ir.Value:
     """ELU of float64, for which ONNX Runtime has no kernel of that name."""
     zero, one = (g.constant(np.array(value, np.float64)) for value in (0, 1))
     return g.op("Sub", g.add(g.op("Max", x, zero), g.op("Exp", g.op("Min", x, zero))), one)
+
+
+def _predict_f0_split(g: GraphBuilder, config: VocoderConfig, tensors: Tensors, mel: ir.Value) -> ir.Value:
+    """See `predict_f0`."""
+
+    def layer(x: ir.Value, name: str) -> ir.Value:
+        weight = tensors.read(f"{name}.weight")
+        taps = np.atleast_3d(weight).transpose(2, 1, 0)  # (kernel, inputs, outputs); a linear layer has kernel 1
+        copies = g.concat(*_shifted_copies(g, x, len(taps)), axis=2)
+        product = split_product(g, copies, taps.reshape(-1, taps.shape[2]).astype(np.float64), f"{name}.weight")
+        return g.add(product, g.weight(f"{name}.bias", tensors.read(f"{name}.bias")))
+
+    x = g.transpose(mel, 0, 2, 1)
+    for index in range(config.f0_layers):
+        x = g.op("Elu", layer(x, f"f0_predictor.condnet.{2 * index}"))
+    return g.op("Abs", g.reshape(layer(x, "f0_predictor.classifier"), [1, -1]))
 
 
 @in_float32
@@ -126,9 +153,25 @@ def harmonic_source(
 
 def _phase_before_frame(g: GraphBuilder, config: VocoderConfig, step: ir.Value) -> ir.Value:
     """The fraction of a cycle passed before each frame: step (1, H, F), cycles per sample → (1, H, F) in [0, 1)."""
+    if not g.numerics.doubles:
+        return _phase_in_integers(g, config, step)
     advance = g.op("Mul", g.op("Cast", step, to=int(DOUBLE)), g.constant(np.array(config.hop, np.float64)))
     passed = g.op("CumSum", advance, g.constant(np.array(2)), exclusive=1)
     return g.op("Cast", g.op("Sub", passed, g.op("Floor", passed)), to=int(FLOAT))
+
+
+def _phase_in_integers(g: GraphBuilder, config: VocoderConfig, step: ir.Value) -> ir.Value:
+    """See `_phase_before_frame`. A frame's advance loses its whole cycles while it is still exact, and is then counted
+    in integers of 2⁻²⁴ cycles, whose sums never round."""
+    # step = n / 4096 + rest: n·hop is an integer that float32 holds, and rest·hop is small
+    coarse = g.op("Round", g.mul(step, STEP_GRID))
+    rest = g.op("Sub", step, g.mul(coarse, 1 / STEP_GRID))
+    cycles = g.mul(g.mul(coarse, config.hop), 1 / STEP_GRID)
+    advance = g.add(g.op("Sub", cycles, g.op("Floor", cycles)), g.mul(rest, config.hop))
+    counts = g.op("Cast", g.op("Round", g.mul(advance, CYCLE)), to=int(INT64))
+    passed = g.op("CumSum", counts, g.constant(np.array(2)), exclusive=1)
+    wrapped = g.op("Mod", passed, g.constant(np.array(CYCLE, np.int64)))
+    return g.mul(g.op("Cast", wrapped, to=int(FLOAT)), 1 / CYCLE)
 
 
 def replace_head(g: GraphBuilder, source: ir.Value, cache: ir.Value) -> ir.Value:

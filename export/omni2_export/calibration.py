@@ -1,0 +1,137 @@
+"""Finds the range of what every linear layer reads while an engine answers recordings: what float8 scales are made of.
+
+The engine's float32 graphs run as always, with one more output per layer: the largest magnitude of its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from omni2_engine import Engine
+from omni2_engine.audio.source import AudioInput
+from omni2_engine.backends.base import Array, Arrays, BoundGraph, Graph
+from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.errors import SettingError
+from omni2_export.inspection import read_graph
+
+WEIGHT = ".weight"  # a linear layer multiplies with an initializer called after its label
+Ranges = dict[str, dict[str, float]]  # graph → label of a layer → largest magnitude of what it reads
+
+
+def calibrate(engine: Path, recordings: Sequence[AudioInput], threads: int | None = None) -> Ranges:
+    """Answer recordings and note the ranges on the way.
+
+    Args:
+        engine: directory of an engine whose language models and encoder are float32.
+        recordings: spoken questions of the kind the model is for.
+        threads: see `Engine.load`.
+
+    Returns:
+        For every graph the `ranges` of its `Numerics`.
+
+    Raises:
+        SettingError: there are no recordings, or the engine is quantised.
+        AudioError: a recording cannot be used.
+        EngineDirectoryError: the engine is missing or damaged.
+    """
+    if not recordings:
+        raise SettingError("there is nothing to calibrate with", "give recordings of spoken questions")
+    backend = RangeBackend(threads)
+    loaded = Engine.load(engine, backend=backend, warm_up=False)
+    quantised = [stage for stage, storage in loaded.directory.manifest.precision.items() if storage != "fp32"]
+    if quantised:
+        raise SettingError(f"{engine} has quantised stages: {', '.join(quantised)}", "build it with --precision exact")
+    for recording in recordings:
+        for _ in loaded.stream(recording):
+            pass
+    return backend.ranges
+
+
+class RangeBackend(OnnxRuntimeBackend):
+    """ONNX Runtime with graphs that note the ranges of their linear layers' inputs.
+
+    Args:
+        threads: see `OnnxRuntimeBackend`.
+
+    Attributes:
+        ranges: of all runs so far.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__(threads)
+        self.ranges: Ranges = {}
+
+    def load(self, path: Path) -> Graph:  # type: ignore[override]
+        """Load the graph at `path`; see `Backend.load`."""
+        model = read_graph(path)
+        outputs = _watch(model.graph)
+        noted = self.ranges.setdefault(path.stem, dict.fromkeys(outputs.values(), 0.0))
+        graph = self.load_bytes(model.SerializeToString(), path.parent, path.name)
+        return _WatchedGraph(graph, outputs, noted)
+
+
+def _watch(graph: onnx.GraphProto) -> dict[str, str]:
+    """Add an output max |x| for every layer x·W: output → label."""
+    weights = {tensor.name for tensor in graph.initializer}
+    outputs = {}
+    for node in list(graph.node):
+        weight = node.input[1] if node.op_type == "MatMul" else ""
+        if weight in weights and weight.endswith(WEIGHT):
+            label = weight.removesuffix(WEIGHT)
+            name = f"range of {label}"
+            graph.node.append(onnx.helper.make_node("Abs", [node.input[0]], [f"|{name}|"]))
+            graph.node.append(onnx.helper.make_node("ReduceMax", [f"|{name}|"], [name], keepdims=0))
+            graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, []))
+            outputs[name] = label
+    return outputs
+
+
+class _WatchedGraph:
+    """A graph whose further outputs are noted and not given out; see `Graph`."""
+
+    def __init__(self, graph: Graph, watched: Mapping[str, str], noted: dict[str, float]) -> None:
+        self._graph = graph
+        self._watched = watched
+        self._noted = noted
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[int | str | None, ...]]:
+        """See `Graph`."""
+        return self._graph.inputs
+
+    @property
+    def outputs(self) -> Mapping[str, tuple[int | str | None, ...]]:
+        """See `Graph`."""
+        return {name: shape for name, shape in self._graph.outputs.items() if name not in self._watched}
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """See `Graph.run`."""
+        return self.note(self._graph.run(inputs))
+
+    def bind(self, state: Arrays, fixed: Arrays | None = None) -> BoundGraph:
+        """See `Graph.bind`."""
+        return _BoundWatchedGraph(self, self._graph.bind(state, fixed))
+
+    def note(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Note ranges and hand on the rest."""
+        for name, label in self._watched.items():
+            self._noted[label] = float(np.maximum(self._noted[label], outputs.pop(name)))
+        return outputs
+
+
+class _BoundWatchedGraph:
+    def __init__(self, graph: _WatchedGraph, bound: BoundGraph) -> None:
+        self._graph = graph
+        self._bound = bound
+
+    def move(self, state: Arrays) -> None:
+        """See `BoundGraph.move`."""
+        self._bound.move(state)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """See `BoundGraph.run`."""
+        return self._graph.note(self._bound.run(inputs))

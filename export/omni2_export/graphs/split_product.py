@@ -1,0 +1,40 @@
+"""Matrix products in float32 for results much smaller than their terms: what float64 is used for where it exists."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from omni2_export.graphs.builder import GraphBuilder, in_float32
+
+EXACT = 2**24  # integers of up to this magnitude add up exactly in float32, in any order
+WEIGHT_BITS = 8  # of a weight's coarse part
+SMALLEST = 1e-20  # stands for the largest magnitude of nothing but zeros
+
+
+@in_float32
+def split_product(g: GraphBuilder, x: ir.Value, weight: np.ndarray, name: str) -> ir.Value:
+    """x · weight with the rounding errors of its sums some hundred times smaller than float32's.
+
+    Both factors are taken apart into a small integer and a rest: x = s·(c + u), W = t·D + Q. The sums of c·D are exact,
+    and the rests' sums c·Q + u·W, which are rounded, are smaller by as much as the integers are large.
+
+    Args:
+        x: (…, K) float32.
+        weight: (K, N), float64 for the most digits.
+        name: what its parts are called in the weight file.
+
+    Returns:
+        (…, N) float32.
+    """
+    unit = 2.0 ** (np.ceil(np.log2(np.abs(weight).max())) - WEIGHT_BITS)
+    coarse = np.rint(weight / unit)
+    top = float(np.floor(EXACT / np.abs(coarse).sum(axis=0).max()))  # of the integers c
+    largest = g.op("Max", g.op("ReduceMax", g.op("Abs", x), keepdims=0), g.constant(SMALLEST))
+    step = g.op("Div", largest, g.constant(top))
+    scaled = g.op("Div", x, step)
+    integers = g.op("Round", scaled)
+    exact = g.op("MatMul", integers, g.weight(f"{name}.coarse", coarse))
+    parts = g.concat(integers, g.op("Sub", scaled, integers), axis=-1)
+    rest = g.op("MatMul", parts, g.weight(f"{name}.rest", np.concatenate([weight - unit * coarse, weight])))
+    return g.mul(g.add(g.mul(exact, unit), rest), step)

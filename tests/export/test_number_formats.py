@@ -1,0 +1,346 @@
+"""Graphs in every number format: their types, what they take and give, their islands, what is left of the signal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from omni2_bench.precision.probes import Material, ask_flow
+from omni2_bench.random_checkpoint import PRESETS, CheckpointPaths, write_checkpoint
+from omni2_engine.backends.base import Graph
+from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.errors import SettingError
+from omni2_export.build.graphs import GraphSpec, graph_specs
+from omni2_export.build.precision import CHOICES, COMPUTE, GPU, GPU_PRESETS, Precisions, parse_precision
+from omni2_export.checkpoint import Checkpoint, open_checkpoint
+from omni2_export.graphs.builder import BORDER, FLOAT, ISLAND, GraphBuilder, Numerics
+from omni2_export.graphs.linear import Precision
+from omni2_export.graphs.weights import WeightWriter
+from omni2_export.rounded import rounded
+from omni2_export.verify.rows import snr
+from omni2_export.widened import WidenedBackend
+
+FLOAT16, BFLOAT16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
+SIZES = {"capacity": 512, "up_capacity": 1024}
+STATE = ("keys", "values", "context")
+
+
+class AnyRange(dict[str, float]):
+    """A range for every layer."""
+
+    def __contains__(self, label: object) -> bool:
+        return True
+
+    def __missing__(self, label: str) -> float:
+        return 8.0
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: CheckpointPaths) -> Checkpoint:
+    return open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder)
+
+
+@pytest.fixture(scope="module")
+def specs(checkpoint: Checkpoint) -> dict[str, GraphSpec]:
+    return graph_specs(checkpoint.config, checkpoint.modules, positions=600)
+
+
+def storages() -> list[tuple[str, str]]:
+    """Every stage with every storage a GPU offers."""
+    return [(stage, storage) for stage, offered in CHOICES[GPU].items() for storage in offered]
+
+
+# -- what a graph says of itself ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stage", "storage"), storages())
+def test_types_agree_everywhere(specs: dict[str, GraphSpec], stage: str, storage: str, tmp_path: Path) -> None:
+    """ONNX's own inference finds the types, strictly: a missing cast is an error."""
+    precisions = Precisions("custom", {stage: storage}, GPU)
+    for spec in specs.values():
+        if spec.stage != stage:
+            continue
+        numerics = precisions.numerics(stage, AnyRange())
+        path = spec.write(tmp_path, precisions.of(stage) if spec.quantised else Precision.FP32, numerics, SIZES)
+        onnx.checker.check_model(str(path), full_check=True)
+        model = onnx.load(path)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        for value in (*model.graph.input, *model.graph.output):
+            kind = value.type.tensor_type.elem_type
+            if any(word in value.name for word in STATE):
+                assert kind == COMPUTE[storage.partition("+")[0]].value, value.name
+            else:
+                assert kind in (FLOAT.value, onnx.TensorProto.INT64, onnx.TensorProto.BOOL), value.name
+
+
+@pytest.mark.parametrize("compute", [FLOAT16, BFLOAT16])
+def test_weights_are_stored_in_the_type_and_no_float64_is_left(
+    specs: dict[str, GraphSpec], compute: ir.DataType, tmp_path: Path
+) -> None:
+    numerics = Numerics(compute, doubles=False, device=True)
+    for spec in specs.values():
+        model = onnx.load(spec.write(tmp_path, Precision.FP32, numerics, SIZES), load_external_data=False)
+        kinds = {tensor.data_type for tensor in model.graph.initializer}
+        assert onnx.TensorProto.DOUBLE not in kinds, spec.name
+        assert not any(attribute.i == onnx.TensorProto.DOUBLE for node in casts(model) for attribute in node.attribute)
+        if spec.module and spec.name != "flow_conditions":
+            matrices = {t.data_type for t in model.graph.initializer if len(t.dims) == 2 and "weight" in t.name}
+            assert compute.value in matrices, spec.name
+
+
+def test_float32_graphs_have_neither_casts_nor_marks(specs: dict[str, GraphSpec], tmp_path: Path) -> None:
+    for name in ("encoder", "llm", "fusion", "flow_step"):
+        model = onnx.load(specs[name].write(tmp_path, Precision.FP32), load_external_data=False)
+        assert casts(model) == []
+        assert not any(node.metadata_props for node in model.graph.node)
+
+
+def test_every_cast_between_floats_is_marked_as_the_border_of_an_island(
+    specs: dict[str, GraphSpec], tmp_path: Path
+) -> None:
+    for name in ("encoder", "llm", "flow_encoder", "flow_step", "vocoder"):
+        path = specs[name].write(tmp_path, Precision.FP32, Numerics(FLOAT16, doubles=False))
+        model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
+        types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.input)}
+        types |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+        floats = {FLOAT.value, FLOAT16.value}
+        marked = 0
+        for node in casts(model):
+            notes = {note.key: note.value for note in node.metadata_props}
+            between = types[node.input[0]] in floats and node.attribute[0].i in floats
+            assert (notes.get(ISLAND) == BORDER) == between, (name, node.name)
+            marked += between
+        assert marked, name
+
+
+def casts(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type == "Cast"]
+
+
+# -- the builder -------------------------------------------------------------------------------------------------------
+
+
+def build(folder: Path, numerics: Numerics, lay: object) -> Path:
+    with WeightWriter(folder / "graph.weights") as writer:
+        g = GraphBuilder("graph", writer, numerics)
+        lay(g)  # type: ignore[operator]
+        g.save(folder / "graph.onnx")
+    return folder / "graph.onnx"
+
+
+def test_islands_keep_what_float16_cannot_hold(tmp_path: Path) -> None:
+    def lay(g: GraphBuilder) -> None:
+        x = g.input("x", FLOAT, [4])
+        large = g.residual(x, x)  # 2x, float32
+        with g.precise():
+            inside = g.mul(large, 0.25)
+        g.output(inside, "inside", FLOAT, [4])
+        g.output(g.mul(g.mul(x, 2.0), 0.25), "outside", FLOAT, [4])
+
+    x = np.array([1.0, 60_000.0, -40_000.0, 1 + 2**-20], np.float32)
+    outputs = ort.InferenceSession(build(tmp_path, Numerics(FLOAT16), lay)).run(None, {"x": x})
+    assert (outputs[0] == x / 2).all()
+    assert outputs[1][0] == 0.5 and np.isinf(outputs[1][1]) and outputs[1][3] == 0.5
+
+
+def test_a_value_is_cast_once_however_often_it_is_used(tmp_path: Path) -> None:
+    def lay(g: GraphBuilder) -> None:
+        x = g.input("x", FLOAT, [4])
+        total = g.add(g.mul(x, x), g.mul(x, 3.0))
+        g.output(total, "y", FLOAT, [4])
+
+    model = onnx.load(build(tmp_path, Numerics(FLOAT16), lay))
+    assert [node.op_type for node in model.graph.node] == ["Cast", "Mul", "Mul", "Add", "Cast"]
+
+
+def test_moving_values_keeps_their_type(tmp_path: Path) -> None:
+    def lay(g: GraphBuilder) -> None:
+        x = g.input("x", FLOAT, [2, 3])
+        moved = g.slice(g.reshape(g.transpose(x, 1, 0), [-1]), 1, 5, axis=0)
+        assert g.type_of(moved) == FLOAT
+        narrow = g.mul(x, 1.0)
+        assert g.type_of(narrow) == FLOAT16 and g.type_of(g.concat(narrow, x, axis=0)) == FLOAT16
+        assert g.type_of(g.size(x, 0)) == ir.DataType.INT64
+        g.output(moved, "y", FLOAT, [4])
+
+    x = np.arange(6, dtype=np.float32).reshape(2, 3) / 3
+    (y,) = ort.InferenceSession(build(tmp_path, Numerics(FLOAT16), lay)).run(None, {"x": x})
+    assert (y == x.T.ravel()[1:5]).all()
+
+
+def test_weights_beyond_the_range_of_float16_are_refused(tmp_path: Path) -> None:
+    def lay(g: GraphBuilder) -> None:
+        g.weight("wide", np.array([1.0, 7e4], np.float32))
+
+    with pytest.raises(SettingError, match="wide holds values beyond float16's range"):
+        build(tmp_path, Numerics(FLOAT16), lay)
+    build(tmp_path, Numerics(BFLOAT16), lay)
+
+
+def test_sizes_become_numbers(specs: dict[str, GraphSpec], tmp_path: Path) -> None:
+    path = specs["llm"].write(tmp_path, Precision.FP32, Numerics(FLOAT16), {"capacity": 64, "B": 3})
+    for value in onnx.load(path, load_external_data=False).graph.input:
+        shape = [size.dim_value or size.dim_param for size in value.type.tensor_type.shape.dim]
+        assert shape[0] == 3, value.name
+        assert "keys" not in value.name or shape[2] == 64
+
+
+def test_a_gpus_float8_needs_a_calibration(specs: dict[str, GraphSpec], tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"nothing is known of the range of what .* reads"):
+        specs["llm"].write(tmp_path, Precision.FP8, Numerics(FLOAT16))
+
+
+# -- precisions --------------------------------------------------------------------------------------------------------
+
+
+def test_precisions_for_a_gpu() -> None:
+    assert parse_precision("fast", GPU) == GPU_PRESETS["fast"]
+    changed = parse_precision("balanced,llm=int4,flow=fp32,encoder=fp16+fp8", GPU)
+    assert changed.preset == "custom"
+    assert changed.stages == {
+        **GPU_PRESETS["balanced"].stages,
+        "llm": "bf16+int4",
+        "flow": "fp32",
+        "encoder": "fp16+fp8",
+    }
+    assert changed.of("llm") is Precision.INT4 and changed.numerics("llm").compute == BFLOAT16
+    assert changed.of("encoder") is Precision.FP8 and changed.numerics("encoder").compute == FLOAT16
+    assert changed.of("flow") is Precision.FP32 and changed.numerics("log_mel") == changed.numerics("flow")
+    assert not changed.numerics("vocoder").doubles and changed.numerics("vocoder").device
+    assert parse_precision("fast").numerics("llm") == Numerics()
+
+
+@pytest.mark.parametrize(
+    "text", ["quick", "fast,vocoder=bf16", "exact,llm=int4", "fast,flow=fp16+int8", "fast,table=fp16"]
+)
+def test_precisions_a_gpu_does_not_have(text: str) -> None:
+    with pytest.raises(SettingError):
+        parse_precision(text, GPU)
+
+
+def test_every_storage_on_offer_can_be_asked_for() -> None:
+    for stage, storage in storages():
+        precisions = parse_precision(f"exact,{stage}={storage}", GPU)
+        assert precisions.stages[stage] == storage
+        assert precisions.numerics(stage).compute == COMPUTE[storage.partition("+")[0]]
+
+
+# -- arithmetic --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compute", [FLOAT16, BFLOAT16])
+def test_the_emulation_rounds_every_result(compute: ir.DataType, tmp_path: Path) -> None:
+    kind = {FLOAT16: np.dtype(np.float16), BFLOAT16: np.dtype(ml_dtypes.bfloat16)}[compute]
+    weight = np.random.default_rng(1).standard_normal((8, 5), np.float32)
+
+    def lay(g: GraphBuilder) -> None:
+        x = g.input("x", FLOAT, [3, 8])
+        product = g.op("MatMul", x, g.weight("w", weight))
+        g.output(g.op("Sigmoid", product), "y", FLOAT, [3, 5])
+        with g.precise():
+            g.output(g.mul(product, 1 / 3), "z", FLOAT, [3, 5])
+
+    model = rounded(build(tmp_path, Numerics(compute), lay))
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(tmp_path))
+    x = np.random.default_rng(2).standard_normal((3, 8), np.float32)
+    y, z = ort.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})
+
+    def narrow(array: np.ndarray) -> np.ndarray:
+        return array.astype(kind).astype(np.float32)
+
+    product = narrow(narrow(x) @ narrow(weight))
+    assert np.abs(y - narrow(1 / (1 + np.exp(-product)))).max() <= 2 * float(ml_dtypes.finfo(kind).eps)
+    assert (y == narrow(y)).all() and (z != narrow(z)).any()
+    assert np.allclose(z, product / 3, rtol=1e-6, atol=0)
+
+
+def test_a_gpus_layout_changes_nothing(checkpoint: Checkpoint, specs: dict[str, GraphSpec], tmp_path: Path) -> None:
+    """The layout that TensorRT wants against the CPU's: every output and the caches, over two calls."""
+    config, capacity = checkpoint.config.estimator, 48
+    heads, random = 2 * config.heads, np.random.default_rng(3)
+    graphs = {}
+    for device in (False, True):
+        folder = tmp_path / str(device)
+        folder.mkdir()
+        numerics = Numerics(doubles=False, device=device)
+        graphs[device] = OnnxRuntimeBackend(1).load(specs["flow_step"].write(folder, Precision.FP32, numerics))
+    flat, first = graphs[False], graphs[True]
+    names = [name for name in flat.inputs if "keys" in name or "values" in name]
+    caches = {name: np.zeros((1, capacity, heads * config.head_dim), np.float32) for name in names}
+    theirs = {name: np.zeros((1, heads, capacity, config.head_dim), np.float32) for name in names}
+    contexts = np.zeros([int(size or 0) for size in flat.inputs["contexts"]], np.float32)
+    place = 0
+    for frames in (14, 20):
+        seen = place + frames
+        common = {
+            "z": random.standard_normal((1, frames, config.mel), np.float32),
+            "mu": random.standard_normal((1, frames, config.mel), np.float32),
+            "speaker": random.standard_normal((1, config.mel), np.float32),
+            "shifts": random.standard_normal([int(size or 0) for size in flat.inputs["shifts"]], np.float32),
+            "dt": np.array([0.1], np.float32),
+            "mask": random.random((1, 1, frames, seen)) < 0.7,
+            "write": np.array([place], np.int64),
+            "commit": np.array([frames], np.int64),
+            "contexts": contexts,
+        }
+        common["mask"][..., 0] = True
+        ours = flat.run({**common, **{name: cache[:, :seen] for name, cache in caches.items()}})
+        other = first.run({**common, **theirs})
+        assert np.abs(ours["new_z"] - other["new_z"]).max() < 1e-5
+        for name, cache in caches.items():
+            cache[:, :seen] = ours[f"new_{name}"]
+            theirs[name] = other[f"new_{name}"]
+            split = cache.reshape(1, capacity, heads, config.head_dim).transpose(0, 2, 1, 3)
+            assert np.abs(theirs[name] - split).max() < 1e-5
+        contexts, place = ours["new_contexts"], seen
+
+
+class Graphs(Mapping[str, Graph]):
+    """A checkpoint's graphs at one precision, built when they are asked for."""
+
+    def __init__(self, specs: Mapping[str, GraphSpec], folder: Path, numerics: Numerics | None, emulated: bool) -> None:
+        self._specs, self._folder, self._numerics = specs, folder, numerics
+        self._backend = OnnxRuntimeBackend(1) if numerics is None else WidenedBackend(1, emulated)
+
+    def __getitem__(self, name: str) -> Graph:
+        return self._backend.load(self._specs[name].write(self._folder, Precision.FP32, self._numerics))
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+
+SHAPES = {
+    "tiny": {},
+    "wide": {"width": 96, "heads": 4, "head_dim": 40, "transformers": 2, "mid_blocks": 1},
+    "deep": {"width": 32, "heads": 2, "head_dim": 16, "transformers": 1, "mid_blocks": 6},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_flow_in_float16_keeps_40_db(shape: str, tmp_path: Path) -> None:
+    """All Euler steps of two calls, caches in float16, over random checkpoints of several dimensions."""
+    dimensions = PRESETS["tiny"].changed(estimator=SHAPES[shape])
+    paths = write_checkpoint(tmp_path / "checkpoint", dimensions, seed=7)
+    opened = open_checkpoint(paths.model, decoder=paths.decoder)
+    specs = graph_specs(opened.config, opened.modules)
+    for name in ("fp32", "fp16", "rounded"):
+        (tmp_path / name).mkdir()
+    exact = Graphs(specs, tmp_path / "fp32", None, False)
+    material = Material(opened, exact, np.zeros(1, np.float32), seed=0)
+    expected = ask_flow(material, exact)
+    half = Numerics(FLOAT16, doubles=False)
+    for name, emulated in (("fp16", False), ("rounded", True)):
+        found = ask_flow(material, Graphs(specs, tmp_path / name, half, emulated))
+        for array, floor in (("mu", 50.0), ("mel", 40.0)):
+            assert snr(found[array].astype(np.float64), expected[array].astype(np.float64)) >= floor, (name, array)
