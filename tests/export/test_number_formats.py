@@ -20,6 +20,7 @@ from omni2_engine.errors import SettingError
 from omni2_export.build.graphs import GraphSpec, graph_specs
 from omni2_export.build.precision import CHOICES, COMPUTE, GPU, GPU_PRESETS, Precisions, parse_precision
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
+from omni2_export.graphs.attention import attend
 from omni2_export.graphs.builder import BORDER, FLOAT, ISLAND, GraphBuilder, Numerics
 from omni2_export.graphs.linear import Precision
 from omni2_export.graphs.weights import WeightWriter
@@ -91,8 +92,8 @@ def test_weights_are_stored_in_the_type_and_no_float64_is_left(
         assert onnx.TensorProto.DOUBLE not in kinds, spec.name
         assert not any(attribute.i == onnx.TensorProto.DOUBLE for node in casts(model) for attribute in node.attribute)
         if spec.module and spec.name != "flow_conditions":
-            matrices = {t.data_type for t in model.graph.initializer if len(t.dims) == 2 and "weight" in t.name}
-            assert compute.value in matrices, spec.name
+            weights = {t.data_type for t in model.graph.initializer if len(t.dims) >= 2 and "weight" in t.name}
+            assert compute.value in weights, spec.name
 
 
 def test_float32_graphs_have_neither_casts_nor_marks(specs: dict[str, GraphSpec], tmp_path: Path) -> None:
@@ -108,9 +109,10 @@ def test_every_cast_between_floats_is_marked_as_the_border_of_an_island(
     for name in ("encoder", "llm", "flow_encoder", "flow_step", "vocoder"):
         path = specs[name].write(tmp_path, Precision.FP32, Numerics(FLOAT16, doubles=False))
         model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
-        types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.input)}
+        values = (*model.graph.value_info, *model.graph.input, *model.graph.output)
+        types = {value.name: value.type.tensor_type.elem_type for value in values}
         types |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-        floats = {FLOAT.value, FLOAT16.value}
+        floats = {FLOAT.value, FLOAT16.value, BFLOAT16.value}
         marked = 0
         for node in casts(model):
             notes = {note.key: note.value for note in node.metadata_props}
@@ -145,9 +147,10 @@ def test_islands_keep_what_float16_cannot_hold(tmp_path: Path) -> None:
         g.output(g.mul(g.mul(x, 2.0), 0.25), "outside", FLOAT, [4])
 
     x = np.array([1.0, 60_000.0, -40_000.0, 1 + 2**-20], np.float32)
-    outputs = ort.InferenceSession(build(tmp_path, Numerics(FLOAT16), lay)).run(None, {"x": x})
-    assert (outputs[0] == x / 2).all()
-    assert outputs[1][0] == 0.5 and np.isinf(outputs[1][1]) and outputs[1][3] == 0.5
+    graph = WidenedBackend(1, emulated=True).load(build(tmp_path, Numerics(FLOAT16), lay))
+    outputs = graph.run({"x": x})
+    assert (outputs["inside"] == x / 2).all()
+    assert outputs["outside"][0] == 0.5 and np.isinf(outputs["outside"][1]) and outputs["outside"][3] == 0.5
 
 
 def test_a_value_is_cast_once_however_often_it_is_used(tmp_path: Path) -> None:
@@ -173,6 +176,19 @@ def test_moving_values_keeps_their_type(tmp_path: Path) -> None:
     x = np.arange(6, dtype=np.float32).reshape(2, 3) / 3
     (y,) = ort.InferenceSession(build(tmp_path, Numerics(FLOAT16), lay)).run(None, {"x": x})
     assert (y == x.T.ravel()[1:5]).all()
+
+
+@pytest.mark.parametrize(("width", "device", "island"), [(12, True, True), (12, False, False), (16, True, False)])
+def test_attention_of_a_width_that_half_types_lack(tmp_path: Path, width: int, device: bool, island: bool) -> None:
+    def lay(g: GraphBuilder) -> None:
+        heads = [g.mul(g.input(name, FLOAT, [1, 2, 3, width]), 1.0) for name in "qkv"]
+        g.output(attend(g, heads[0], heads[1], heads[2], None, width, scale=1.0), "y", FLOAT, [1, 2, 3, width])
+
+    model = onnx.load(build(tmp_path, Numerics(FLOAT16, device=device), lay))
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
+    (node,) = [node for node in model.graph.node if node.op_type == "Attention"]
+    assert {types[name] for name in node.input} == {FLOAT.value if island else FLOAT16.value}
 
 
 def test_weights_beyond_the_range_of_float16_are_refused(tmp_path: Path) -> None:

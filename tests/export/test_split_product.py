@@ -35,14 +35,14 @@ def worst(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(actual - expected).max())
 
 
-@pytest.mark.parametrize("inputs", [7, 200, 1536])
-def test_results_smaller_than_their_terms(tmp_path: Path, inputs: int) -> None:
+@pytest.mark.parametrize("inputs", [200, 1536])
+@pytest.mark.parametrize("size", [1.0, 1e-4, 3e5])
+def test_results_smaller_than_their_terms(tmp_path: Path, inputs: int, size: float) -> None:
     """Sums that cancel to a ten-thousandth of their terms: a plain product loses digits that a split one keeps."""
     random = np.random.default_rng(inputs)
     weight = random.standard_normal((inputs, 33))
-    x = random.standard_normal((50, inputs))
-    basis = np.linalg.qr(weight)[0] if inputs > 33 else weight / np.linalg.norm(weight, axis=0)
-    x = (x - (1 - 1e-4) * x @ np.linalg.pinv(basis.T) @ basis.T).astype(np.float32)
+    x, basis = random.standard_normal((50, inputs)), np.linalg.qr(weight)[0]
+    x = (size * (x - (1 - 1e-4) * x @ basis @ basis.T)).astype(np.float32)
     exact = x.astype(np.float64) @ weight
 
     def build(g: GraphBuilder) -> None:
@@ -51,8 +51,7 @@ def test_results_smaller_than_their_terms(tmp_path: Path, inputs: int) -> None:
         g.output(g.op("MatMul", given, g.weight("plain", weight)), "product", FLOAT, ["n", 33])
 
     outputs = load(tmp_path, build).run({"x": x})
-    plain = worst(outputs["product"], exact)
-    assert worst(outputs["split"], exact) < plain / 8
+    assert worst(outputs["split"], exact) < worst(outputs["product"], exact) / 30
 
 
 def test_nothing_but_zeros(tmp_path: Path) -> None:
@@ -87,7 +86,7 @@ def test_log_mel_of_goldens(shared: Path, tmp_path: Path, name: str) -> None:
     assert worst(found[0].T, expected) <= 1e-4
 
 
-@pytest.mark.parametrize("loudness", [1.0, 1e-3])
+@pytest.mark.parametrize("loudness", [1.0, 0.1])
 def test_log_mel_eight_decades_below_the_loudest(tmp_path: Path, loudness: float) -> None:
     """A loud tone that fades to a thousandth in every frame beside noise at −75 dB: quiet bins beside loud ones."""
     config, random = encoder_config(80, 100), np.random.default_rng(4)

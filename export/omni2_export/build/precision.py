@@ -90,7 +90,7 @@ class Precisions:
         if self.target == CPU:
             return Numerics()
         compute = COMPUTE[self.stages.get(stage, "fp32").partition("+")[0]]
-        return Numerics(compute, doubles=False, device=True, ranges=ranges or {})
+        return Numerics(compute, doubles=False, device=True, ranges={} if ranges is None else ranges)
 
     @property
     def floors(self) -> dict[str, float]:

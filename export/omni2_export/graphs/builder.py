@@ -123,6 +123,11 @@ class GraphBuilder:
         """The element type of a value of this graph."""
         return self._types[value]
 
+    def rounded(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """A float with no more digits than another type has, in its own type."""
+        own = self._types[value]
+        return self._convert(self._convert(value, dtype), own)
+
     @property
     def lowest(self) -> float:
         """The lowest finite number of the current float type."""
@@ -133,9 +138,14 @@ class GraphBuilder:
         if self._types[value] == dtype:
             return value
         if (value, dtype) not in self._casts:
-            self._casts[value, dtype] = self.op("Cast", value, to=int(dtype))
-            self._nodes[-1].metadata_props[ISLAND] = BORDER
+            self._casts[value, dtype] = self._convert(value, dtype)
         return self._casts[value, dtype]
+
+    def _convert(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """A new cast, marked as one that is meant."""
+        cast = self.op("Cast", value, to=int(dtype))
+        self._nodes[-1].metadata_props[ISLAND] = BORDER
+        return cast
 
     # -- nodes and constants ---------------------------------------------------------------------------------------
 

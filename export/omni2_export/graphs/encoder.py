@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from omni2_engine.config import EncoderConfig
 from omni2_export.checkpoint.tensors import Tensors
+from omni2_export.graphs.attention import attend
 from omni2_export.graphs.builder import FLOAT, GraphBuilder
 from omni2_export.graphs.linear import LinearWriter, Precision
 from omni2_export.graphs.norms import layer_norm
@@ -33,7 +34,7 @@ def build_encoder(graph: GraphBuilder, config: EncoderConfig, tensors: Tensors, 
         qkv = linear(normed, f"{path}.attn.query", f"{path}.attn.key", f"{path}.attn.value")
         parts = g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
         heads = [g.split_heads(part, c.heads, width) for part in parts]
-        attended = g.op("Attention", *heads, scale=width**-0.5)
+        attended = attend(g, heads[0], heads[1], heads[2], None, width, scale=width**-0.5)
         x = g.residual(x, linear(g.merge_heads(attended, c.heads, width), f"{path}.attn.out"))
         normed = layer_norm(g, tensors, x, f"{path}.mlp_ln", LAYER_NORM_EPS)
         inner = g.op("Gelu", linear(normed, f"{path}.mlp.0"))

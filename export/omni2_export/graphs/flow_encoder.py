@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from omni2_engine.config import FlowEncoderConfig
 from omni2_export.checkpoint.tensors import Tensors
+from omni2_export.graphs.attention import attend
 from omni2_export.graphs.builder import BOOL, FLOAT, INT64, INT64_MAX, GraphBuilder
 from omni2_export.graphs.convolution import convolve, keep_context
 from omni2_export.graphs.linear import LinearWriter, Precision
@@ -141,7 +142,8 @@ def _layers(
         where = g.split_heads(linear(table, f"{attention}.linear_pos"), c.heads, width)  # (1, heads, L, d)
         by_position = g.op("MatMul", biased[1], g.transpose(where, 0, 1, 3, 2))
         bias = g.add(g.mul(_shift(g, by_position, new, total), width**-0.5), hidden)
-        attended = g.merge_heads(g.op("Attention", biased[0], *caches, bias, scale=width**-0.5), c.heads, width)
+        attended = attend(g, biased[0], caches[0], caches[1], bias, width, scale=width**-0.5)
+        attended = g.merge_heads(attended, c.heads, width)
         x = g.residual(x, linear(attended, f"{attention}.linear_out"))
         normed = layer_norm(g, tensors, x, f"{path}.{layer}.norm_ff", LAYER_EPS)
         inner = linear(normed, f"{path}.{layer}.feed_forward.w_1")

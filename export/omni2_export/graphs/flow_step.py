@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from omni2_engine.config import EstimatorConfig
 from omni2_export.checkpoint.tensors import Tensors
+from omni2_export.graphs.attention import attend
 from omni2_export.graphs.builder import BOOL, FLOAT, INT64, Dim, GraphBuilder, in_float32
 from omni2_export.graphs.convolution import convolve, keep_context
 from omni2_export.graphs.linear import LinearWriter, Precision
@@ -176,7 +177,8 @@ class _Estimator:
         shape = [1, "T", heads * width]
         caches = [self._updated(kind, new, shape, axis=1) for kind, new in (("keys", key), ("values", value))]
         query = g.mul(query, width**-0.5)
-        return g.op("Attention", query, *caches, self.mask, scale=1.0, q_num_heads=heads, kv_num_heads=heads)
+        counts = {"q_num_heads": heads, "kv_num_heads": heads}
+        return attend(g, query, caches[0], caches[1], self.mask, width, scale=1.0, **counts)
 
     def _attend_head_first(self, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
         """The same with caches (1, heads, capacity, width), of which the first T positions are cut out."""
@@ -185,7 +187,8 @@ class _Estimator:
         query, key, value = (g.split_heads(part, heads, width) for part in (query, key, value))
         whole = [self._updated(kind, new, shape, axis=2) for kind, new in (("keys", key), ("values", value))]
         caches = [g.slice(cache, 0, g.size(self.mask, 3), axis=2) for cache in whole]
-        return g.merge_heads(g.op("Attention", g.mul(query, width**-0.5), *caches, self.mask, scale=1.0), heads, width)
+        query = g.mul(query, width**-0.5)
+        return g.merge_heads(attend(g, query, caches[0], caches[1], self.mask, width, scale=1.0), heads, width)
 
     def _updated(self, kind: str, new: ir.Value, shape: Sequence[Dim], axis: int) -> ir.Value:
         """This block's cache of keys or values with new ones in it; `axis` is that of time."""

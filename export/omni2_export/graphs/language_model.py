@@ -11,6 +11,7 @@ import numpy as np
 
 from omni2_engine.config import DecoderConfig
 from omni2_export.checkpoint.tensors import Tensors
+from omni2_export.graphs.attention import attend
 from omni2_export.graphs.builder import BOOL, FLOAT, INT64, GraphBuilder
 from omni2_export.graphs.linear import LinearWriter, Precision
 from omni2_export.graphs.norms import rms_norm
@@ -63,7 +64,7 @@ def build_language_model(
             updated = g.op("TensorScatter", cache, new, write, axis=2)
             g.output(updated, f"new_{kind}_{layer}", g.compute, cache_shape)
             caches.append(g.slice(updated, 0, visible, axis=2))
-        attended = g.op("Attention", query, *caches, mask, scale=1.0)
+        attended = attend(g, query, caches[0], caches[1], mask, c.head_dim, scale=1.0)
         projected = linear(g.merge_heads(attended, c.heads, c.head_dim), f"{path}.self_attn.o_proj")
         x = g.residual(x, projected)
         normed = rms_norm(g, tensors, x, f"{path}.post_attention_layernorm", c.rms_eps)

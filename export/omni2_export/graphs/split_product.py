@@ -16,8 +16,9 @@ SMALLEST = 1e-20  # stands for the largest magnitude of nothing but zeros
 def split_product(g: GraphBuilder, x: ir.Value, weight: np.ndarray, name: str) -> ir.Value:
     """x · weight with the rounding errors of its sums some hundred times smaller than float32's.
 
-    Both factors are taken apart into a small integer and a rest: x = s·(c + u), W = t·D + Q. The sums of c·D are exact,
-    and the rests' sums c·Q + u·W, which are rounded, are smaller by as much as the integers are large.
+    Both factors are taken apart into small integers and a rest: x = s·c + r, W = t·D + Q. The sums of c·D are exact;
+    the others, s·c·Q + r·W, are rounded, and smaller by as much as the integers are large. s has so few digits that
+    s·c and r are exact too.
 
     Args:
         x: (…, K) float32.
@@ -27,14 +28,15 @@ def split_product(g: GraphBuilder, x: ir.Value, weight: np.ndarray, name: str) -
     Returns:
         (…, N) float32.
     """
-    unit = 2.0 ** (np.ceil(np.log2(np.abs(weight).max())) - WEIGHT_BITS)
+    unit = float(2.0 ** (np.ceil(np.log2(np.abs(weight).max())) - WEIGHT_BITS))
     coarse = np.rint(weight / unit)
-    top = float(np.floor(EXACT / np.abs(coarse).sum(axis=0).max()))  # of the integers c
+    # of the integers c, which the step's rounding may make larger by its relative error of 2⁻⁸
+    top = float(np.floor(EXACT / np.abs(coarse).sum(axis=0).max() * (1 - 2.0**-7) - 1))
     largest = g.op("Max", g.op("ReduceMax", g.op("Abs", x), keepdims=0), g.constant(SMALLEST))
-    step = g.op("Div", largest, g.constant(top))
-    scaled = g.op("Div", x, step)
-    integers = g.op("Round", scaled)
+    step = g.rounded(g.op("Div", largest, g.constant(top)), ir.DataType.BFLOAT16)
+    integers = g.op("Round", g.op("Div", x, step))
     exact = g.op("MatMul", integers, g.weight(f"{name}.coarse", coarse))
-    parts = g.concat(integers, g.op("Sub", scaled, integers), axis=-1)
+    kept = g.mul(integers, step)
+    parts = g.concat(kept, g.op("Sub", x, kept), axis=-1)
     rest = g.op("MatMul", parts, g.weight(f"{name}.rest", np.concatenate([weight - unit * coarse, weight])))
-    return g.mul(g.add(g.mul(exact, unit), rest), step)
+    return g.add(g.mul(exact, g.mul(step, unit)), rest)
