@@ -1,0 +1,177 @@
+"""Finds TensorRT: mainline `tensorrt` where it is installed, `tensorrt_rtx` otherwise, and hides what differs.
+
+Both have the same Python interface for networks, parsing, profiles and execution. TensorRT-RTX compiles a plan's
+kernels on the user's machine: it builds for any architecture, without a GPU, and keeps what it compiled in a runtime
+cache. Mainline TensorRT times kernels: it builds on the very GPU that a plan is for, and has a timing cache alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+import os
+from collections import deque
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omni2_engine.errors import BackendError
+
+MAINLINE, RTX = "tensorrt", "tensorrt_rtx"  # flavours, each the name of its Python package
+CUDART_PACKAGES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12")
+CUDART_SYSTEM = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
+INSTALL = "install it with `pip install 'omni2-engine[tensorrt]'`"
+KEPT_MESSAGES = 16  # of TensorRT's own errors, for the problem clause of ours
+
+log = logging.getLogger("omni2_engine.tensorrt")
+
+
+@dataclass(frozen=True)
+class TensorRt:
+    """The TensorRT found on this machine.
+
+    Args:
+        module: the Python package; untyped, as neither has type information.
+        flavour: MAINLINE or RTX.
+        version: of the package, such as "1.7.1.116".
+    """
+
+    module: Any
+    flavour: str
+    version: str
+
+    @property
+    def builds_for_other_gpus(self) -> bool:
+        """Whether plans can be built for an architecture that is not the present GPU's, or without any GPU."""
+        return self.flavour == RTX
+
+    def logger(self) -> Any:
+        """A new TensorRT logger that hands every message on to the logger `omni2_engine.tensorrt`; see `Messages`."""
+        return _logger_class(self.module)(Messages())
+
+    def context(self, engine: Any, *, captured: bool, runtime_cache: bytes | None = None) -> tuple[Any, Any]:
+        """An execution context of a deserialized engine.
+
+        Graphs are captured by the caller, so TensorRT-RTX is kept from capturing its own.
+
+        Args:
+            engine: `ICudaEngine`.
+            captured: calls will be captured: kernels for a new shape are compiled at once, so that no graph holds the
+                slower one that serves until then. Otherwise they are compiled beside the first calls.
+            runtime_cache: what `cache.serialize()` gave in an earlier process; if it does not fit this machine it is
+                ignored.
+
+        Returns:
+            The context, and the runtime cache it fills (None for mainline TensorRT).
+
+        Raises:
+            BackendError: the context cannot be made, mostly for want of device memory.
+        """
+        caching = None
+        if self.flavour == RTX:
+            config = engine.create_runtime_config()
+            caching = config.create_runtime_cache()
+            if runtime_cache and not caching.deserialize(runtime_cache):
+                log.info("the runtime cache is of another GPU, driver or TensorRT, and is made anew")
+            config.set_runtime_cache(caching)
+            config.cuda_graph_strategy = self.module.CudaGraphStrategy.DISABLED
+            strategies = self.module.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if captured else strategies.LAZY
+            context = engine.create_execution_context(config)
+        else:
+            context = engine.create_execution_context()
+        if context is None:
+            raise BackendError(
+                f"{self.flavour} cannot make an execution context for a plan",
+                "free device memory, or admit fewer sessions",
+            )
+        return context, caching
+
+
+class Messages:
+    """The last errors and warnings of one TensorRT logger (its attribute `messages`), newest last."""
+
+    def __init__(self) -> None:
+        self.errors: deque[str] = deque(maxlen=KEPT_MESSAGES)
+        self.warnings: deque[str] = deque(maxlen=KEPT_MESSAGES)
+
+    def reason(self) -> str:
+        """The first error in one line, the root of those after it; empty if there was none."""
+        return " ".join(self.errors[0].split()) if self.errors else ""
+
+
+@cache
+def find_tensorrt() -> TensorRt:
+    """The TensorRT installed here.
+
+    Raises:
+        BackendError: neither flavour is installed, or the one found cannot be loaded.
+    """
+    flavour = next((name for name in (MAINLINE, RTX) if find_spec(name) is not None), None)
+    if flavour is None:
+        raise BackendError("TensorRT is not installed", INSTALL)
+    load_cudart()
+    try:
+        module = importlib.import_module(flavour)
+    except (ImportError, OSError) as error:
+        raise BackendError(f"{flavour} is installed but cannot be loaded: {error}", INSTALL) from error
+    return TensorRt(module, flavour, str(module.__version__))
+
+
+def cudart_path() -> Path | None:
+    """libcudart of the pip packages, or what the environment variable OMNI2_CUDART names; None if neither is there."""
+    if chosen := os.environ.get("OMNI2_CUDART"):
+        return Path(chosen)
+    for package in CUDART_PACKAGES:
+        try:
+            files = distribution(package).files or []
+        except PackageNotFoundError:
+            continue
+        for file in files:
+            if file.name.startswith("libcudart.so"):
+                return Path(str(file.locate()))
+    return None
+
+
+@cache
+def load_cudart() -> None:
+    """Load libcudart so that TensorRT's libraries find it: the pip packages', else the system's.
+
+    Raises:
+        BackendError: it is in neither place.
+    """
+    packaged = cudart_path()
+    reasons = []
+    for library in [str(packaged)] if packaged else CUDART_SYSTEM:
+        try:
+            ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+            return
+        except OSError as error:
+            reasons.append(str(error))
+    raise BackendError(f"CUDA's runtime library cannot be loaded ({'; '.join(reasons)})", INSTALL)
+
+
+@cache
+def _logger_class(module: Any) -> type:
+    errors = (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR)
+
+    class Logger(module.ILogger):  # type: ignore[misc]
+        """Forwards what TensorRT says, at debug level: what a user must know is in the error that follows."""
+
+        def __init__(self, messages: Messages) -> None:
+            super().__init__()
+            self.messages = messages
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in errors:
+                self.messages.errors.append(message)
+            elif severity == module.ILogger.WARNING:
+                self.messages.warnings.append(message)
+            if severity != module.ILogger.VERBOSE:
+                log.debug("%s", message)
+
+    return Logger
