@@ -11,7 +11,6 @@ import ctypes
 import importlib
 import logging
 import os
-from collections import deque
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -25,7 +24,7 @@ MAINLINE, RTX = "tensorrt", "tensorrt_rtx"  # flavours, each the name of its Pyt
 CUDART_PACKAGES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12")
 CUDART_SYSTEM = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
 INSTALL = "install it with `pip install 'omni2-engine[tensorrt]'`"
-KEPT_MESSAGES = 16  # of TensorRT's own errors, for the problem clause of ours
+KEPT_MESSAGES = 16  # of each kind
 
 log = logging.getLogger("omni2_engine.tensorrt")
 
@@ -38,20 +37,18 @@ class TensorRt:
         module: the Python package; untyped, as neither has type information.
         flavour: MAINLINE or RTX.
         version: of the package, such as "1.7.1.116".
+        logger: the one logger of this process (TensorRT ignores every other); its `messages` are what it was told.
     """
 
     module: Any
     flavour: str
     version: str
+    logger: Any
 
     @property
     def builds_for_other_gpus(self) -> bool:
         """Whether plans can be built for an architecture that is not the present GPU's, or without any GPU."""
         return self.flavour == RTX
-
-    def logger(self) -> Any:
-        """A new TensorRT logger that hands every message on to the logger `omni2_engine.tensorrt`; see `Messages`."""
-        return _logger_class(self.module)(Messages())
 
     def context(self, engine: Any, *, captured: bool, runtime_cache: bytes | None = None) -> tuple[Any, Any]:
         """An execution context of a deserialized engine.
@@ -93,14 +90,19 @@ class TensorRt:
 
 
 class Messages:
-    """The last errors and warnings of one TensorRT logger (its attribute `messages`), newest last."""
+    """The first errors TensorRT has reported since `clear`, the root of those behind them, and its warnings."""
 
     def __init__(self) -> None:
-        self.errors: deque[str] = deque(maxlen=KEPT_MESSAGES)
-        self.warnings: deque[str] = deque(maxlen=KEPT_MESSAGES)
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+
+    def clear(self) -> None:
+        """Forget everything, before something new is tried."""
+        self.errors.clear()
+        self.warnings.clear()
 
     def reason(self) -> str:
-        """The first error in one line, the root of those after it; empty if there was none."""
+        """The first error in one line; empty if there was none."""
         return " ".join(self.errors[0].split()) if self.errors else ""
 
 
@@ -119,7 +121,7 @@ def find_tensorrt() -> TensorRt:
         module = importlib.import_module(flavour)
     except (ImportError, OSError) as error:
         raise BackendError(f"{flavour} is installed but cannot be loaded: {error}", INSTALL) from error
-    return TensorRt(module, flavour, str(module.__version__))
+    return TensorRt(module, flavour, str(module.__version__), _logger(module))
 
 
 def cudart_path() -> Path | None:
@@ -155,23 +157,21 @@ def load_cudart() -> None:
     raise BackendError(f"CUDA's runtime library cannot be loaded ({'; '.join(reasons)})", INSTALL)
 
 
-@cache
-def _logger_class(module: Any) -> type:
+def _logger(module: Any) -> Any:
     errors = (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR)
 
     class Logger(module.ILogger):  # type: ignore[misc]
-        """Forwards what TensorRT says, at debug level: what a user must know is in the error that follows."""
+        """Hands on what TensorRT says, at debug level: what a user must know is in the error that follows."""
 
-        def __init__(self, messages: Messages) -> None:
+        def __init__(self) -> None:
             super().__init__()
-            self.messages = messages
+            self.messages = Messages()
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in errors:
-                self.messages.errors.append(message)
-            elif severity == module.ILogger.WARNING:
-                self.messages.warnings.append(message)
+            kept = self.messages.errors if severity in errors else self.messages.warnings
+            if severity in (*errors, module.ILogger.WARNING) and len(kept) < KEPT_MESSAGES:
+                kept.append(message)
             if severity != module.ILogger.VERBOSE:
                 log.debug("%s", message)
 
-    return Logger
+    return Logger()
