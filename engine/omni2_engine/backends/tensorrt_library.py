@@ -24,6 +24,7 @@ MAINLINE, RTX = "tensorrt", "tensorrt_rtx"  # flavours, each the name of its Pyt
 CUDART_PACKAGES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12")
 CUDART_SYSTEM = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
 INSTALL = "install it with `pip install 'omni2-engine[tensorrt]'`"
+COMPUTE_CAPABILITY = (75, 76)  # cudaDevAttrComputeCapabilityMajor and …Minor
 KEPT_MESSAGES = 16  # of each kind
 
 log = logging.getLogger("omni2_engine.tensorrt")
@@ -140,7 +141,7 @@ def cudart_path() -> Path | None:
 
 
 @cache
-def load_cudart() -> None:
+def load_cudart() -> ctypes.CDLL:
     """Load libcudart so that TensorRT's libraries find it: the pip packages', else the system's.
 
     Raises:
@@ -150,11 +151,25 @@ def load_cudart() -> None:
     reasons = []
     for library in [str(packaged)] if packaged else CUDART_SYSTEM:
         try:
-            ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
-            return
+            return ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             reasons.append(str(error))
     raise BackendError(f"CUDA's runtime library cannot be loaded ({'; '.join(reasons)})", INSTALL)
+
+
+def gpu_architecture(device: int = 0) -> str | None:
+    """Architecture of a GPU of this machine, such as "sm89"; None where there is none, or no driver.
+
+    Raises:
+        BackendError: there is no libcudart.
+    """
+    cudart, number = load_cudart(), ctypes.c_int()
+    parts = []
+    for attribute in COMPUTE_CAPABILITY:
+        if cudart.cudaDeviceGetAttribute(ctypes.byref(number), attribute, device) != 0:
+            return None
+        parts.append(number.value)
+    return f"sm{parts[0]}{parts[1]}"
 
 
 def _logger(module: Any) -> Any:
