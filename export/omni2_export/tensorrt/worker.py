@@ -1,0 +1,143 @@
+"""Builds one plan in a process of its own: `python -m omni2_export.tensorrt.worker` with an `Order` on standard input.
+
+What a plan takes of memory is thus gone when it is done, a crash or the system's memory killer ends it alone, and an
+interrupt need not wait until TensorRT comes back from where it listens to nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omni2_engine.backends.tensorrt_library import RTX, TensorRt, find_tensorrt
+from omni2_engine.errors import Omni2Error
+from omni2_export.tensorrt.audit import Expected, require_sound
+from omni2_export.tensorrt.network import Network
+from omni2_export.tensorrt.shapes import Profile
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to build.
+
+    Args:
+        graph: ONNX file whose dimensions are numbers or in the profile.
+        plan: file to write.
+        target: architecture such as "sm89".
+        profile: least, usual and most shape per input.
+        expected: what the network must consist of.
+        timing_cache: file that mainline TensorRT's timings are kept in.
+    """
+
+    graph: str
+    plan: str
+    target: str
+    profile: Profile
+    expected: Expected
+    timing_cache: str
+
+    def to_json(self) -> str:
+        """As text."""
+        return json.dumps({**asdict(self), "expected": self.expected.to_json()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Order:
+        """What `to_json` gave."""
+        data = json.loads(text)
+        return cls(**{**data, "expected": Expected.from_json(data["expected"])})
+
+
+@dataclass(frozen=True)
+class Built:
+    """How it went: layers of the network, seconds of parsing and building, highest memory of the process in bytes."""
+
+    layers: int
+    parsed: float
+    built: float
+    memory: int
+
+
+def build_plan(library: TensorRt, order: Order) -> Built:
+    """Parse, audit, build, write.
+
+    Raises:
+        Omni2Error: TensorRT refuses it, or the audit does.
+    """
+    began = time.perf_counter()
+    network = Network(library, Path(order.graph))
+    name = f"the plan of {Path(order.graph).stem}"
+    require_sound(library.module, network.definition, order.expected, name, f"{library.flavour} {library.version}")
+    layers, parsed = network.definition.num_layers, time.perf_counter()
+    config = _configuration(network, order)
+    library.logger.messages.clear()
+    plan = network.builder.build_serialized_network(network.definition, config)
+    if plan is None:
+        raise Omni2Error(
+            f"{library.flavour} {library.version} cannot build {name} for {order.target}: "
+            f"{library.logger.messages.reason() or 'it does not say why'}",
+            "free memory and disk space and run the same build again; if that does not help, report this",
+        )
+    with open(order.plan, "wb") as file:
+        file.write(plan)
+    _keep_timings(library, config, order)
+    return Built(layers, parsed - began, time.perf_counter() - parsed, _highest_memory())
+
+
+def _configuration(network: Network, order: Order) -> Any:
+    trt, library = network.library.module, network.library
+    config = network.builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # what is float32 in a graph is so because it needs the digits
+    config.add_optimization_profile(network.profile(order.profile))
+    if library.flavour == RTX:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(trt.ComputeCapability, order.target.upper()), 0)
+    else:
+        kept = Path(order.timing_cache)
+        config.set_timing_cache(config.create_timing_cache(kept.read_bytes() if kept.exists() else b""), True)
+    return config
+
+
+def _keep_timings(library: TensorRt, config: Any, order: Order) -> None:
+    """TensorRT-RTX has no timings: it only asks for a GPU as soon as a timing cache is mentioned."""
+    if library.flavour != RTX:
+        new = Path(f"{order.timing_cache}.new")
+        new.write_bytes(config.get_timing_cache().serialize())
+        os.replace(new, order.timing_cache)
+
+
+def _highest_memory() -> int:
+    """Bytes this process has had at most, its files in memory included."""
+    import resource
+
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main() -> None:
+    """Read an order, answer with what was built or with the problem and its remedy; end when the other side does."""
+    order = Order.from_json(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # nothing TensorRT prints may get into the answer
+    try:
+        result: dict[str, Any] = {"built": asdict(build_plan(find_tensorrt(), order))}
+    except Omni2Error as error:
+        result = {"problem": error.problem, "remedy": error.remedy}
+    except OSError as error:
+        result = {"problem": f"cannot write a plan: {error}", "remedy": "free disk space and run the same build again"}
+    json.dump(result, answer)
+    answer.close()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()  # comes back when the pipe is closed
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
