@@ -67,6 +67,9 @@ class _Watch:
             seconds = time.perf_counter() - self._began
             self.costs.append(StageCost(stage, seconds, self._peak, self._written, self._bound(stage)))
 
+    def say(self, sentence: str) -> None:
+        """See `Progress`."""
+
     def stop(self) -> None:
         """Stop looking."""
         self._running = False

@@ -2,7 +2,8 @@
 beside it.
 
 manifest.json
-graphs/      <stage>.onnx and <stage>.weights
+graphs/      <stage>.onnx and <stage>.weights, for ONNX Runtime
+plans/       <target>/<stage>.plan for TensorRT, and the kernels it compiled for them (runtime.cache)
 tables/      token embeddings and the flow's noise, mapped into memory
 text/        tokenizer.json, chat_template.jinja
 speech/      tokenizer.json, units.npy
@@ -22,8 +23,11 @@ from pydantic import Field, ValidationError
 from omni2_engine.config import Frozen, ModelConfig
 from omni2_engine.errors import EngineDirectoryError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
+PLANS = "plans"
+RUNTIME_CACHE = "runtime.cache"
+TIMING_CACHE = "timing.cache"
 REBUILD = "build the engine again with `omni2-engine build`"
 HASH_CHUNK = 1 << 22  # bytes
 
@@ -42,6 +46,24 @@ class StageEntry(Frozen):
     files: tuple[str, ...]
 
 
+class PlanEntry(Frozen):
+    """One TensorRT plan. It runs on GPUs of its target, with the very TensorRT that built it."""
+
+    stage: str
+    target: str = Field(description='architecture, such as "sm89"')
+    flavour: str = Field(description='"tensorrt" or "tensorrt_rtx"')
+    version: str = Field(description="of TensorRT")
+    precision: str = Field(description="what it computes in, or how it stores weights")
+    dimensions: dict[str, tuple[int, int, int]] = Field(
+        description="least, usual and most value of each named dimension; all the same for a cache's capacity"
+    )
+
+    @property
+    def file(self) -> str:
+        """Its place in the engine directory."""
+        return f"{PLANS}/{self.target}/{self.stage}.plan"
+
+
 class Manifest(Frozen):
     """Everything the engine needs to know about a built model."""
 
@@ -49,12 +71,13 @@ class Manifest(Frozen):
     model: ModelConfig
     preset: str
     precision: dict[str, str] = Field(description="storage of the linear layers per stage")
-    target: str
+    targets: tuple[str, ...] = Field(description='devices it is for: "cpu", architectures of GPUs')
     positions: int = Field(gt=0, description="length of the rotary tables of both language models")
     default_voice: str
     tools: dict[str, str] = Field(description="versions of what built the engine")
     stages: dict[str, StageEntry]
     files: dict[str, FileEntry]
+    plans: tuple[PlanEntry, ...] = ()
 
     @property
     def longest_context(self) -> int:
@@ -95,6 +118,30 @@ class EngineDirectory:
     def graph(self, stage: str) -> Path:
         """Path of a stage's graph."""
         return self.path / "graphs" / f"{stage}.onnx"
+
+    def plan(self, stage: str, target: str, flavour: str, version: str) -> PlanEntry:
+        """The plan of a stage for one GPU and one TensorRT.
+
+        Args:
+            stage: its name.
+            target: architecture of the GPU it is to run on, such as "sm89".
+            flavour, version: of the TensorRT that is to run it.
+
+        Raises:
+            EngineDirectoryError: there is none; says which there are, and how to build the right one.
+        """
+        plans = [plan for plan in self.manifest.plans if plan.stage == stage]
+        wanted = f"{stage} for {target}, {flavour} {version}"
+        remedy = f"build it with `omni2-engine build --target {target}` where that TensorRT is installed"
+        for plan in plans:
+            if (plan.target, plan.flavour, plan.version) == (target, flavour, version):
+                return plan
+        there = "; ".join(f"one for {plan.target}, {plan.flavour} {plan.version}" for plan in plans) or "none"
+        raise EngineDirectoryError(f"{self.path} has no plan of {wanted}; there is {there}", remedy)
+
+    def runtime_cache(self, target: str) -> Path:
+        """Where kernels that TensorRT-RTX compiled for a target's plans are kept; not part of the manifest."""
+        return self.path / PLANS / target / RUNTIME_CACHE
 
     def voices(self) -> list[str]:
         """Names of the stored voices."""

@@ -39,7 +39,8 @@ def register(app: typer.Typer) -> None:
 def _show(directory: EngineDirectory) -> None:
     manifest, model = directory.manifest, directory.manifest.model
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{model.name}: R={model.read}, W={model.write}, preset {manifest.preset}, target {manifest.target}")
+    targets = ", ".join(manifest.targets)
+    console.print(f"{model.name}: R={model.read}, W={model.write}, preset {manifest.preset}, target {targets}")
     console.print(f"voices: {', '.join(directory.voices())} (default {manifest.default_voice})")
     console.print(
         f"window {model.encoder.samples / 16_000:g} s → {model.encoder.positions} positions; "

@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from omni2_engine.audio.source import read_native
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.tensorrt_library import TensorRt
 from omni2_engine.errors import CheckpointError, Omni2Error, SettingError
-from omni2_engine.manifest import SCHEMA_VERSION, Manifest
+from omni2_engine.manifest import PLANS, RUNTIME_CACHE, SCHEMA_VERSION, TIMING_CACHE, Manifest, PlanEntry
 from omni2_engine.stages.speaker import SpeakerEncoder
 from omni2_export.build.graphs import LONGEST_CONTEXT
-from omni2_export.build.precision import PRESETS, Precisions
+from omni2_export.build.precision import GPU_PRESETS, PRESETS, Precisions
 from omni2_export.build.stages import (
     OnBytes,
     Stage,
     file_identity,
+    plan_graph_stages,
+    plan_shared_stages,
     plan_speaker_stages,
-    plan_stages,
     stage_key,
 )
 from omni2_export.build.workspace import Workspace
 from omni2_export.checkpoint import Checkpoint
+from omni2_export.tensorrt.memory import check_memory
+from omni2_export.tensorrt.scratch import GraphScratch
+from omni2_export.tensorrt.shapes import Sizes
+from omni2_export.tensorrt.targets import CPU, check_buildable, parse_targets
+
+if TYPE_CHECKING:
+    from omni2_export.tensorrt.stages import PlanStage
 
 TOOLS = ("omni2-engine", "onnx", "onnx-ir", "onnxruntime", "numpy")
-TARGETS = ("cpu",)
+SCRATCH_GRAPHS = "graphs-of-plans"  # below the workspace
 SPARE = 64 << 20  # bytes left free beside what is written
 
 
@@ -49,6 +59,9 @@ class Progress(Protocol):
     def end(self, stage: str, reused: bool) -> None:
         """A stage is done, or was there already."""
 
+    def say(self, sentence: str) -> None:
+        """Something the user should know."""
+
 
 class Silent:
     """Tells nobody."""
@@ -65,6 +78,9 @@ class Silent:
     def end(self, stage: str, reused: bool) -> None:
         """See `Progress`."""
 
+    def say(self, sentence: str) -> None:
+        """See `Progress`."""
+
 
 @dataclass
 class BuildRequest:
@@ -74,19 +90,24 @@ class BuildRequest:
         checkpoint: the opened checkpoint.
         output: the engine directory to make.
         voices: voice prompts, each named after its file; the first is the default.
-        precisions: storage per stage.
-        target: device the engine is for.
+        precisions: storage per stage, for ONNX Runtime.
+        target: devices the engine is for, see `parse_targets`.
+        formats: what stages compute in and store, for TensorRT: `Precisions` of a GPU.
+        sizes: what TensorRT's plans are to hold.
+        force: build plans even if this machine seems to lack the memory.
     """
 
     checkpoint: Checkpoint
     output: Path
     voices: list[Path]
     precisions: Precisions = field(default_factory=lambda: PRESETS["exact"])
-    target: str = "cpu"
+    target: str = CPU
+    formats: Precisions = field(default_factory=lambda: GPU_PRESETS["exact"])
+    sizes: Sizes = field(default_factory=Sizes)
+    force: bool = False
 
     def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise SettingError(f"unknown target {self.target!r}", f"use one of {', '.join(TARGETS)}")
+        self.targets = parse_targets(self.target)
         if not self.voices:
             raise SettingError("there is no voice", "give a recording of the voice with --voice FILE.wav")
         names = [path.stem for path in self.voices]
@@ -104,29 +125,54 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Man
     Raises:
         CheckpointError: the checkpoint lacks something.
         AudioError: a voice prompt cannot be used.
-        Omni2Error: the disk is full or the output cannot be written.
+        BackendError: TensorRT cannot build for a target on this machine.
+        Omni2Error: the disk is full, the memory too small, or the output cannot be written.
     """
     progress = progress or Silent()
+    library = check_buildable(request.targets.gpus) if request.targets.gpus else None
     if request.checkpoint.campplus is None:
         raise CheckpointError("the decoder directory has no campplus.onnx", "download it with the rest of the decoder")
     prompts = {path: read_native(path) for path in request.voices}
-    with Workspace(request.output) as workspace:
+    with Workspace(request.output) as workspace, GraphScratch(workspace.path / SCRATCH_GRAPHS) as scratch:
         speaker = plan_speaker_stages(request.checkpoint.campplus)
         voices = [_voice_stage(path, prompt, speaker, workspace) for path, prompt in prompts.items()]
         # voices first: a recording that will not do must not cost an hour
-        stages = [*speaker, *voices, *plan_stages(request.checkpoint, request.precisions)]
+        stages = [*speaker, *voices, *plan_shared_stages(request.checkpoint)]
+        if request.targets.cpu:
+            stages += plan_graph_stages(request.checkpoint, request.precisions)
+        plans = _plan_stages(request, library, scratch, workspace) if library else []
+        stages += plans
         missing = [stage for stage in stages if not workspace.has(stage.name, stage.key)]
         progress.plan([(stage.name, stage.size) for stage in missing])
-        _check_disk(workspace.path, sum(stage.size for stage in missing))
+        unbuilt = [plan for plan in plans if plan in missing]
+        graph = max((plan.size for plan in unbuilt), default=0)  # lies beside its plan
+        _check_disk(workspace.path, sum(stage.size for stage in missing) + graph)
+        check_memory({plan.name: plan.memory for plan in unbuilt}, request.force, progress.say)
         for stage in stages:
             if stage in missing:
                 _build_stage(workspace, stage, progress)
             else:
                 progress.end(stage.name, reused=True)
+        scratch.remove()
         workspace.keep_only({stage.name for stage in stages})
-        manifest = _manifest(request, workspace)
+        for target in request.targets.gpus:
+            workspace.carry_over(f"{PLANS}/{target}/{RUNTIME_CACHE}")
+        manifest = _manifest(request, workspace, [plan.entry for plan in plans])
         workspace.finish(manifest)
     return manifest
+
+
+def _plan_stages(
+    request: BuildRequest, library: TensorRt, scratch: GraphScratch, workspace: Workspace
+) -> list[PlanStage]:
+    from omni2_export.tensorrt.plans import plan_specs  # these need this package
+    from omni2_export.tensorrt.stages import make_plan_stages
+
+    def timing_cache(target: str) -> Path:
+        return workspace.carry_over(f"{PLANS}/{target}/{TIMING_CACHE}")
+
+    specs = plan_specs(request.checkpoint, request.formats, request.sizes)
+    return make_plan_stages(request.checkpoint, specs, request.targets.gpus, library, scratch, timing_cache)
 
 
 def _build_stage(workspace: Workspace, stage: Stage, progress: Progress) -> None:
@@ -163,16 +209,17 @@ def _check_disk(path: Path, needed: int) -> None:
         )
 
 
-def _manifest(request: BuildRequest, workspace: Workspace) -> Manifest:
+def _manifest(request: BuildRequest, workspace: Workspace, plans: Iterable[PlanEntry]) -> Manifest:
     return Manifest(
         schema_version=SCHEMA_VERSION,
         model=request.checkpoint.config,
         preset=request.precisions.preset,
-        precision=request.precisions.stages,
-        target=request.target,
+        precision=request.precisions.stages if request.targets.cpu else {},
+        targets=request.targets.names,
         positions=LONGEST_CONTEXT,
         default_voice=request.voices[0].stem,
         tools={"python": platform.python_version(), **{tool: version(tool) for tool in TOOLS}},
         stages=workspace.stages(),
         files=workspace.entries(),
+        plans=tuple(plans),
     )

@@ -26,7 +26,13 @@ from omni2_export.tokenizer_files import special_tokens, write_tokenizer
 BUILDER_VERSION = 2  # raise when a graph builder changes what it writes, so that old stages are not reused
 NOISE_FRAMES = 15_000  # spec §8.2
 NOISE_SEED = 1986  # any constant will do; this is the original's seed
-BYTES = {Precision.FP32: 4.0, Precision.INT8: 1 + 4 / 128, Precision.INT4: 0.5 + 4 / 128, Precision.DYNAMIC: 1.0}
+BYTES = {  # per weight of a linear layer, its share of the scales included
+    Precision.FP32: 4.0,
+    Precision.INT8: 1 + 4 / 128,
+    Precision.INT4: 0.5 + 4 / 128,
+    Precision.DYNAMIC: 1.0,
+    Precision.FP8: 1.0,
+}
 OnBytes = Callable[[int], None]
 
 
@@ -50,33 +56,26 @@ class Stage:
 def plan_speaker_stages(campplus: Path) -> list[Stage]:
     """What describes a voice: filter banks, and the checkpoint's own network behind them."""
 
+    def write_fbank(directory: Path, on_bytes: OnBytes) -> None:
+        (directory / "graphs").mkdir()
+        FBANK.write(directory / "graphs", Precision.FP32, on_bytes=on_bytes)
+
     def write_campplus(directory: Path, on_bytes: OnBytes) -> None:
         (directory / "graphs").mkdir()
         shutil.copyfile(campplus, directory / "graphs" / "campplus.onnx")
         on_bytes(campplus.stat().st_size)
 
     return [
-        Stage("fbank", stage_key("fbank"), 0, _graph_writer(FBANK)),
+        Stage("fbank", stage_key("fbank"), 0, write_fbank),
         Stage("campplus", stage_key("campplus", file_identity([campplus])), campplus.stat().st_size, write_campplus),
     ]
 
 
-def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
-    """Every part but those about voices, in the order they are built."""
-    c, modules = checkpoint.config, checkpoint.modules
+def plan_shared_stages(checkpoint: Checkpoint) -> list[Stage]:
+    """Every part but those about voices that is the same whatever device the engine is for."""
 
-    specs = graph_specs(c, modules)
-
-    def graph(name: str) -> Stage:
-        spec = specs[name]
-        precision = precisions.of(spec.stage) if spec.quantised else Precision.FP32
-        size = _graph_bytes(modules[spec.module], precision) if spec.module else 0
-        sources = checkpoint.sources[spec.module] if spec.module else []
-        key = stage_key(name, c.model_dump(mode="json"), precision.value, LONGEST_CONTEXT, file_identity(sources))
-        return Stage(name, key, size, _graph_writer(spec, precision))
-
-    def table(name: str, module: str) -> Stage:
-        tensors = modules[module]
+    def table(module: str) -> Stage:
+        tensors = checkpoint.modules[module]
 
         def write(directory: Path, on_bytes: OnBytes) -> None:
             (directory / "tables").mkdir()
@@ -84,6 +83,7 @@ def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
 
         rows, width = tensors.shape("embed_tokens.weight")
         size = rows * width * tensors.dtype("embed_tokens.weight").itemsize
+        name = f"{module}_table"
         return Stage(name, stage_key(name, file_identity(checkpoint.sources[module])), size, write)
 
     def text_files(name: str, source: Path, write_files: Callable[[Path], None]) -> Stage:
@@ -108,35 +108,34 @@ def plan_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
             )
         table.save(directory / "units.npy")
 
+    mel = checkpoint.config.estimator.mel
     return [
         text_files("text", checkpoint.text_tokenizer, write_text),
         text_files("speech", checkpoint.speech_tokenizer, write_speech),
-        graph("log_mel"),
-        graph("encoder"),
-        table("llm_table", "llm"),
-        graph("llm"),
-        graph("fusion"),
-        table("speech_lm_table", "speech_lm"),
-        graph("speech_lm"),
-        Stage(
-            "noise",
-            stage_key("noise", c.estimator.mel),
-            NOISE_FRAMES * c.estimator.mel * 4,
-            _noise_writer(c.estimator.mel),
-        ),
-        graph("flow_encoder"),
-        graph("flow_conditions"),
-        graph("flow_step"),
-        graph("vocoder"),
+        table("llm"),
+        table("speech_lm"),
+        Stage("noise", stage_key("noise", mel), NOISE_FRAMES * mel * 4, _noise_writer(mel)),
     ]
 
 
-def _graph_writer(spec: GraphSpec, precision: Precision = Precision.FP32) -> Callable[[Path, OnBytes], None]:
-    def write(directory: Path, on_bytes: OnBytes) -> None:
-        (directory / "graphs").mkdir()
-        spec.write(directory / "graphs", precision, on_bytes=on_bytes)
+def plan_graph_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
+    """The graphs that ONNX Runtime runs, in the order they are built."""
 
-    return write
+    def stage(spec: GraphSpec) -> Stage:
+        precision = precisions.of(spec.stage) if spec.quantised else Precision.FP32
+
+        def write(directory: Path, on_bytes: OnBytes) -> None:
+            folder = directory / "graphs"
+            folder.mkdir()
+            spec.write(folder, precision, on_bytes=on_bytes)
+
+        sources = checkpoint.sources[spec.module] if spec.module else []
+        size = graph_bytes(checkpoint.modules[spec.module], BYTES[precision]) if spec.module else 0
+        dimensions = checkpoint.config.model_dump(mode="json")
+        key = stage_key(spec.name, dimensions, precision.value, LONGEST_CONTEXT, file_identity(sources))
+        return Stage(spec.name, key, size, write)
+
+    return [stage(spec) for spec in graph_specs(checkpoint.config, checkpoint.modules).values()]
 
 
 def _noise_writer(mel: int) -> Callable[[Path, OnBytes], None]:
@@ -165,12 +164,20 @@ def _write_table(path: Path, tensors: Tensors, on_bytes: OnBytes) -> None:
             on_bytes(stored.nbytes)
 
 
-def _graph_bytes(tensors: Tensors, precision: Precision) -> int:
+def graph_bytes(tensors: Tensors, matrix: float, other: float = 4.0) -> int:
+    """About how many bytes a module's graph takes.
+
+    Args:
+        tensors: of the module.
+        matrix: bytes that a weight of a linear layer takes.
+        other: bytes that any other weight takes.
+    """
     total = 0.0
     for name in tensors.names():
         shape = tensors.shape(name)
-        matrix = len(shape) == 2 and not name.startswith(("embed_tokens", "projector", "positional"))
-        total += float(np.prod(shape)) * (BYTES[precision] if matrix else 4.0) * (not name.startswith("embed_tokens"))
+        linear = len(shape) == 2 and not name.startswith(("projector", "positional"))
+        if not name.startswith("embed_tokens"):  # has a file of its own
+            total += float(np.prod(shape)) * (matrix if linear else other)
     return int(total)
 
 

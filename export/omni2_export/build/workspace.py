@@ -16,10 +16,11 @@ from pathlib import Path
 from types import TracebackType
 
 from omni2_engine.errors import Omni2Error
-from omni2_engine.manifest import MANIFEST, FileEntry, Manifest, StageEntry, sha256
+from omni2_engine.manifest import MANIFEST, RUNTIME_CACHE, TIMING_CACHE, FileEntry, Manifest, StageEntry, sha256
 
 RECORD = "stages.json"
 SCRATCH = "unfinished"
+KEPT = (RECORD, RUNTIME_CACHE, TIMING_CACHE)  # files that belong to no stage
 
 
 class Workspace:
@@ -100,6 +101,15 @@ class Workspace:
         for stage in set(self._stages) - stages:
             self._forget(stage)
 
+    def carry_over(self, name: str) -> Path:
+        """The place of a file that no stage owns and that outlives builds, such as a cache; with what the engine that
+        is to be replaced has there."""
+        place, old = self.path / name, self.target / name
+        if not place.exists() and old.is_file():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(old, place)
+        return place
+
     def finish(self, manifest: Manifest) -> None:
         """Write the manifest and give the directory its name; an engine of that name makes way at the last moment, and
         comes back if that fails.
@@ -146,7 +156,7 @@ class Workspace:
     def _remove_leftovers(self) -> None:
         known = {self.path / name for record in self._stages.values() for name in record["files"]}
         for file in self.path.rglob("*"):
-            if file.is_file() and file not in known and file.name != RECORD:
+            if file.is_file() and file not in known and file.name not in KEPT:
                 file.unlink()
 
     def _forget(self, stage: str) -> None:

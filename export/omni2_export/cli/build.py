@@ -25,7 +25,14 @@ def register(app: typer.Typer) -> None:
         precision: Annotated[
             str, typer.Option(help="exact, balanced or fast; then changes such as fast,encoder=fp32")
         ] = "exact",
-        target: Annotated[str, typer.Option(help="device the engine is for")] = "cpu",
+        target: Annotated[
+            str, typer.Option(help="devices the engine is for: cpu, GPUs as sm89; several with commas")
+        ] = "cpu",
+        sessions: Annotated[int, typer.Option(help="GPU: conversations decoded in one call")] = 8,
+        max_context: Annotated[int, typer.Option(help="GPU: positions of a conversation")] = 4096,
+        max_new_tokens: Annotated[int, typer.Option(help="GPU: text tokens of a turn at most")] = 256,
+        left_context: Annotated[float, typer.Option(help="GPU: seconds of its own sound the flow sees")] = 30.0,
+        force: Annotated[bool, typer.Option("--force", help="GPU: build though memory seems too small")] = False,
         check: Annotated[
             bool, typer.Option("--check", help="compare every graph with its torch module (needs torch)")
         ] = False,
@@ -35,23 +42,33 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Build an engine directory from a checkpoint."""
         from omni2_engine.cli.require import require
+        from omni2_engine.errors import SettingError
 
         require("export", "onnx_ir", "yaml", "ml_dtypes", "huggingface_hub")
         from omni2_export.build import BuildRequest, build_engine
-        from omni2_export.build.precision import parse_precision
+        from omni2_export.build.precision import GPU, parse_precision
         from omni2_export.checkpoint import open_checkpoint
         from omni2_export.checkpoint.hub import resolve
         from omni2_export.cli.progress import BuildProgress
+        from omni2_export.tensorrt.shapes import Sizes
+        from omni2_export.tensorrt.targets import check_buildable, parse_targets
 
-        precisions = parse_precision(precision)
+        targets = parse_targets(target)
+        precisions = parse_precision(precision if targets.cpu else "exact")
+        formats = parse_precision(precision if targets.gpus else "exact", GPU)
+        sizes = Sizes(sessions, max_context, max_new_tokens, left_context=left_context)
+        if targets.gpus:
+            check_buildable(targets.gpus)
         if check:
             require("torch", "torch")
+            if not targets.cpu:
+                raise SettingError("--check runs graphs on the CPU", "add cpu to --target, or leave it out")
         model_path = resolve(checkpoint, revision=revision, token=token, cache=cache)
         decoder_path = resolve(decoder, revision=None, token=token, cache=cache)
         opened = open_checkpoint(model_path, decoder=decoder_path, speech_encoder=speech_encoder)
         for warning in opened.warnings:
             typer.echo(f"warning: {warning}", err=True)
-        request = BuildRequest(opened, output, voice, precisions, target)
+        request = BuildRequest(opened, output, voice, precisions, target, formats, sizes, force)
         with BuildProgress() as progress:
             manifest = build_engine(request, progress)
         size = sum(entry.size for entry in manifest.files.values())

@@ -47,6 +47,10 @@ class BuildProgress:
         if not self._console.is_terminal:
             self._console.print(f"{stage:<16} {done / 2**20:.1f} MiB")
 
+    def say(self, sentence: str) -> None:
+        """See `Progress`."""
+        self._bars.console.print(sentence, soft_wrap=True)
+
     def __enter__(self) -> BuildProgress:
         if self._console.is_terminal:
             self._bars.start()

@@ -1,25 +1,25 @@
 """The shapes a plan accepts: one wide optimization profile, written down per symbolic dimension of its graph.
 
 TensorRT wants every cache's length fixed, so those become numbers; the other dimensions get a range, whose `usual`
-value is the one kernels are chosen for. A decoding step is always of its usual shape: one position of every session.
+value is the one kernels are chosen for. A decoding step always has its usual shape: one position of every session.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from omni2_engine.config import VOCODER_OVERLAP_FRAMES, ModelConfig
-from omni2_engine.engine import MAX_CONTEXT
+from omni2_engine.engine import MAX_CONTEXT, MOST_SESSIONS
 from omni2_engine.errors import SettingError
 from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS
 from omni2_engine.scheduling.chunking import GROWTH
 from omni2_engine.stages.flow import LEFT_CONTEXT, WORKING_BLOCKS
 
 GRANULE = 64  # caches are a multiple of so many positions long
-PREFILL = 512  # positions of one prefill call; a longer prompt takes several
-MOST_SESSIONS = 256
+PREFILL = 512  # positions of one call; a longer prompt takes several
 
 Shape = tuple[int, ...]
 Profile = dict[str, tuple[Shape, Shape, Shape]]  # input → least, usual and most shape
@@ -32,10 +32,39 @@ class Range(NamedTuple):
     usual: int
     most: int
 
+    def times(self, factor: int) -> Range:
+        """All of them multiplied."""
+        return Range(*(factor * value for value in self))
+
+    def plus(self, more: int) -> Range:
+        """Larger by so much, the least excepted."""
+        return Range(self.least, self.usual + more, self.most + more)
+
+
+@dataclass(frozen=True)
+class Space:
+    """All shapes of one plan.
+
+    Args:
+        capacities: symbolic dimensions that become a number: lengths of caches.
+        ranges: what the other symbolic dimensions may be.
+    """
+
+    capacities: Mapping[str, int] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+
+    def profile(self, inputs: Mapping[str, Iterable[int | str]]) -> Profile:
+        """The optimization profile of a graph with these inputs, whose dimensions are numbers or have a range."""
+
+        def shape(dimensions: Iterable[int | str], which: int) -> Shape:
+            return tuple(size if isinstance(size, int) else self.ranges[size][which] for size in dimensions)
+
+        return {name: (shape(sizes, 0), shape(sizes, 1), shape(sizes, 2)) for name, sizes in inputs.items()}
+
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a plan is built to hold.
+    """What plans are built to hold.
 
     Args:
         sessions: conversations decoded in one call.
@@ -55,47 +84,72 @@ class Sizes:
         if not 1 <= self.sessions <= MOST_SESSIONS:
             raise SettingError(f"sessions is {self.sessions}", f"use an integer from 1 to {MOST_SESSIONS}")
         for name in ("context", "new_tokens", "last_write"):
-            if getattr(self, name) < 2:
+            if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}", "use some hundreds")
-        if not 0 <= self.left_context < 3600:
+        if not 0 <= self.left_context < float("inf"):
             raise SettingError(f"left_context is {self.left_context}", "use 0 or more seconds")
 
-    def speech_positions(self, config: ModelConfig) -> int:
+    def speech_positions(self, c: ModelConfig) -> int:
         """Positions the speech LM's context can grow to in one turn."""
-        rounds = -(-self.new_tokens // config.read)
-        return self.new_tokens + rounds * config.write + 1 + self.last_write
+        return self.new_tokens + -(-self.new_tokens // c.read) * c.write + 1 + self.last_write
 
-    def units_per_call(self, config: ModelConfig) -> Range:
+    def positions(self, c: ModelConfig) -> int:
+        """Positions of a conversation: no more than the language model was made for."""
+        return min(self.context, c.llm.max_positions)
+
+    def rotary_positions(self, c: ModelConfig) -> int:
+        """Rows of the rotary tables: as many positions as either cache has."""
+        return cache_length(max(self.positions(c), self.speech_positions(c)))
+
+    def units(self, c: ModelConfig) -> Range:
         """Units of a flow call: those of the block at work, the look-ahead, and the new ones."""
-        c = config.flow_encoder
-        chunk = max(config.write, c.lookahead + -(-VOCODER_OVERLAP_FRAMES // c.ratio) + 1)
-        return Range(1, c.block_units // 2 + chunk, c.block_units + c.lookahead + 2 * GROWTH[-1] * chunk)
+        flow = c.flow_encoder
+        chunk = max(c.write, flow.lookahead + -(-VOCODER_OVERLAP_FRAMES // flow.ratio) + 1)
+        return Range(1, flow.block_units // 2 + chunk, flow.block_units + flow.lookahead + 2 * GROWTH[-1] * chunk)
 
-    def flow_frames(self, config: ModelConfig) -> int:
-        """Mel frames that the solver's caches hold."""
-        c = config.flow_encoder
-        blocks = -(-int(self.left_context * c.unit_rate) // c.block_units) + WORKING_BLOCKS
-        return blocks * c.block_frames
+    def solver_frames(self, c: ModelConfig) -> int:
+        """Mel frames that the solver's caches hold: whole blocks, those at work among them."""
+        flow = c.flow_encoder
+        kept = max(math.ceil(self.left_context * flow.unit_rate / flow.block_units) - 1, 0)
+        at_work = max(WORKING_BLOCKS, math.ceil(self.units(c).most / flow.block_units))
+        return (kept + at_work) * flow.block_frames
 
 
-def whole(positions: int) -> int:
-    """Length of a cache for so many positions and a spare one, which slots that take no part write to."""
+def cache_length(positions: int) -> int:
+    """Length of a cache for so many positions and a spare one, which slots that take no part are written to."""
     return -(-(positions + 1) // GRANULE) * GRANULE
 
 
-def make_profile(inputs: Mapping[str, Iterable[int | str]], ranges: Mapping[str, Range]) -> Profile:
-    """The optimization profile of a graph.
+def plan_spaces(c: ModelConfig, sizes: Sizes) -> dict[str, Space]:
+    """The shapes of every plan, in the order they are built."""
+    units, ratio = sizes.units(c), c.flow_encoder.ratio
+    frames = units.times(ratio)
+    seen = cache_length(max(sizes.speech_positions(c), units.most))
+    seen_units, solver = _up_to(seen), sizes.solver_frames(c)
+    overlap = c.vocoder.overlap
+    new = Range(1, c.write * ratio, frames.most).plus(VOCODER_OVERLAP_FRAMES)
+    return {
+        "log_mel": Space(),
+        "encoder": Space(),
+        "llm": _language_model(sizes.positions(c), sizes.sessions),
+        "fusion": Space({}, {"n": Range(1, c.read, c.read * sizes.sessions)}),
+        "speech_lm": _language_model(sizes.speech_positions(c), sizes.sessions),
+        "flow_encoder": Space(
+            {"capacity": seen, "up_capacity": ratio * seen},
+            {"n": units, "N": seen_units, "m": frames, "M": seen_units.times(ratio)},
+        ),
+        "flow_conditions": Space({}, {"k": Range(1, c.estimator.steps, c.estimator.steps)}),
+        "flow_step": Space({"capacity": solver}, {"t": frames, "T": _up_to(solver)}),
+        "vocoder": Space({}, {"F": new, "samples": new.times(c.vocoder.hop), "cached": Range(0, overlap, overlap)}),
+    }
 
-    Args:
-        inputs: shape per input; dimensions that are names have a range.
-        ranges: of every such name.
-    """
 
-    def shape(dimensions: Iterable[int | str], which: int) -> Shape:
-        return tuple(size if isinstance(size, int) else ranges[size][which] for size in dimensions)
+def _language_model(positions: int, sessions: int) -> Space:
+    capacity = cache_length(positions)
+    ranges = {"B": Range(1, sessions, sessions), "S": Range(1, 1, min(PREFILL, capacity)), "T": _up_to(capacity)}
+    return Space({"capacity": capacity}, ranges)
 
-    profile: Profile = {}
-    for name, dimensions in inputs.items():
-        dimensions = tuple(dimensions)
-        profile[name] = (shape(dimensions, 0), shape(dimensions, 1), shape(dimensions, 2))
-    return profile
+
+def _up_to(capacity: int) -> Range:
+    """Positions of a cache that a call looks at: any number, mostly a quarter of it."""
+    return Range(1, capacity // 4, capacity)

@@ -1,49 +1,96 @@
-"""Plans as stages of a build: each is made from its graph, which is written to a scratch folder and removed again."""
+"""Plans as stages of a build: resumable, reused while nothing they were made from has changed."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omni2_engine.backends.tensorrt_library import TensorRt
-from omni2_export.graphs.builder import GraphBuilder, Numerics
-from omni2_export.graphs.weights import WeightWriter
-from omni2_export.tensorrt.prepare import Prepared, prepare
+from omni2_engine.manifest import PlanEntry
+from omni2_export.build.stages import OnBytes, Stage, file_identity, graph_bytes, stage_key
+from omni2_export.checkpoint import Checkpoint
+from omni2_export.tensorrt.memory import building_memory
+from omni2_export.tensorrt.plans import PlanSpec
 from omni2_export.tensorrt.process import have_built
-from omni2_export.tensorrt.shapes import make_profile
-from omni2_export.tensorrt.specs import PlanSpec
+from omni2_export.tensorrt.scratch import GraphScratch
 from omni2_export.tensorrt.worker import Built, Order
 
 
-class GraphScratch:
-    """The one intermediate graph that plans are being built from; another takes its place.
-
-    Plans of one stage for several architectures follow each other, so every graph is written once.
+@dataclass(frozen=True)
+class PlanStage(Stage):
+    """The stage that builds one plan for one target.
 
     Args:
-        folder: a place of its own, made when it is needed.
+        spec: the plan.
+        entry: what the manifest says about it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._held: tuple[str, Path, Prepared] | None = None
+    spec: PlanSpec
+    entry: PlanEntry
 
-    def graph(self, spec: PlanSpec, on_bytes: Callable[[int], None]) -> tuple[Path, Prepared]:
-        """The file of a plan's graph, written if it is not the one held."""
-        if self._held is None or self._held[0] != spec.stage:
-            self.remove()
-            self._folder.mkdir(parents=True)
-            path = self._folder / f"{spec.stage}.onnx"
-            with WeightWriter(path.with_suffix(".weights"), on_bytes) as writer:
-                builder = GraphBuilder(spec.stage, writer, spec.numerics)
-                spec.build(builder)
-                builder.save(path)
-            self._held = (spec.stage, path, prepare(path, spec.capacities))
-        return self._held[1:]
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that building it takes, about."""
+        return building_memory(self.size)
 
-    def remove(self) -> None:
-        """Give its space back."""
-        self._held = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+
+def make_plan_stages(
+    checkpoint: Checkpoint,
+    specs: Sequence[PlanSpec],
+    targets: Sequence[str],
+    library: TensorRt,
+    scratch: GraphScratch,
+    timing_cache: Callable[[str], Path],
+    on_built: Callable[[PlanEntry, Built], None] = lambda entry, built: None,
+) -> list[PlanStage]:
+    """The stages that build every plan for every target, those of one graph one after the other.
+
+    Args:
+        checkpoint: what the graphs are made from.
+        specs: the plans.
+        targets: architectures.
+        library: that builds them; its version is part of what a plan is built from.
+        scratch: holds the graph at work.
+        timing_cache: gives the file that a target's timings are kept in, by mainline TensorRT.
+        on_built: told what each plan took.
+    """
+
+    def stage(spec: PlanSpec, target: str) -> PlanStage:
+        entry = plan_entry(spec, target, library)
+
+        def write(directory: Path, on_bytes: OnBytes) -> None:
+            graph, facts = scratch.graph(spec, on_bytes)
+            plan = directory / entry.file
+            plan.parent.mkdir(parents=True)
+            order = Order(
+                graph=str(graph),
+                plan=str(plan),
+                target=target,
+                profile=spec.space.profile(facts.inputs),
+                expected=replace(spec.expected, islands=facts.islands),
+                timing_cache=str(timing_cache(target)),
+            )
+            on_built(entry, have_built(order))
+
+        module = spec.graph.module
+        sources = checkpoint.sources[module] if module else []
+        size = graph_bytes(checkpoint.modules[module], *spec.weight_bytes) if module else 0
+        key = stage_key(entry.model_dump(), checkpoint.config.model_dump(mode="json"), file_identity(sources))
+        return PlanStage(f"{spec.stage} {target}", key, size, write, spec, entry)
+
+    return [stage(spec, target) for spec in specs for target in targets]
+
+
+def plan_entry(spec: PlanSpec, target: str, library: TensorRt) -> PlanEntry:
+    """What the manifest says about a plan."""
+    dimensions: dict[str, tuple[int, int, int]] = {name: (n, n, n) for name, n in spec.space.capacities.items()}
+    dimensions |= {name: (*values,) for name, values in spec.space.ranges.items()}
+    return PlanEntry(
+        stage=spec.stage,
+        target=target,
+        flavour=library.flavour,
+        version=library.version,
+        precision=spec.precision,
+        dimensions=dimensions,
+    )

@@ -1,0 +1,95 @@
+"""Which plans a pipeline consists of: for each its graph, its format, the shapes it accepts, and what its network must
+consist of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from omni2_engine.config import ModelConfig
+from omni2_export.build.graphs import GraphSpec, graph_specs
+from omni2_export.build.precision import Precisions
+from omni2_export.build.stages import BYTES
+from omni2_export.checkpoint import Checkpoint
+from omni2_export.graphs.linear import Precision
+from omni2_export.graphs.numerics import Numerics
+from omni2_export.tensorrt.audit import Expected
+from omni2_export.tensorrt.shapes import Sizes, Space, plan_spaces
+
+
+TENSORRT_TYPES = {ir.DataType.FLOAT: "FLOAT", ir.DataType.FLOAT16: "HALF", ir.DataType.BFLOAT16: "BF16"}
+
+
+@dataclass(frozen=True)
+class PlanSpec:
+    """One plan.
+
+    Args:
+        graph: what it is built from.
+        precision: as the manifest has it, such as "bf16+int4".
+        storage: of linear layers' weights.
+        numerics: what it computes in.
+        space: the shapes it accepts.
+        expected: what an audit of its network must find.
+    """
+
+    graph: GraphSpec
+    precision: str
+    storage: Precision
+    numerics: Numerics
+    space: Space
+    expected: Expected
+
+    @property
+    def weight_bytes(self) -> tuple[float, float]:
+        """Bytes that a weight of a linear layer takes, and any other."""
+        other = 4.0 if self.numerics.compute == ir.DataType.FLOAT else 2.0
+        return (other if self.storage is Precision.FP32 else BYTES[self.storage]), other
+
+    @property
+    def stage(self) -> str:
+        """The plan's name."""
+        return self.graph.name
+
+
+def plan_specs(checkpoint: Checkpoint, formats: Precisions, sizes: Sizes) -> list[PlanSpec]:
+    """Every plan of a pipeline, in the order they are built.
+
+    Args:
+        checkpoint: the opened checkpoint.
+        formats: what stages compute in and store, for a GPU.
+        sizes: what the plans are to hold.
+    """
+    config = checkpoint.config
+    graphs = graph_specs(config, checkpoint.modules, sizes.rotary_positions(config))
+    expected = _expected(config)
+
+    def plan(name: str, space: Space) -> PlanSpec:
+        graph = graphs[name]
+        numerics = formats.numerics(graph.stage)
+        precision = formats.stages.get(graph.stage, "fp32")
+        if not graph.quantised:
+            precision = precision.partition("+")[0]
+        storage = formats.of(graph.stage) if graph.quantised else Precision.FP32
+        compute = TENSORRT_TYPES[numerics.compute]
+        return PlanSpec(graph, precision, storage, numerics, space, replace(expected[name], compute=compute))
+
+    return [plan(name, space) for name, space in plan_spaces(config, sizes).items()]
+
+
+def _expected(c: ModelConfig) -> dict[str, Expected]:
+    """What every plan's network must consist of, from the model's dimensions."""
+    blocks = c.estimator.transformers * (c.estimator.mid_blocks + 2)
+    layers = c.flow_encoder.blocks + c.flow_encoder.up_blocks
+    return {
+        "log_mel": Expected(),
+        "encoder": Expected(c.encoder.layers, masked=False),  # every position sees the whole window
+        "llm": Expected(c.llm.layers, 2 * c.llm.layers),
+        "fusion": Expected(),
+        "speech_lm": Expected(c.speech_lm.layers, 2 * c.speech_lm.layers),
+        "flow_encoder": Expected(layers, 2 * layers),
+        "flow_conditions": Expected(),
+        "flow_step": Expected(blocks, 2 * blocks),
+        "vocoder": Expected(),
+    }
