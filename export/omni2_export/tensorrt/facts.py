@@ -10,6 +10,7 @@ import onnx_ir as ir
 from omni2_engine.errors import Omni2Error
 from omni2_export.graphs.builder import ISLAND
 
+
 @dataclass(frozen=True)
 class Facts:
     """About one graph.

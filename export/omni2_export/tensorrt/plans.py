@@ -17,7 +17,6 @@ from omni2_export.graphs.numerics import Numerics
 from omni2_export.tensorrt.audit import Expected
 from omni2_export.tensorrt.shapes import Sizes, Space, plan_spaces
 
-
 TENSORRT_TYPES = {ir.DataType.FLOAT: "FLOAT", ir.DataType.FLOAT16: "HALF", ir.DataType.BFLOAT16: "BF16"}
 
 
