@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -170,6 +172,35 @@ def register(app: typer.Typer) -> None:
         model, _ = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
         plan = PrecisionPlan(_file(audio), threads, tuple(part.strip() for part in rows.split(",") if part.strip()))
         typer.echo(run(plan, model, out, typer.echo))
+
+    @bench.command()
+    def plans(
+        size: Annotated[str, typer.Option(help=SIZES)],
+        dimensions: Dimensions = None,
+        target: Annotated[str, typer.Option(help="architectures, separated by commas")] = "sm89",
+        precision: Annotated[str, typer.Option(help="as of `omni2-engine build` for a GPU")] = "balanced",
+        stage: Annotated[str, typer.Option(help="only these plans, separated by commas")] = "",
+        sessions: Annotated[int, typer.Option(help="conversations decoded in one call")] = 8,
+        limit: Annotated[float, typer.Option(min=0.1, help="GB of memory none may take more of")] = 8.0,
+        scratch: Annotated[Path | None, typer.Option(help="where there is room; the system's place by default")] = None,
+    ) -> None:
+        """Build TensorRT plans of random weights: size, time and memory of each. Needs no GPU; exits 1 above `--limit`."""
+        _require_export()
+        from rich.console import Console
+
+        from omni2_bench.models import dimensions_of
+        from omni2_bench.plans import measure_plans, random_modules, table, within
+        from omni2_export.build.precision import GPU, parse_precision
+        from omni2_export.tensorrt.shapes import Sizes
+        from omni2_export.tensorrt.targets import parse_targets
+
+        config, modules = random_modules(dimensions_of(size, dimensions))
+        formats, targets = parse_precision(precision, GPU), parse_targets(target).gpus
+        stages = [name.strip() for name in stage.split(",") if name.strip()]
+        folder = scratch or Path(tempfile.gettempdir())
+        costs = measure_plans(config, modules, formats, Sizes(sessions), targets, folder, stages, typer.echo)
+        Console(width=None if sys.stdout.isatty() else 160).print(table(costs, limit))
+        raise typer.Exit(0 if all(within(cost, limit) for cost in costs) else 1)
 
 
 def _require_export() -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from rich.table import Table
+
+from omni2_bench.random_checkpoint import Dimensions
+from omni2_engine.config import ModelConfig, TokenConfig
+from omni2_engine.errors import SettingError
 from omni2_engine.manifest import PlanEntry
-from omni2_export.checkpoint import Checkpoint
+from omni2_export.build.precision import Precisions
+from omni2_export.checkpoint.names import expected_shapes
+from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.tensorrt.plans import plan_specs
 from omni2_export.tensorrt.scratch import GraphScratch
 from omni2_export.tensorrt.shapes import Sizes
@@ -16,10 +25,19 @@ from omni2_export.tensorrt.stages import make_plan_stages
 from omni2_export.tensorrt.targets import check_buildable
 from omni2_export.tensorrt.worker import Built
 
+POOL = 1 << 22  # random numbers that stand-in weights are cut from
+
 
 @dataclass(frozen=True)
 class PlanCost:
-    """One plan: what it was said to take of memory, what it took, and its file's bytes."""
+    """One plan.
+
+    Args:
+        entry: which.
+        built: what its process took.
+        foretold: bytes of memory it was said to take.
+        size: of its file, bytes.
+    """
 
     entry: PlanEntry
     built: Built
@@ -27,46 +45,119 @@ class PlanCost:
     size: int
 
 
+class RandomTensors:
+    """Tensors of random numbers in the size of real ones that take no room on a disk; see `Tensors`."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._shapes = shapes
+        self._pool = np.random.default_rng(0).standard_normal(POOL, np.float32)
+
+    def names(self) -> list[str]:
+        """See `Tensors`."""
+        return list(self._shapes)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """See `Tensors`."""
+        return self._shapes[name]
+
+    def dtype(self, name: str) -> np.dtype:
+        """See `Tensors`."""
+        return np.dtype(np.float32)
+
+    def read(self, name: str) -> np.ndarray:
+        """See `Tensors`."""
+        return self.rows(name, 0, self._shapes[name][0])
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """See `Tensors`."""
+        width = int(np.prod(self._shapes[name][1:], dtype=np.int64))
+        first = (zlib.crc32(name.encode()) + start * width) % POOL
+        flat = np.take(self._pool, np.arange(first, first + (stop - start) * width), mode="wrap")
+        return (flat / np.float32(np.sqrt(width))).reshape(stop - start, *self._shapes[name][1:])
+
+
+def random_modules(dimensions: Dimensions) -> tuple[ModelConfig, dict[str, Tensors]]:
+    """A model of these dimensions whose weights are random and nowhere on a disk."""
+    no_tokens = TokenConfig(eos=(), repetition_penalty=1.0, speech=0, sep=0, speech_eos=0)
+    config = dimensions.model_config(no_tokens)
+    return config, {module: RandomTensors(shapes) for module, shapes in expected_shapes(config).items()}
+
+
 def measure_plans(
-    checkpoint: Checkpoint,
-    formats: Mapping[str, str],
+    config: ModelConfig,
+    modules: Mapping[str, Tensors],
+    formats: Precisions,
     sizes: Sizes,
     targets: Sequence[str],
     folder: Path,
     stages: Sequence[str] = (),
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[PlanCost]:
     """Build plans one after the other; none is kept.
 
     Args:
-        checkpoint: what they are made from.
-        formats: number format per stage.
-        sizes: what they are to hold.
+        config: the model's dimensions.
+        modules: its weights.
+        formats: what stages compute in and store.
+        sizes: what the plans are to hold.
         targets: architectures.
         folder: where there is room for a graph and its plan.
         stages: only these; all if none are named.
         say: told what is being built.
 
     Raises:
+        SettingError: there is no such stage.
         Omni2Error: a plan cannot be built.
     """
     library = check_buildable(tuple(targets))
-    specs = [spec for spec in plan_specs(checkpoint, formats, sizes) if not stages or spec.stage in stages]
+    specs = {spec.stage: spec for spec in plan_specs(config, modules, formats, sizes)}
+    for stage in stages:
+        if stage not in specs:
+            raise SettingError(f"there is no plan {stage!r}", f"use some of {', '.join(specs)}")
+    chosen = [spec for name, spec in specs.items() if not stages or name in stages]
     took: list[Built] = []
     costs = []
     with tempfile.TemporaryDirectory(dir=folder) as place, GraphScratch(Path(place) / "graph") as scratch:
         here = Path(place)
-
-        def timing_cache(target: str) -> Path:
-            return here / f"{target}.timings"
-
-        for stage in make_plan_stages(
-            checkpoint, specs, targets, library, scratch, timing_cache, lambda _, built: took.append(built)
+        for plan in make_plan_stages(
+            config,
+            {module: [] for module in modules},
+            chosen,
+            targets,
+            library,
+            scratch,
+            lambda target: here / f"{target}.timings",
+            lambda _, built: took.append(built),
         ):
-            say(f"building {stage.name}, {stage.entry.precision}")
-            stage.write(here, lambda size: None)
-            plan = here / stage.entry.file
-            costs.append(PlanCost(stage.entry, took[-1], stage.memory, plan.stat().st_size))
-            plan.unlink()
-            plan.parent.rmdir()
+            say(f"building {plan.name}, {plan.entry.precision}")
+            plan.write(here, lambda size: None)
+            file = here / plan.entry.file
+            costs.append(PlanCost(plan.entry, took[-1], plan.memory, file.stat().st_size))
+            file.unlink()
+            file.parent.rmdir()
     return costs
+
+
+def table(costs: Sequence[PlanCost], limit: float) -> Table:
+    """The costs as a table for the terminal; `limit` is of memory, in GB."""
+    columns = ("plan", "target", "precision", "layers", "size", "parse + build", "peak memory", "foretold", "")
+    result = Table(*columns, title="building plans")
+    for cost in costs:
+        entry, built = cost.entry, cost.built
+        result.add_row(
+            entry.stage,
+            entry.target,
+            entry.precision,
+            str(built.layers),
+            f"{cost.size / 1e6:,.1f} MB",
+            f"{built.parsed:.1f} + {built.built:.1f} s",
+            f"{built.memory / 1e9:.2f} GB",
+            f"{cost.foretold / 1e9:.2f} GB",
+            "within" if within(cost, limit) else f"over {limit:g} GB",
+        )
+    return result
+
+
+def within(cost: PlanCost, limit: float) -> bool:
+    """Whether a plan took no more memory than `limit` GB."""
+    return cost.built.memory <= limit * 1e9

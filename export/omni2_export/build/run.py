@@ -171,8 +171,9 @@ def _plan_stages(
     def timing_cache(target: str) -> Path:
         return workspace.carry_over(f"{PLANS}/{target}/{TIMING_CACHE}")
 
-    specs = plan_specs(request.checkpoint, request.formats, request.sizes)
-    return make_plan_stages(request.checkpoint, specs, request.targets.gpus, library, scratch, timing_cache)
+    given, targets = request.checkpoint, request.targets.gpus
+    specs = plan_specs(given.config, given.modules, request.formats, request.sizes)
+    return make_plan_stages(given.config, given.sources, specs, targets, library, scratch, timing_cache)
 
 
 def _build_stage(workspace: Workspace, stage: Stage, progress: Progress) -> None:

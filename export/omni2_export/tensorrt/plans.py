@@ -3,6 +3,7 @@ consist of."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -10,8 +11,8 @@ import onnx_ir as ir
 from omni2_engine.config import ModelConfig
 from omni2_export.build.graphs import GraphSpec, graph_specs
 from omni2_export.build.precision import Precisions
-from omni2_export.build.stages import BYTES
-from omni2_export.checkpoint import Checkpoint
+from omni2_export.build.stages import BYTES, graph_bytes
+from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.linear import Precision
 from omni2_export.graphs.numerics import Numerics
 from omni2_export.tensorrt.audit import Expected
@@ -31,6 +32,7 @@ class PlanSpec:
         numerics: what it computes in.
         space: the shapes it accepts.
         expected: what an audit of its network must find.
+        size: about how many bytes its weights take.
     """
 
     graph: GraphSpec
@@ -39,12 +41,7 @@ class PlanSpec:
     numerics: Numerics
     space: Space
     expected: Expected
-
-    @property
-    def weight_bytes(self) -> tuple[float, float]:
-        """Bytes that a weight of a linear layer takes, and any other."""
-        other = 4.0 if self.numerics.compute == ir.DataType.FLOAT else 2.0
-        return (other if self.storage is Precision.FP32 else BYTES[self.storage]), other
+    size: int
 
     @property
     def stage(self) -> str:
@@ -52,16 +49,18 @@ class PlanSpec:
         return self.graph.name
 
 
-def plan_specs(checkpoint: Checkpoint, formats: Precisions, sizes: Sizes) -> list[PlanSpec]:
+def plan_specs(
+    config: ModelConfig, modules: Mapping[str, Tensors], formats: Precisions, sizes: Sizes
+) -> list[PlanSpec]:
     """Every plan of a pipeline, in the order they are built.
 
     Args:
-        checkpoint: the opened checkpoint.
+        config: the model's dimensions.
+        modules: weights of every module.
         formats: what stages compute in and store, for a GPU.
         sizes: what the plans are to hold.
     """
-    config = checkpoint.config
-    graphs = graph_specs(config, checkpoint.modules, sizes.rotary_positions(config))
+    graphs = graph_specs(config, modules, sizes.rotary_positions(config))
     expected = _expected(config)
 
     def plan(name: str, space: Space) -> PlanSpec:
@@ -71,8 +70,11 @@ def plan_specs(checkpoint: Checkpoint, formats: Precisions, sizes: Sizes) -> lis
         if not graph.quantised:
             precision = precision.partition("+")[0]
         storage = formats.of(graph.stage) if graph.quantised else Precision.FP32
-        compute = TENSORRT_TYPES[numerics.compute]
-        return PlanSpec(graph, precision, storage, numerics, space, replace(expected[name], compute=compute))
+        other = 4.0 if numerics.compute == ir.DataType.FLOAT else 2.0  # bytes of a weight that is not quantised
+        matrix = other if storage is Precision.FP32 else BYTES[storage]
+        size = graph_bytes(modules[graph.module], matrix, other) if graph.module else 0
+        found = replace(expected[name], compute=TENSORRT_TYPES[numerics.compute])
+        return PlanSpec(graph, precision, storage, numerics, space, found, size)
 
     return [plan(name, space) for name, space in plan_spaces(config, sizes).items()]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omni2_engine.backends.tensorrt_library import TensorRt
+from omni2_engine.config import ModelConfig
 from omni2_engine.manifest import PlanEntry
-from omni2_export.build.stages import OnBytes, Stage, file_identity, graph_bytes, stage_key
-from omni2_export.checkpoint import Checkpoint
+from omni2_export.build.stages import OnBytes, Stage, file_identity, stage_key
 from omni2_export.tensorrt.memory import building_memory
 from omni2_export.tensorrt.plans import PlanSpec
 from omni2_export.tensorrt.process import have_built
@@ -36,7 +36,8 @@ class PlanStage(Stage):
 
 
 def make_plan_stages(
-    checkpoint: Checkpoint,
+    config: ModelConfig,
+    sources: Mapping[str, list[Path]],
     specs: Sequence[PlanSpec],
     targets: Sequence[str],
     library: TensorRt,
@@ -47,7 +48,8 @@ def make_plan_stages(
     """The stages that build every plan for every target, those of one graph one after the other.
 
     Args:
-        checkpoint: what the graphs are made from.
+        config: the model's dimensions.
+        sources: module → the files its weights are read from.
         specs: the plans.
         targets: architectures.
         library: that builds them; its version is part of what a plan is built from.
@@ -73,11 +75,9 @@ def make_plan_stages(
             )
             on_built(entry, have_built(order))
 
-        module = spec.graph.module
-        sources = checkpoint.sources[module] if module else []
-        size = graph_bytes(checkpoint.modules[module], *spec.weight_bytes) if module else 0
-        key = stage_key(entry.model_dump(), checkpoint.config.model_dump(mode="json"), file_identity(sources))
-        return PlanStage(f"{spec.stage} {target}", key, size, write, spec, entry)
+        files = sources[spec.graph.module] if spec.graph.module else []
+        key = stage_key(entry.model_dump(), config.model_dump(mode="json"), file_identity(files))
+        return PlanStage(f"{spec.stage} {target}", key, spec.size, write, spec, entry)
 
     return [stage(spec, target) for spec in specs for target in targets]
 
