@@ -184,7 +184,7 @@ def register(app: typer.Typer) -> None:
         limit: Annotated[float, typer.Option(min=0.1, help="GB of memory none may take more of")] = 8.0,
         scratch: Annotated[Path | None, typer.Option(help="where there is room; the system's place by default")] = None,
     ) -> None:
-        """TensorRT plans of random weights, built without a GPU: size, time and memory of each; exits 1 above `--limit`."""
+        """Size, time and memory of TensorRT plans of random weights; needs no GPU, exits 1 above `--limit`."""
         _require_export()
         from rich.console import Console
 
