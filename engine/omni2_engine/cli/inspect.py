@@ -46,13 +46,17 @@ def _show(directory: EngineDirectory) -> None:
         f"window {model.encoder.samples / 16_000:g} s → {model.encoder.positions} positions; "
         f"context up to {manifest.longest_context}; {model.vocoder.sample_rate} Hz out"
     )
+    if manifest.plans:
+        libraries = dict.fromkeys(f"{plan.flavour} {plan.version}" for plan in manifest.plans)
+        console.print(f"plans for {', '.join(libraries)}")
+    plans = {plan.file: plan.precision for plan in manifest.plans}
     table = Table("stage", "storage", "size")
     for stage, entry in manifest.stages.items():
         size = sum(manifest.files[name].size for name in entry.files)
         storage = manifest.precision.get(
             STORAGE_NAMES.get(stage, stage), "fp32" if stage in _graph_stages(manifest.files) else ""
         )
-        table.add_row(stage, storage, f"{size / 2**20:.1f} MiB")
+        table.add_row(stage, plans.get(entry.files[0], storage), f"{size / 2**20:.1f} MiB")
     table.add_row("total", "", f"{sum(entry.size for entry in manifest.files.values()) / 2**20:.1f} MiB")
     console.print(table)
     console.print("built with " + ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items()))
