@@ -12,6 +12,7 @@ from pathlib import Path
 from omni2_engine.errors import Omni2Error
 from omni2_export.tensorrt.worker import Built, Order
 
+COMMAND = [sys.executable, "-m", "omni2_export.tensorrt.worker"]
 LAST_WORDS = 3  # lines of a crashed process's standard error
 
 
@@ -21,12 +22,11 @@ def have_built(order: Order) -> Built:
     Raises:
         Omni2Error: it cannot be built, or its process ended before it was.
     """
-    command = [sys.executable, "-m", "omni2_export.tensorrt.worker"]
     with (
         tempfile.TemporaryFile("w+") as errors,
         # in a session of its own: an interrupt at the terminal is for us, and we end it
         subprocess.Popen(
-            command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+            COMMAND, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
         ) as worker,
     ):
         assert worker.stdin and worker.stdout

@@ -124,7 +124,7 @@ def _highest_memory() -> int:
 def main() -> None:
     """Read an order, answer with what was built or with the problem and its remedy; end when the other side does."""
     order = Order.from_json(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # nothing TensorRT prints may get into the answer
     try:
@@ -137,7 +137,8 @@ def main() -> None:
     answer.close()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """End this process when the one that wants its answer has gone: for a thread beside the work."""
     sys.stdin.read()  # comes back when the pipe is closed
     os._exit(1)
 
