@@ -25,9 +25,13 @@ class GraphScratch:
         self._folder = folder
         self._held: tuple[str, Path, Facts] | None = None
 
+    def holds(self, spec: PlanSpec) -> bool:
+        """Whether a plan's graph is the one held."""
+        return self._held is not None and self._held[0] == spec.stage
+
     def graph(self, spec: PlanSpec, on_bytes: Callable[[int], None]) -> tuple[Path, Facts]:
         """The file of a plan's graph and what there is to know about it; written unless it is the one held."""
-        if self._held is None or self._held[0] != spec.stage:
+        if self._held is None or not self.holds(spec):
             self.remove()
             self._folder.mkdir(parents=True)
             path = spec.graph.write(self._folder, spec.storage, spec.numerics, spec.space.capacities, on_bytes)

@@ -62,6 +62,7 @@ def make_plan_stages(
         entry = plan_entry(spec, target, library)
 
         def write(directory: Path, on_bytes: OnBytes) -> None:
+            written = scratch.holds(spec)
             graph, facts = scratch.graph(spec, on_bytes)
             plan = directory / entry.file
             plan.parent.mkdir(parents=True)
@@ -74,6 +75,8 @@ def make_plan_stages(
                 timing_cache=str(timing_cache(target)),
             )
             on_built(entry, have_built(order))
+            if written:  # nothing has been reported yet
+                on_bytes(plan.stat().st_size)
 
         files = sources[spec.graph.module] if spec.graph.module else []
         key = stage_key(entry.model_dump(), config.model_dump(mode="json"), file_identity(files))

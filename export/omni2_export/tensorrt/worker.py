@@ -94,6 +94,7 @@ def _configuration(network: Network, order: Order) -> Any:
     trt, library = network.library.module, network.library
     config = network.builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # what is float32 in a graph is so because it needs the digits
+    config.max_aux_streams = 0  # the scheduler has a stream for every stage, and a captured step has one
     config.add_optimization_profile(network.profile(order.profile))
     if library.flavour == RTX:
         config.num_compute_capabilities = 1
