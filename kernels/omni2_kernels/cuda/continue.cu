@@ -52,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) sample_and_embed(Batch ba
     const Row row = batch.rows[r];
     if (row.state != serve) return;
     int32_t token = batch.chosen[r];
-    if (batch.forced != nullptr && row.step < row.forced) {
+    if (batch.forced != nullptr && row.step < min(row.forced, static_cast<uint32_t>(batch.forced_capacity))) {
         const int32_t given = batch.forced[r * batch.forced_capacity + row.step];
         if (given >= 0) token = given;
     }
@@ -101,8 +101,9 @@ extern "C" __global__ void __launch_bounds__(kThreads) sample_and_embed(Batch ba
 extern "C" __global__ void __launch_bounds__(kThreads) resume(Batch batch) {
     const size_t r = blockIdx.x;
     const Row row = batch.rows[r];
-    const bool joins = row.state == kJoining && row.step > 0 && has_room(batch, row);
-    if (joins) feed(batch, row, batch.generated[r * batch.generated_capacity + row.step - 1], true);
+    const uint32_t last = row.step - 1;  // beyond any list where there is none
+    const bool joins = row.state == kJoining && last < static_cast<uint32_t>(batch.generated_capacity) && has_room(batch, row);
+    if (joins) feed(batch, row, batch.generated[r * batch.generated_capacity + last], true);
     __syncthreads();  // all have read the row
     if (threadIdx.x != 0) return;
     Row& next = batch.rows[r];
