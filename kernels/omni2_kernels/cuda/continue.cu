@@ -37,6 +37,14 @@ __device__ inline void park(const Batch& batch, const Row& row) {
     batch.write[blockIdx.x] = row.spare;
 }
 
+// Tells the host. Who sees the report sees what was written before it.
+__device__ inline void report(const Batch& batch, uint32_t step, int32_t stop) {
+    if (batch.reports == nullptr) return;
+    __threadfence_system();
+    const uint64_t both = static_cast<uint64_t>(static_cast<uint32_t>(stop)) << 32 | step;
+    *reinterpret_cast<volatile uint64_t*>(&batch.reports[blockIdx.x]) = both;
+}
+
 __device__ inline bool ends(const Row& row, int32_t token) {
     bool found = false;
 #pragma unroll
@@ -91,10 +99,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) sample_and_embed(Batch ba
         next.state = kParked;
         park(batch, row);
     }
-    if (batch.reports == nullptr) return;
-    __threadfence_system();  // the host that sees the report sees the token
-    const uint64_t report = static_cast<uint64_t>(static_cast<uint32_t>(stop)) << 32 | next.step;
-    *reinterpret_cast<volatile uint64_t*>(&batch.reports[r]) = report;
+    report(batch, next.step, stop);
 }
 
 // Grid (rows), when a burst begins that the model opens: joining rows take their places, parked ones get out of the way.
@@ -115,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) resume(Batch batch) {
     if (row.state == kJoining) {
         next.state = kParked;
         next.stop = kFull;
-        if (batch.reports != nullptr) batch.reports[r] = {row.step, kFull};
+        report(batch, row.step, kFull);
     }
     if (next.state != kParked) return;
     park(batch, row);
