@@ -44,6 +44,8 @@ class WidenedBackend:
         # the level beyond, of layouts, makes ONNX Runtime 1.32 crash on convolutions and norms of float16
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # otherwise activations of quantised layers are narrowed to int8, which a GPU does not do
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         model = rounded(path).SerializeToString() if self._emulated else str(path)
         try:

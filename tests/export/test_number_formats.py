@@ -178,17 +178,26 @@ def test_moving_values_keeps_their_type(tmp_path: Path) -> None:
     assert (y == x.T.ravel()[1:5]).all()
 
 
-@pytest.mark.parametrize(("width", "device", "island"), [(12, True, True), (12, False, False), (16, True, False)])
-def test_attention_of_a_width_that_half_types_lack(tmp_path: Path, width: int, device: bool, island: bool) -> None:
+@pytest.mark.parametrize(("width", "padded"), [(12, 16), (20, 24), (16, 16)])
+def test_heads_of_a_width_that_half_types_lack_are_padded(tmp_path: Path, width: int, padded: int) -> None:
     def lay(g: GraphBuilder) -> None:
         heads = [g.mul(g.input(name, FLOAT, [1, 2, 3, width]), 1.0) for name in "qkv"]
-        g.output(attend(g, heads[0], heads[1], heads[2], None, width, scale=1.0), "y", FLOAT, [1, 2, 3, width])
+        mask = g.input("mask", ir.DataType.BOOL, [1, 1, 3, 3])
+        g.output(attend(g, heads[0], heads[1], heads[2], mask, width, scale=0.3), "y", FLOAT, [1, 2, 3, width])
 
-    model = onnx.load(build(tmp_path, Numerics(FLOAT16, device=device), lay))
-    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
-    (node,) = [node for node in model.graph.node if node.op_type == "Attention"]
-    assert {types[name] for name in node.input} == {FLOAT.value if island else FLOAT16.value}
+    random = np.random.default_rng(width)
+    inputs = {name: random.standard_normal((1, 2, 3, width), np.float32) for name in "qkv"}
+    inputs["mask"] = np.tril(np.ones((1, 1, 3, 3), np.bool_))
+    found = {}
+    for device in (False, True):
+        path = build(tmp_path, Numerics(FLOAT16, device=device), lay)
+        model = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
+        shapes = {v.name: v.type.tensor_type.shape.dim for v in (*model.graph.value_info, *model.graph.input)}
+        (node,) = [node for node in model.graph.node if node.op_type == "Attention"]
+        assert {shapes[name][3].dim_value for name in node.input[:3]} == {padded if device else width}
+        found[device] = WidenedBackend(1).load(path).run(inputs)["y"]
+    assert found[True].shape == found[False].shape == (1, 2, 3, width)
+    assert np.abs(found[True] - found[False]).max() < 2e-3
 
 
 def test_weights_beyond_the_range_of_float16_are_refused(tmp_path: Path) -> None:

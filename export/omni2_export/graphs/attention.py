@@ -1,8 +1,6 @@
-"""Attention over all heads at once, in a type its width allows."""
+"""Attention of heads side by side in a batch, with a width that its kernels have."""
 
 from __future__ import annotations
-
-from contextlib import nullcontext
 
 import onnx_ir as ir
 
@@ -12,19 +10,22 @@ HALF_WIDTHS = 8  # TensorRT-RTX 1.7 compiles attention of half types for multipl
 
 
 def attend(
-    g: GraphBuilder, query: ir.Value, key: ir.Value, value: ir.Value, mask: ir.Value | None, width: int, **how: object
+    g: GraphBuilder, query: ir.Value, key: ir.Value, value: ir.Value, mask: ir.Value | None, width: int, scale: float
 ) -> ir.Value:
     """softmax(scale · q·kᵀ, mask) · v.
 
     Args:
-        query, key, value: of the heads side by side, or heads first; see ONNX's `Attention`.
+        query, key, value: (B, heads, positions, width).
         mask: boolean, True where a query may look, or to be added to the scores.
         width: of a head.
-        how: attributes of `Attention`.
+        scale: of the scores.
 
     Returns:
-        Laid out as the query; float32 where a GPU's narrower types cannot have this width.
+        (B, heads, queries, width).
     """
-    narrow = g.numerics.device and g.current != FLOAT and width % HALF_WIDTHS
-    with g.precise() if narrow else nullcontext():
-        return g.op("Attention", query, key, value, *([] if mask is None else [mask]), **how)
+    inputs = [query, key, value]
+    surplus = -width % HALF_WIDTHS if g.numerics.device and g.current != FLOAT else 0
+    if surplus:  # zeros change no score, and what they add to the values is cut off again
+        inputs = [g.op("Pad", part, g.constant([0, surplus]), None, g.constant([3])) for part in inputs]
+    attended = g.op("Attention", *inputs, *([] if mask is None else [mask]), scale=scale)
+    return g.slice(attended, 0, width, axis=3) if surplus else attended

@@ -177,8 +177,7 @@ class _Estimator:
         shape = [1, "T", heads * width]
         caches = [self._updated(kind, new, shape, axis=1) for kind, new in (("keys", key), ("values", value))]
         query = g.mul(query, width**-0.5)
-        counts = {"q_num_heads": heads, "kv_num_heads": heads}
-        return attend(g, query, caches[0], caches[1], self.mask, width, scale=1.0, **counts)
+        return g.op("Attention", query, *caches, self.mask, scale=1.0, q_num_heads=heads, kv_num_heads=heads)
 
     def _attend_head_first(self, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
         """The same with caches (1, heads, capacity, width), of which the first T positions are cut out."""
