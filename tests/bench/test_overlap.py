@@ -18,9 +18,7 @@ def turn(first: float, finished: float) -> TurnResult:
 
 
 def test_gains_are_of_rounds() -> None:
-    found = figures(
-        {"serial": [turn(1.0, 4.0), turn(2.0, 8.0)], "overlapping": [turn(1.0, 2.0), turn(1.0, 2.0)]}
-    )
+    found = figures({"serial": [turn(1.0, 4.0), turn(2.0, 8.0)], "overlapping": [turn(1.0, 2.0), turn(1.0, 2.0)]})
     assert found["first_chunk"]["gain"]["median"] == 1.5 and found["answer"]["gain"]["median"] == 3.0
     record = {"model": "m", "machine": {"processor": "p", "threads": 2}, "rounds": 2, "chunks": 3}
     text = page({**record, "presets": {"fast": found}})

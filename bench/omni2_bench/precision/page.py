@@ -10,10 +10,10 @@ from omni2_bench.precision.variants import VARIANTS
 from omni2_export.verify.rows import PERFECT
 
 EXPLANATION = """
-Decibels that each result keeps over its error, against the float32 graphs of the `exact` preset (which use float64 in a
-few places; the column fp32 does not, as a GPU has none). Inputs come from the float32 graphs before. fp16+int4 is float16
-with weights stored in int4. "Rounded" means emulated: every operator in float32, its result rounded
-to the type; the others run ONNX Runtime's own float16 kernels, some of which keep more digits than a GPU's.
+Decibels that each result keeps over its error, against the float32 graphs of the `exact` preset. Those use float64 in a
+few places; the column fp32 does not, as a GPU has none. Inputs come from the float32 graphs before. fp16+int4 computes
+in float16 with weights stored in int4. "Rounded" is emulated: every operator in float32, its result rounded to the
+type; the others run ONNX Runtime's own float16 kernels, some of which keep more digits than a GPU's.
 """
 
 

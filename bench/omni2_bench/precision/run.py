@@ -22,6 +22,7 @@ from omni2_engine.audio.source import read_audio
 from omni2_engine.backends.base import Graph
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.config import WHISPER_SAMPLE_RATE
+from omni2_engine.errors import SettingError
 from omni2_export.build.graphs import GraphSpec, graph_specs
 from omni2_export.calibration import RangeBackend, Ranges
 from omni2_export.checkpoint import Checkpoint
@@ -41,11 +42,20 @@ class PrecisionPlan:
         audio: a spoken question.
         threads: processor threads.
         rows: of the table; all if empty.
+
+    Raises:
+        SettingError: the table has no such row.
     """
 
     audio: Path
     threads: int
     rows: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = [question.name for question in QUESTIONS]
+        for row in self.rows:
+            if row not in known:
+                raise SettingError(f"the table has no row {row!r}", f"use some of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
