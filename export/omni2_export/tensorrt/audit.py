@@ -78,7 +78,7 @@ def require_sound(trt: Any, network: Any, expected: Expected, name: str, version
 
 
 class _Layer:
-    """A layer with its own class, its ONNX node's name ("" if the parser made it up) and its tensors."""
+    """A layer, its ONNX node's name ("" if the parser made it up) and its tensors."""
 
     def __init__(self, trt: Any, layer: Any) -> None:
         self.kind = layer.type.name
@@ -90,6 +90,7 @@ class _Layer:
         if layer.type == trt.LayerType.ATTENTION_INPUT:
             layer.__class__ = trt.IAttentionInputLayer  # the network hands out the base class alone
             self.attention = layer.attention
+            self.node = self.attention.name
 
 
 def _unread_inputs(network: Any, layers: list[_Layer], expected: Expected) -> Iterator[str]:

@@ -77,17 +77,43 @@ def build_plan(library: TensorRt, order: Order) -> Built:
     layers, parsed = network.definition.num_layers, time.perf_counter()
     config = _configuration(network, order)
     library.logger.messages.clear()
-    plan = network.builder.build_serialized_network(network.definition, config)
-    if plan is None:
+    if not _write(network, config, Path(order.plan)):
         raise Omni2Error(
             f"{library.flavour} {library.version} cannot build {name} for {order.target}: "
             f"{library.logger.messages.reason() or 'it does not say why'}",
             "free memory and disk space and run the same build again; if that does not help, report this",
         )
-    with open(order.plan, "wb") as file:
-        file.write(plan)
     _keep_timings(library, config, order)
     return Built(layers, parsed - began, time.perf_counter() - parsed, _highest_memory())
+
+
+def _write(network: Network, config: Any, path: Path) -> bool:
+    """Build and write the plan piece by piece where TensorRT can, which saves the memory of a copy."""
+    trt, builder = network.library.module, network.builder
+    with path.open("wb") as file:
+        if not hasattr(builder, "build_serialized_network_to_stream"):
+            plan = builder.build_serialized_network(network.definition, config)
+            file.write(plan or b"")
+            return plan is not None
+        failures: list[OSError] = []  # TensorRT heeds neither what `write` raises nor what it gives back
+
+        class Writer(trt.IStreamWriter):
+            """Takes the plan's pieces."""
+
+            def __init__(self) -> None:
+                trt.IStreamWriter.__init__(self)
+
+            def write(self, piece: bytes) -> int:
+                try:
+                    return file.write(piece)
+                except OSError as error:
+                    failures.append(error)
+                    return 0
+
+        done = builder.build_serialized_network_to_stream(network.definition, config, Writer())
+        if failures:
+            raise failures[0]
+        return bool(done) and file.tell() > 0
 
 
 def _configuration(network: Network, order: Order) -> Any:

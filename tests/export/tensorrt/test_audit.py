@@ -16,7 +16,7 @@ from omni2_export.tensorrt.audit import Expected, audit, require_sound
 from omni2_export.tensorrt.facts import read_facts
 from omni2_export.tensorrt.network import Network
 
-HALF = Numerics(ir.DataType.FLOAT16, doubles=False, head_first=True)
+HALF = Numerics(ir.DataType.FLOAT16, doubles=False, device=True)
 HEADS, CAPACITY, WIDTH = 2, 32, 16
 ONE = Expected(attentions=1, caches=2)
 Parse = Callable[..., Network]
