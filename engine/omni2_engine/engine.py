@@ -32,13 +32,12 @@ from omni2_engine.scheduling.admission import SHARE, Admission, MemoryBudget, av
 from omni2_engine.scheduling.turn_policy import StageIndex
 from omni2_engine.scheduling.workers import Workers
 from omni2_engine.session import Session
-from omni2_engine.speech_decoder import SpeechDecoder
+from omni2_engine.speech_decoder import SpeechDecoder, load_decoder
 from omni2_engine.stages.encoder import SpeechEncoder
-from omni2_engine.stages.flow import LEFT_CONTEXT, Flow
+from omni2_engine.stages.flow import LEFT_CONTEXT
 from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.fusion import Fusion
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
-from omni2_engine.stages.vocoder import Vocoder
 from omni2_engine.states import StatePool
 from omni2_engine.tables import EmbeddingTable, map_table
 from omni2_engine.text.template import ChatTemplate
@@ -97,7 +96,8 @@ class Engine:
         positions = p.loop.speech_capacity(MAX_NEW_TOKENS, LAST_WRITE)
         budget = MemoryBudget(int(SHARE * available_memory()) if memory is None else memory)
         self.states = StatePool(p.llm, p.speech_lm, p.decoder, sessions, self.max_context, positions, budget, admission)
-        self.scheduler = Scheduler(Workers(p.llm, p.speech_lm, sessions).stages(), width=backend.width)
+        workers = Workers(p.llm, p.speech_lm, p.decoder, sessions)
+        self.scheduler = Scheduler(workers.stages(), width=backend.width)
         self._speakers: dict[str, Floats] = {}
         self._prefixes: dict[str | None, tuple[list[int], DecoderState]] = {}
         self._lock = threading.Lock()
@@ -315,21 +315,11 @@ def _load_pipeline(directory: EngineDirectory, backend: Backend, left_context: f
     llm, speech_lm = model("llm", config.llm), model("speech_lm", config.speech_lm)
     speech = directory.path / "speech"
     unit_table = UnitTable.load(speech / "units.npy", TextTokenizer.load(speech / "tokenizer.json"))
-    noise = map_table(tables / "noise.npy")
-    flow = Flow(
-        load("flow_encoder"),
-        load("flow_step"),
-        load("flow_conditions"),
-        config.flow_encoder,
-        config.estimator,
-        np.asarray(noise, np.float32),
-        left_context,
-    )
     return Pipeline(
         Frontend(load("log_mel"), config.encoder),
         SpeechEncoder(load("encoder")),
         llm,
         speech_lm,
         ReadWriteLoop(config, llm, Fusion(load("fusion")), speech_lm, unit_table),
-        SpeechDecoder(flow, Vocoder(load("vocoder"), config.vocoder), config.vocoder),
+        load_decoder(directory, backend, left_context, sessions),
     )

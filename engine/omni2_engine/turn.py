@@ -19,7 +19,9 @@ from omni2_engine.sampling import DrawKey, Stream, choose
 from omni2_engine.scheduling.chunking import ChunkSchedule
 from omni2_engine.scheduling.output import ChunkQueue
 from omni2_engine.scheduling.turn_policy import TurnPolicy
+from omni2_engine.stages.flow import FlowCall
 from omni2_engine.stages.language_model import DecoderState
+from omni2_engine.stages.vocoder import VocoderCall
 from omni2_engine.states import TurnStates
 from omni2_engine.text.tokenizer import TextStream
 
@@ -100,6 +102,7 @@ class Turn:
         self._units: list[int] = []  # all of the turn that make a sound
         self._rendered = 0  # of those, seen by the flow
         self._mel: deque[tuple[Floats, int]] = deque()  # for the vocoder, and units seen by the flow with it
+        self._mels = 0  # calls of the flow that gave some
         self._seconds = 0.0
         self._count = 0
 
@@ -190,25 +193,43 @@ class Turn:
 
     # -- the decoder's ---------------------------------------------------------------------------------------------
 
-    def render(self, units: int, final: bool) -> None:
-        """Let the flow make mel of the next units."""
+    @property
+    def opening(self) -> bool:
+        """Nothing of it has been heard yet."""
+        return not self._count
+
+    @property
+    def newest_mel(self) -> tuple[int, bool]:
+        """Frames of mel that came last, and whether they were the first: what the shape of a vocoder's call depends
+        on."""
+        return len(self._mel[-1][0]), self._mels == 1
+
+    def begin_mel(self, units: int, final: bool) -> FlowCall:
+        """Begin the flow's call for the next units."""
         begin, self._rendered = self._rendered, self._rendered + units
-        with self.recorder.span("flow"):
-            mel = self.engine.pipeline.decoder.render(self.states.decoder, self._units[begin : self._rendered], final)
+        return self.engine.pipeline.decoder.begin_mel(self.states.decoder, self._units[begin : self._rendered], final)
+
+    def rendered(self, mel: Floats, final: bool) -> None:
+        """Take what the flow made of them."""
         self._mel.append((mel, self._rendered))
+        self._mels += 1
         self.recorder.metrics.units = self._rendered
         self.policy.rendered(final)
 
-    def voice(self, final: bool) -> float | None:
-        """Make sound of the oldest mel and put it out.
+    def begin_sound(self, final: bool) -> VocoderCall | None:
+        """Begin the vocoder's call for the oldest mel."""
+        turn = self.recorder.metrics.turn
+        return self.engine.pipeline.decoder.begin_sound(
+            self.states.decoder, self._mel[0][0], final, self.options.seed, turn
+        )
+
+    def voiced(self, pcm: Floats, final: bool) -> float:
+        """Put out what the vocoder made of it.
 
         Returns:
             Seconds of sound that went out.
         """
-        mel, units = self._mel.popleft()
-        metrics = self.recorder.metrics
-        with self.recorder.span("vocoder"):
-            pcm = self.engine.pipeline.decoder.voice(self.states.decoder, mel, final, self.options.seed, metrics.turn)
+        units = self._mel.popleft()[1]
         if len(pcm) or (final and self._told < len(self._text)):
             self._put(pcm, units, final)
         return len(pcm) / self.engine.sample_rate

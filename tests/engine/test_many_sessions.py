@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Chunk, Engine
 from omni2_engine.errors import CapacityError
 from omni2_engine.sampling import Sampling, Stream
-from omni2_engine.speech_decoder import SpeechDecoder, SpeechState
+from omni2_engine.turn import Turn
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import parse_precision
 from omni2_export.checkpoint import open_checkpoint
@@ -241,14 +240,13 @@ def test_a_slow_consumer_bounds_what_is_made(
     """And gets the same; others are not kept waiting."""
     alone = converse(shared_engine, utterance, 2, turns=1)[0]
     made: dict[int, list[float]] = {}  # seconds of sound, by turn
-    voice = SpeechDecoder.voice
+    voiced = Turn.voiced
 
-    def counted(decoder: SpeechDecoder, state: SpeechState, *arguments: Any) -> np.ndarray:
-        pcm = voice(decoder, state, *arguments)
-        made.setdefault(id(state), []).append(len(pcm) / shared_engine.sample_rate)
-        return pcm
+    def counted(turn: Turn, pcm: np.ndarray, final: bool) -> float:
+        made.setdefault(id(turn), []).append(len(pcm) / shared_engine.sample_rate)
+        return voiced(turn, pcm, final)
 
-    monkeypatch.setattr(SpeechDecoder, "voice", counted)
+    monkeypatch.setattr(Turn, "voiced", counted)
     limit = 0.3
     with shared_engine.session(**LIMITS, seed=2, unread=limit) as session:
         chunks = session.stream(utterance(20, 0.9), sample_rate=16_000)

@@ -64,10 +64,13 @@ class Backend(Protocol):
     Attributes:
         name: of the backend.
         width: calls worth running at once; None if every stage has a stream of its own.
+        shares_decoder_calls: whether several sessions' flow and vocoder calls take less time together than one after
+            another.
     """
 
     name: str
     width: int | None
+    shares_decoder_calls: bool
 
     def load(self, path: Path) -> Graph:
         """Load the graph at `path`.

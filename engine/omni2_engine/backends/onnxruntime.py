@@ -27,11 +27,13 @@ class OnnxRuntimeBackend:
 
     Args:
         threads: threads per graph call; all processors this process may use if None.
+        shares_decoder_calls: see `Backend`.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, shares_decoder_calls: bool = False) -> None:
+        self.shares_decoder_calls = shares_decoder_calls
         processors = len(os.sched_getaffinity(0))
         self.threads = threads or processors
         # One call more than fill the processors: it runs where another's threads wait for their slowest.

@@ -6,20 +6,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from omni2_engine._core import Scheduler, SessionCancelledError, Stage
 from omni2_engine.scheduling.turn_policy import STAGE_OF, Decode, Prefill, Read, Render, Speak, StageIndex, Step, Voice
 
 if TYPE_CHECKING:
+    from omni2_engine.speech_decoder import SpeechDecoder
+    from omni2_engine.stages.flow import FlowCall
     from omni2_engine.stages.language_model import LanguageModel
+    from omni2_engine.stages.vocoder import VocoderCall
     from omni2_engine.turn import Turn
 
 ALONE = 0  # key of calls that nobody shares; keys from 1 on are caches whose slots are decoded together
 READING = -1  # key of calls that read for several turns, one after another, so that they go on to speak together
+OPENING, UNDER_WAY = 1, 2  # keys of the flow's calls: of turns of which nothing has been heard yet, and of others
 Errors = list[BaseException | None]
+Floats = NDArray[np.float32]
+Call = TypeVar("Call")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +45,14 @@ class Workers:
 
     Args:
         llm, speech_lm: the models whose decoding is shared.
+        decoder: flow and vocoder; how many turns share their calls is theirs to say.
         batch: turns that one decoding call serves at most.
     """
 
-    def __init__(self, llm: LanguageModel, speech_lm: LanguageModel, batch: int) -> None:
+    def __init__(self, llm: LanguageModel, speech_lm: LanguageModel, decoder: SpeechDecoder, batch: int) -> None:
         self._llm = llm
         self._speech_lm = speech_lm
+        self._decoder = decoder
         self._batch = batch
 
     def stages(self) -> list[Stage]:
@@ -51,8 +61,8 @@ class Workers:
             StageIndex.ENCODER: (listen, 1),
             StageIndex.LLM: (self.write, self._batch),
             StageIndex.SPEECH_LM: (self.speak, self._batch),
-            StageIndex.FLOW: (self.render, 1),
-            StageIndex.VOCODER: (self.voice, 1),
+            StageIndex.FLOW: (self.render, self._decoder.flow.most_at_once),
+            StageIndex.VOCODER: (self.voice, self._decoder.vocoder.most_at_once),
         }
         return [Stage(index.name.lower(), run, batch, priority=-index) for index, (run, batch) in sorted(runs.items())]
 
@@ -79,12 +89,12 @@ class Workers:
         return [attempt(turn.spoke) for turn in turns]
 
     def render(self, tasks: list[Task]) -> Errors:
-        """Flow: its work fills a CPU whoever it is for, so nothing is gained by sharing."""
-        return [attempt(partial(_render, task)) for task in tasks]
+        """Flow."""
+        return _shared(tasks, "flow", _begin_mel, self._decoder.finish_mel, _rendered)
 
     def voice(self, tasks: list[Task]) -> Errors:
         """Vocoder, and the sound on its way to the player."""
-        return [attempt(partial(_voice, task)) for task in tasks]
+        return _shared(tasks, "vocoder", _begin_sound, self._decoder.finish_sound, _voiced)
 
 
 def listen(tasks: list[Callable[[], None]]) -> Errors:
@@ -101,28 +111,67 @@ def submitter(scheduler: Scheduler, session: int, turn: Turn) -> Callable[[Step]
         Speak: speaking,
     }
 
-    def submit(step: Step) -> None:
+    def key_of(step: Step) -> int:
+        if isinstance(step, Render):  # what is waited for most shall not take longer for the others' sake
+            return OPENING if turn.opening else UNDER_WAY
+        if isinstance(step, Voice):
+            frames, first = turn.newest_mel
+            return 2 * frames + first
         opening = isinstance(step, Read) and not turn.history.rounds  # the first chunk waits for nobody's reading
-        key = ALONE if opening else keys.get(type(step), ALONE)
-        key = key or -session - 1  # nobody else has that one
+        return ALONE if opening else keys.get(type(step), ALONE)
+
+    def submit(step: Step) -> None:
+        key = key_of(step) or -session - 1  # nobody else has that one
         scheduler.submit(session, STAGE_OF[type(step)], Task(turn, step, scheduler, session), key=key)
 
     return submit
 
 
-def _render(task: Task) -> None:
+def _shared(
+    tasks: list[Task],
+    stage: str,
+    begin: Callable[[Task], tuple[bool, Call]],
+    finish: Callable[[list[Call]], list[Made]],
+    end: Callable[[Task, bool, Made], object],
+) -> Errors:
+    """One call for several tasks: what each begins for itself, what they share, and what each makes of its part.
+
+    An error in what a task does for itself concerns nobody else.
+    """
+    begun: list[tuple[int, bool, Call]] = []
+
+    def start(number: int) -> None:
+        begun.append((number, *begin(tasks[number])))
+
+    with spans([task.turn for task in tasks], stage):
+        errors = [attempt(partial(start, number)) for number in range(len(tasks))]
+        made = finish([call for _, _, call in begun])
+    for (number, final, _), result in zip(begun, made, strict=True):
+        errors[number] = attempt(partial(end, tasks[number], final, result))
+    return errors
+
+
+def _begin_mel(task: Task) -> tuple[bool, FlowCall]:
     assert isinstance(task.step, Render)
-    call = task.turn.policy.rendering(task.step)
-    task.turn.render(call.units, call.final)
+    taken = task.turn.policy.rendering(task.step)
+    return taken.final, task.turn.begin_mel(taken.units, taken.final)
 
 
-def _voice(task: Task) -> None:
-    step, scheduler = task.step, task.scheduler
-    assert isinstance(step, Voice)
-    seconds = task.turn.voice(step.final)
+def _rendered(task: Task, final: bool, mel: Floats) -> None:
+    task.turn.rendered(mel, final)
+
+
+def _begin_sound(task: Task) -> tuple[bool, VocoderCall | None]:
+    assert isinstance(task.step, Voice)
+    return task.step.final, task.turn.begin_sound(task.step.final)
+
+
+def _voiced(task: Task, final: bool, pcm: Floats) -> None:
+    scheduler = task.scheduler
+    seconds = task.turn.voiced(pcm, final)
     if seconds:
         scheduler.delivered(task.session, seconds)
-    if step.final:
+    if final:
         scheduler.finish(task.session)
         task.turn.output.end()
     else:

@@ -7,7 +7,9 @@ more: its keys, values and convolution contexts stay in the state, per Euler ste
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from omni2_engine.backends.base import Graph
 from omni2_engine.config import EstimatorConfig, FlowEncoderConfig
 from omni2_engine.stages.flow_window import BlockWindow
 from omni2_engine.stages.graph_state import GraphState, bytes_per_position
+from omni2_engine.stages.shared_graph import SharedGraph
 
 Floats = NDArray[np.float32]
 WORKING_BLOCKS = 3  # the one at work, the one its newest frames reach into, and one to find two free side by side
@@ -61,6 +64,21 @@ class FlowOutput:
         return self.mel[len(self.mel) - self.new :]
 
 
+@dataclass
+class FlowCall:
+    """A call that has begun, with all that concerns one turn alone; made by `Flow.begin`.
+
+    `z` (1, t, mel) are the frames at work, at first noise; `inputs` is what else of the solver's is the same in each
+    step. With the call `finished` units will be in finished blocks, and `voiced` given out.
+    """
+
+    state: FlowState
+    z: Floats
+    inputs: dict[str, NDArray[Any]]
+    finished: int
+    voiced: int
+
+
 class Flow:
     """Flow encoder and Euler solver.
 
@@ -72,6 +90,7 @@ class Flow:
         noise: (frames, mel) float32, the solver's fixed start (spec §8.2).
         left_context: seconds of sound the solver's attention sees, the block at work included, rounded up to blocks. A
             turn as long as that is computed exactly; beyond it the oldest blocks are dropped.
+        shared_step: the `flow_step_shared` graph, if several turns are to share calls of the solver.
     """
 
     def __init__(
@@ -83,6 +102,7 @@ class Flow:
         config: EstimatorConfig,
         noise: Floats,
         left_context: float = LEFT_CONTEXT,
+        shared_step: Graph | None = None,
     ) -> None:
         self._encoder = encoder
         self._step = step
@@ -94,6 +114,12 @@ class Flow:
         self._times = np.asarray(config.time_points(), np.float32)
         silent = np.ones((1, config.speaker), np.float32)
         self._shifts: Floats = conditions.run({"t": self._times[:-1], "embedding": silent})["shifts"]
+        self._shared = None if shared_step is None else SharedGraph(shared_step, step, 1, _one_frame(config.mel))
+
+    @property
+    def most_at_once(self) -> int:
+        """Turns that one call serves at most."""
+        return 1 if self._shared is None else self._shared.places
 
     def speaker_features(self, embedding: Floats) -> Floats:
         """Project a voice: embedding (speaker,) float32 → (1, mel) float32 (spec §7)."""
@@ -150,15 +176,16 @@ class Flow:
         return units * self.units_config.ratio if name.startswith("up_") else units
 
     def step(self, state: FlowState, units: list[int], final: bool) -> FlowOutput:
-        """Add units and compute every frame that is not final yet.
+        """Add units and compute every frame that is not final yet; see `begin`."""
+        return self.finish([self.begin(state, units, final)])[0]
+
+    def begin(self, state: FlowState, units: list[int], final: bool) -> FlowCall:
+        """Begin a call: add units and encode them, which every turn does for itself.
 
         Args:
-            state: moves on.
+            state: moves on with `finish`, which is to come before another call of this state.
             units: new unit ids, each below the embedding table's size; may be empty in the final call.
             final: no unit will follow, so the look-ahead is voiced as well.
-
-        Returns:
-            The recomputed frames; `new` of them have not been given out before (none if there are too few units yet).
         """
         c = self.units_config
         state.units.extend(units)
@@ -166,11 +193,36 @@ class Flow:
         voiced = total if final else max(total - c.lookahead, state.voiced)
         finished = start if final else c.block_units * (max(total - c.lookahead, 0) // c.block_units)
         if voiced == start or total == start:
-            return FlowOutput(np.zeros((0, c.mel), np.float32), start * c.ratio, 0)
-        mu = self._encode(state, start, total, finished - start)[:, : (voiced - start) * c.ratio]
-        mel = self._solve(state, np.ascontiguousarray(mu), start * c.ratio, (finished - start) * c.ratio)
-        output = FlowOutput(mel, start * c.ratio, (voiced - state.voiced) * c.ratio)
-        state.done, state.voiced = finished, voiced
+            return FlowCall(state, np.zeros((1, 0, c.mel), np.float32), {}, state.done, state.voiced)
+        mu = np.ascontiguousarray(self._encode(state, start, total, finished - start)[:, : (voiced - start) * c.ratio])
+        first, stop = start * c.ratio, voiced * c.ratio
+        write = state.window.place(first, stop)
+        for step in state.steps:
+            step.reserve(lambda _: state.window.capacity)
+            step.show(state.window.used)
+        inputs: dict[str, NDArray[Any]] = {"mu": mu, "speaker": state.speaker, "mask": state.window.mask()}
+        inputs |= {"write": np.array([write], np.int64), "commit": np.array([(finished - start) * c.ratio], np.int64)}
+        z: Floats = np.take(state.noise, np.arange(first, stop), axis=0, mode="wrap")[None]
+        return FlowCall(state, z, inputs, finished, voiced)
+
+    def finish(self, calls: Sequence[FlowCall]) -> list[FlowOutput]:
+        """Compute the mel of calls that have begun, in as few calls of the solver as may be.
+
+        What a turn gets does not depend on which others get theirs with it.
+
+        Returns:
+            For each call the recomputed frames; `new` of them have not been given out before (none if there are too few
+            units yet).
+        """
+        busy = [call for call in calls if call.inputs]
+        for first in range(0, len(busy), self.most_at_once):
+            self._solve(busy[first : first + self.most_at_once])
+        return [self._output(call) for call in calls]
+
+    def _output(self, call: FlowCall) -> FlowOutput:
+        state, ratio = call.state, self.units_config.ratio
+        output = FlowOutput(call.z[0], state.done * ratio, (call.voiced - state.voiced) * ratio)
+        state.done, state.voiced = call.finished, call.voiced
         return output
 
     def _encode(self, state: FlowState, start: int, total: int, commit: int) -> Floats:
@@ -187,26 +239,33 @@ class Flow:
         )
         return outputs["mu"]
 
-    def _solve(self, state: FlowState, mu: Floats, start: int, commit: int) -> Floats:
-        """Euler's method from the noise along the velocity; times add up in float32 as upstream's do (spec §8.2)."""
-        stop = start + mu.shape[1]
-        window = state.window
-        write = window.place(start, stop)
-        mask, used, capacity = window.mask(), window.used, window.capacity
-        z: Floats = np.take(state.noise, np.arange(start, stop), axis=0, mode="wrap")[None]
-        common = {"mu": mu, "speaker": state.speaker, "mask": mask}
-        common |= {"write": np.array([write], np.int64), "commit": np.array([commit], np.int64)}
-        now, dt = self._times[0], self._times[1] - self._times[0]
-        for index, step in enumerate(state.steps):
-            inputs = {"z": z, "shifts": self._shifts[index], "dt": np.array([dt], np.float32), **common}
-            step.reserve(lambda _: capacity)
-            step.show(used)
-            z = step.run(inputs)["new_z"]
+    def _solve(self, calls: list[FlowCall]) -> None:
+        """Euler's method from the noise along the velocity."""
+        for index, dt in enumerate(self._steps()):
+            common = {"shifts": self._shifts[index], "dt": np.array([dt], np.float32)}
+            states = [call.state.steps[index] for call in calls]
+            inputs = [{"z": call.z, **call.inputs} for call in calls]
+            if self._shared is None or len(calls) == 1:
+                outputs = [state.run({**own, **common}) for state, own in zip(states, inputs, strict=True)]
+            else:
+                outputs = self._shared.run(states, inputs, common)
+            for call, output in zip(calls, outputs, strict=True):
+                call.z = output["new_z"]
+
+    def _steps(self) -> Iterator[np.float32]:
+        """Length of every step; times add up in float32 as upstream's do (spec §8.2)."""
+        now: np.float32 = self._times[0]
+        for until in self._times[1:]:
+            dt: np.float32 = until - now
+            yield dt
             now = now + dt
-            if index + 2 < len(self._times):
-                dt = self._times[index + 2] - now
-        mel: Floats = z[0]
-        return mel
+
+
+def _one_frame(mel: int) -> dict[str, NDArray[Any]]:
+    """What a place of the shared solver has to do that no turn takes."""
+    silence, at_first = np.zeros((1, 1, mel), np.float32), np.zeros(1, np.int64)
+    inputs = {"z": silence, "mu": silence, "speaker": silence[0], "write": at_first, "commit": at_first}
+    return {**inputs, "mask": np.ones((1, 1, 1, 1), np.bool_)}
 
 
 def block_mask(start: int, stop: int, block: int) -> NDArray[np.bool_]:

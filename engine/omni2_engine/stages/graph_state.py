@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,25 @@ class GraphState:
         graph: its inputs with "keys" or "values" in the name are caches, those with "context" in it are contexts.
         axis: of time in a cache.
         positions: how long each cache is at first, by its name; memory is only taken as it fills.
+
+    Attributes:
+        caches: name → array, all of it.
+        shown: name → the part of it that the graph sees, see `show`.
+        contexts: name → array, what the last call left.
     """
 
     def __init__(self, graph: Graph, axis: int, positions: Callable[[str], int]) -> None:
         self._axis = axis
         self._shapes = _cache_shapes(graph)
         self.caches = zeros({name: self._shape(name, positions(name)) for name in self._shapes})
+        self.shown = dict(self.caches)
         self.contexts = {
             name: np.zeros([_fixed(size) for size in shape], np.float32)
             for name, shape in graph.inputs.items()
             if "context" in name
         }
         self._bound = graph.bind(self.caches)
+        self._moved = False  # what is shown is not what is bound
 
     @property
     def nbytes(self) -> int:
@@ -54,17 +61,26 @@ class GraphState:
         for name, cache in grown.items():
             cache[self._first(lengths[name])] = self.caches[name]
         self.caches |= grown
-        self._bound.move(grown)
+        self.shown |= grown
+        self._moved = True
 
     def show(self, used: int) -> None:
         """Let the graph see the caches' first `used` positions only."""
-        self._bound.move({name: cache[self._first(used)] for name, cache in self.caches.items()})
+        self.shown = {name: cache[self._first(used)] for name, cache in self.caches.items()}
+        self._moved = True
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, Floats]:
         """Run once; the contexts move on to what the graph returns for them."""
+        if self._moved:
+            self._bound.move(self.shown)
+            self._moved = False
         outputs = self._bound.run({**inputs, **self.contexts})
-        self.contexts = {name: outputs[f"new_{name}"] for name in self.contexts}
+        self.advance(outputs)
         return outputs
+
+    def advance(self, outputs: Mapping[str, Floats]) -> None:
+        """Take the contexts that a call returned; `run` does so itself."""
+        self.contexts = {name: outputs[f"new_{name}"] for name in self.contexts}
 
     def _shape(self, name: str, length: int) -> list[int]:
         return [length if axis == self._axis else _fixed(size) for axis, size in enumerate(self._shapes[name])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.linear import Precision
 from omni2_export.tokenizer_files import special_tokens, write_tokenizer
 
-BUILDER_VERSION = 2  # raise when a graph builder changes what it writes, so that old stages are not reused
+BUILDER_VERSION = 3  # raise when a graph builder changes what it writes, so that old stages are not reused
 NOISE_FRAMES = 15_000  # spec §8.2
 NOISE_SEED = 1986  # any constant will do; this is the original's seed
 BYTES = {  # per weight of a linear layer, its share of the scales included
@@ -127,7 +127,8 @@ def plan_graph_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[St
         def write(directory: Path, on_bytes: OnBytes) -> None:
             folder = directory / "graphs"
             folder.mkdir()
-            spec.write(folder, precision, on_bytes=on_bytes)
+            shared = spec.name == "flow_step" and precision is not Precision.DYNAMIC
+            spec.write(folder, precision, on_bytes=on_bytes, beside=[specs["flow_step_shared"]] if shared else [])
 
         sources = checkpoint.sources[spec.module] if spec.module else []
         size = graph_bytes(checkpoint.modules[spec.module], BYTES[precision]) if spec.module else 0
@@ -135,7 +136,8 @@ def plan_graph_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[St
         key = stage_key(spec.name, dimensions, precision.value, LONGEST_CONTEXT, file_identity(sources))
         return Stage(spec.name, key, size, write)
 
-    return [stage(spec) for spec in graph_specs(checkpoint.config, checkpoint.modules).values()]
+    specs = graph_specs(checkpoint.config, checkpoint.modules)
+    return [stage(spec) for spec in specs.values() if spec.name != "flow_step_shared"]
 
 
 def _noise_writer(mel: int) -> Callable[[Path, OnBytes], None]:

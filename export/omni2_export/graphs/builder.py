@@ -203,18 +203,26 @@ class GraphBuilder:
             SettingError: a value is beyond the range of `dtype`.
         """
         if name not in self._initializers:
-            tensor, view = self.writer.allocate(name, dtype, shape)
-            with np.errstate(over="ignore"):
-                fill(view)
-            if dtype == ir.DataType.FLOAT16 and not np.isfinite(view).all():
-                raise SettingError(
-                    f"{self.name}: {name} holds values beyond float16's range", "build this stage in bf16 or fp32"
-                )
+            tensor = self.writer.find(name)
+            if tensor is None:
+                tensor = self._write(name, dtype, shape, fill)
             self._initializers[name] = ir.Value(
                 name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape), const_value=tensor
             )
             self._types[self._initializers[name]] = dtype
         return self._initializers[name]
+
+    def _write(
+        self, name: str, dtype: ir.DataType, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]
+    ) -> ir.ExternalTensor:
+        tensor, view = self.writer.allocate(name, dtype, shape)
+        with np.errstate(over="ignore"):
+            fill(view)
+        if dtype == ir.DataType.FLOAT16 and not np.isfinite(view).all():
+            raise SettingError(
+                f"{self.name}: {name} holds values beyond float16's range", "build this stage in bf16 or fp32"
+            )
+        return tensor
 
     def weight(self, name: str, array: np.ndarray) -> ir.Value:
         """An initializer of the current float type in the weight file, with the given values."""

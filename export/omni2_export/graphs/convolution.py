@@ -6,6 +6,8 @@ does not, needs no transposition between it and the attention layers, and takes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -52,7 +54,7 @@ class Unfolded:
 def convolve(
     g: GraphBuilder,
     tensors: Tensors,
-    x: ir.Value,
+    x: ir.Value | Sequence[ir.Value],
     layer: str,
     axis: int,
     inputs: int | None = None,
@@ -62,7 +64,8 @@ def convolve(
     """Convolve x with the checkpoint's `layer` without padding.
 
     Args:
-        x: (B, T + kernel − 1, C_in) or (T + kernel − 1, B, C_in) float32, context included.
+        x: (B, T + kernel − 1, C_in) or (T + kernel − 1, B, C_in) float32, context included; several such sequences
+            give what each alone would, one behind another.
         layer: prefix of `.weight` (C_out, C_in, kernel) and `.bias` (C_out).
         axis: of time, 1 or 0.
         inputs: use only the first so many input channels (the rest is known to be zero).
@@ -72,11 +75,18 @@ def convolve(
         (B, T, C_out) or (T, B, C_out) float32.
     """
     kernel = tensors.shape(f"{layer}.weight")[2]
-    if kernel > 1:
-        # the last shift ends at the sequence's end, the others as many frames before it
-        shifts = [g.slice(x, k, k + 1 - kernel if k + 1 < kernel else INT64_MAX, axis) for k in range(kernel)]
-        x = g.concat(*shifts, axis=-1)
-    return LinearWriter(g, Unfolded(tensors, inputs), precision)(x, layer, name=name)
+    unfolded = [_unfold(g, sequence, kernel, axis) for sequence in ([x] if isinstance(x, ir.Value) else x)]
+    joined = g.concat(*unfolded, axis=axis) if len(unfolded) > 1 else unfolded[0]
+    return LinearWriter(g, Unfolded(tensors, inputs), precision)(joined, layer, name=name)
+
+
+def _unfold(g: GraphBuilder, x: ir.Value, kernel: int, axis: int) -> ir.Value:
+    """The frames each output frame is made of, side by side."""
+    if kernel == 1:
+        return x
+    # the last shift ends at the sequence's end, the others as many frames before it
+    shifts = [g.slice(x, k, k + 1 - kernel if k + 1 < kernel else INT64_MAX, axis) for k in range(kernel)]
+    return g.concat(*shifts, axis=-1)
 
 
 def keep_context(g: GraphBuilder, extended: ir.Value, commit: ir.Value, frames: int, axis: int) -> ir.Value:

@@ -25,24 +25,24 @@ MAGNITUDE_LIMIT = 100.0  # spec §9
 
 
 def build_vocoder(graph: GraphBuilder, config: VocoderConfig, tensors: Tensors) -> None:
-    """Add the vocoder to `graph`; its source, its spectra and its snakes are always float32. F is the number of mel
-    frames, H = harmonics + 1 sines.
+    """Add the vocoder to `graph`; its source, its spectra and its snakes are always float32. B sessions take part, each
+    with F new and repeated mel frames; H = harmonics + 1 sines.
 
     Inputs:
-        mel (1, mel, F) float32;
-        phase (1, H, 1) float32, uniform in ±π, the fundamental's is not used;
-        noise (1, H, F·hop) float32, standard normal;
-        source_cache (1, 1, Lc) float32, 0 ≤ Lc ≤ F·hop: replaces the head of the source.
+        mel (B, mel, F) float32;
+        phase (B, H, 1) float32, uniform in ±π, the fundamental's is not used;
+        noise (B, H, F·hop) float32, standard normal;
+        source_cache (B, 1, Lc) float32, 0 ≤ Lc ≤ F·hop: replaces the head of the source.
     Outputs:
-        wav (1, F·hop) float32 within ±audio_limit; source (1, 1, F·hop), after the replacement; f0 (1, F) in Hz.
-        Inside: stft_real, stft_imag (1, fft/2 + 1, F·hop/fft_hop + 1), of the source.
+        wav (B, F·hop) float32 within ±audio_limit; source (B, 1, F·hop), after the replacement; f0 (B, F) in Hz.
+        Inside: stft_real, stft_imag (B, fft/2 + 1, F·hop/fft_hop + 1), of the source.
     """
     g, c = graph, config
     sines = c.harmonics + 1
-    mel = g.input("mel", FLOAT, [1, c.mel, "F"])
-    phase = g.input("phase", FLOAT, [1, sines, 1])
-    noise = g.input("noise", FLOAT, [1, sines, "samples"])
-    cache = g.input("source_cache", FLOAT, [1, 1, "cached"])
+    mel = g.input("mel", FLOAT, ["B", c.mel, "F"])
+    phase = g.input("phase", FLOAT, ["B", sines, 1])
+    noise = g.input("noise", FLOAT, ["B", sines, "samples"])
+    cache = g.input("source_cache", FLOAT, ["B", 1, "cached"])
 
     f0 = predict_f0(g, c, tensors, mel)
     source = replace_head(g, harmonic_source(g, c, tensors, f0, phase, noise), cache)
@@ -65,19 +65,19 @@ def build_vocoder(graph: GraphBuilder, config: VocoderConfig, tensors: Tensors) 
     x = convolve(g, tensors, g.op("LeakyRelu", x, alpha=FINAL_SLOPE), "conv_post")
 
     bins = c.fft // 2 + 1
-    logs, angles = g.ops("Split", g.reshape(x, [1, 2 * bins, -1]), g.constant([bins, bins]), outputs=2, axis=1)
+    logs, angles = g.ops("Split", g.reshape(x, [0, 2 * bins, -1]), g.constant([bins, bins]), outputs=2, axis=1)
     with g.precise():
         magnitude = g.op("Min", g.op("Exp", logs), g.constant(MAGNITUDE_LIMIT))
         angle = g.op("Sin", angles)
         wav = overlap_add(g, c, g.mul(magnitude, g.op("Cos", angle)), g.mul(magnitude, g.op("Sin", angle)))
         clipped = g.op("Clip", wav, g.constant(-c.audio_limit), g.constant(c.audio_limit))
-    g.output(g.reshape(clipped, [1, -1]), "wav", FLOAT, [1, "samples"])
-    g.output(source, "source", FLOAT, [1, 1, "samples"])
-    g.output(f0, "f0", FLOAT, [1, "F"])
+    g.output(g.reshape(clipped, [0, -1]), "wav", FLOAT, ["B", "samples"])
+    g.output(source, "source", FLOAT, ["B", 1, "samples"])
+    g.output(f0, "f0", FLOAT, ["B", "F"])
 
 
 def _upsample(g: GraphBuilder, config: VocoderConfig, tensors: Tensors, x: ir.Value, stage: int) -> ir.Value:
-    """Transposed convolution of x (1, channels, 1, n) → (1, channels / 2, 1, n · rate)."""
+    """Transposed convolution of x (B, channels, 1, n) → (B, channels / 2, 1, n · rate)."""
     rate, kernel = config.upsample_rates[stage], config.upsample_kernels[stage]
     padding = (kernel - rate) // 2
     weight = tensors.read(f"ups.{stage}.weight")  # (inputs, outputs, kernel)

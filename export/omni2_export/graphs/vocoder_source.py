@@ -29,7 +29,7 @@ def convolve(
     dilation: int = 1,
     padding: int | None = None,
 ) -> ir.Value:
-    """The 1-d convolution `name` on x (1, channels, 1, n); padding defaults to keeping n.
+    """The 1-d convolution `name` on x (B, channels, 1, n); padding defaults to keeping n.
 
     Wide ones are convolutions of an image one row high: ONNX Runtime's blocked kernel is for images alone and a sixth
     faster. It shares its work among threads by blocks of filters, though, so narrow ones are written as what they are,
@@ -52,22 +52,22 @@ def convolve(
 
 @in_float32
 def predict_f0(g: GraphBuilder, config: VocoderConfig, tensors: Tensors, mel: ir.Value) -> ir.Value:
-    """Fundamental frequency in Hz of each frame: mel (1, mel, F) → (1, F).
+    """Fundamental frequency in Hz of each frame: mel (B, mel, F) → (B, F).
 
     The products are float64, or split: what F0 is off by adds up over a call in the phase of its highest overtone.
     """
     if not g.numerics.doubles:
         return _predict_f0_split(g, config, tensors, mel)
-    x = g.op("Cast", g.transpose(mel, 0, 2, 1), to=int(DOUBLE))  # (1, F, mel)
+    x = g.op("Cast", g.transpose(mel, 0, 2, 1), to=int(DOUBLE))  # (B, F, mel)
     for layer in range(config.f0_layers):
         x = _elu(g, _convolve_frames(g, tensors, x, f"f0_predictor.condnet.{2 * layer}"))  # odd numbers are the ELUs
     weight, bias = (_double(g, tensors, f"f0_predictor.classifier.{part}") for part in ("weight", "bias"))
-    frequencies = g.add(g.op("MatMul", x, g.transpose(weight, 1, 0)), bias)  # (1, F, 1)
-    return g.op("Abs", g.op("Cast", g.reshape(frequencies, [1, -1]), to=int(FLOAT)))
+    frequencies = g.add(g.op("MatMul", x, g.transpose(weight, 1, 0)), bias)  # (B, F, 1)
+    return g.op("Abs", g.op("Cast", g.reshape(frequencies, [0, -1]), to=int(FLOAT)))
 
 
 def _convolve_frames(g: GraphBuilder, tensors: Tensors, x: ir.Value, name: str) -> ir.Value:
-    """The 1-d convolution `name` on x (1, F, channels) float64, keeping F, as one product over shifted copies."""
+    """The 1-d convolution `name` on x (B, F, channels) float64, keeping F, as one product over shifted copies."""
     outputs, inputs, kernel = tensors.shape(f"{name}.weight")
     shifts = _shifted_copies(g, x, kernel)
     weight, bias = (_double(g, tensors, f"{name}.{part}") for part in ("weight", "bias"))
@@ -76,7 +76,7 @@ def _convolve_frames(g: GraphBuilder, tensors: Tensors, x: ir.Value, name: str) 
 
 
 def _shifted_copies(g: GraphBuilder, x: ir.Value, kernel: int) -> list[ir.Value]:
-    """What each tap of a convolution sees of x (1, F, channels), zeros beyond both ends: `kernel` copies of x."""
+    """What each tap of a convolution sees of x (B, F, channels), zeros beyond both ends: `kernel` copies of x."""
     padding = (kernel - 1) // 2
     padded = g.op("Pad", x, g.constant([padding, padding]), None, g.constant([1]))
     # the last copy ends at the sequence's end, the others as many frames before it
@@ -107,7 +107,7 @@ def _predict_f0_split(g: GraphBuilder, config: VocoderConfig, tensors: Tensors, 
     x = g.transpose(mel, 0, 2, 1)
     for index in range(config.f0_layers):
         x = g.op("Elu", layer(x, f"f0_predictor.condnet.{2 * index}"))
-    return g.op("Abs", g.reshape(layer(x, "f0_predictor.classifier"), [1, -1]))
+    return g.op("Abs", g.reshape(layer(x, "f0_predictor.classifier"), [0, -1]))
 
 
 @in_float32
@@ -117,34 +117,34 @@ def harmonic_source(
     """Sines at F0 and its overtones where a frame is voiced, noise where not, mixed to one signal.
 
     Args:
-        f0: (1, F), Hz.
-        phase: (1, H, 1) start phases in radians; the fundamental's is replaced by zero.
-        noise: (1, H, F·hop) standard normal.
+        f0: (B, F), Hz.
+        phase: (B, H, 1) start phases in radians; the fundamental's is replaced by zero.
+        noise: (B, H, F·hop) standard normal.
 
     Returns:
-        (1, 1, F·hop), within ±1.
+        (B, 1, F·hop), within ±1.
     """
     sines = config.harmonics + 1
     orders = np.arange(1, sines + 1, dtype=np.float32).reshape(1, sines, 1)
-    frequencies = g.mul(g.op("Unsqueeze", f0, g.constant([1])), g.constant(orders))  # (1, H, F)
+    frequencies = g.mul(g.op("Unsqueeze", f0, g.constant([1])), g.constant(orders))  # (B, H, F)
     step = g.op("Div", frequencies, g.constant(float(config.sample_rate)))  # cycles per sample
     base = _phase_before_frame(g, config, step)
     ramp = g.constant(np.arange(1, config.hop + 1, dtype=np.float32))
     last_axis = g.constant([-1])
     cycles = g.add(
         g.op("Unsqueeze", base, last_axis), g.mul(g.op("Unsqueeze", step, last_axis), ramp)
-    )  # (1, H, F, hop)
+    )  # (B, H, F, hop)
     later = g.constant((np.arange(sines) > 0).astype(np.float32).reshape(1, sines, 1))
     start = g.op("Unsqueeze", g.mul(phase, later), last_axis)
     wave = g.op("Sin", g.add(g.mul(g.op("Sub", cycles, g.op("Floor", cycles)), 2 * np.pi), start))
 
     voiced = g.op("Cast", g.op("Greater", f0, g.constant(float(config.voiced_threshold))), to=int(FLOAT))
-    voiced = g.reshape(voiced, [1, 1, -1, 1])
+    voiced = g.reshape(voiced, [0, 1, -1, 1])
     loudness = g.mul(voiced, config.sine_amplitude)
     unvoiced_sigma = config.sine_amplitude / 3
     sigma = g.add(g.mul(voiced, config.noise_sigma - unvoiced_sigma), g.constant(unvoiced_sigma))
-    framed_noise = g.reshape(noise, [1, sines, -1, config.hop])
-    excited = g.reshape(g.add(g.mul(wave, loudness), g.mul(framed_noise, sigma)), [1, sines, -1])
+    framed_noise = g.reshape(noise, [0, sines, -1, config.hop])
+    excited = g.reshape(g.add(g.mul(wave, loudness), g.mul(framed_noise, sigma)), [0, sines, -1])
 
     mix = g.weight("m_source.l_linear.weight", tensors.read("m_source.l_linear.weight")[None])  # (1, 1, H)
     bias = g.weight("m_source.l_linear.bias", tensors.read("m_source.l_linear.bias"))
@@ -152,7 +152,7 @@ def harmonic_source(
 
 
 def _phase_before_frame(g: GraphBuilder, config: VocoderConfig, step: ir.Value) -> ir.Value:
-    """The fraction of a cycle passed before each frame: step (1, H, F), cycles per sample → (1, H, F) in [0, 1)."""
+    """The fraction of a cycle passed before each frame: step (B, H, F), cycles per sample → (B, H, F) in [0, 1)."""
     if not g.numerics.doubles:
         return _phase_in_integers(g, config, step)
     advance = g.op("Mul", g.op("Cast", step, to=int(DOUBLE)), g.constant(np.array(config.hop, np.float64)))
@@ -175,13 +175,13 @@ def _phase_in_integers(g: GraphBuilder, config: VocoderConfig, step: ir.Value) -
 
 
 def replace_head(g: GraphBuilder, source: ir.Value, cache: ir.Value) -> ir.Value:
-    """`cache` (1, 1, Lc), then what `source` (1, 1, L) has behind its first Lc samples."""
+    """`cache` (B, 1, Lc), then what `source` (B, 1, L) has behind its first Lc samples."""
     return g.concat(cache, g.slice(source, g.size(cache, 2), INT64_MAX, axis=2), axis=2)
 
 
 @in_float32
 def short_time_spectrum(g: GraphBuilder, config: VocoderConfig, source: ir.Value) -> ir.Value:
-    """torch.stft(center, reflect, periodic Hann) of source (1, 1, L) → (1, fft + 2, L / fft_hop + 1), real parts first.
+    """torch.stft(center, reflect, periodic Hann) of source (B, 1, L) → (B, fft + 2, L / fft_hop + 1), real parts first.
 
     Its halves are called `stft_real` and `stft_imag` in the graph.
     """
@@ -197,7 +197,7 @@ def short_time_spectrum(g: GraphBuilder, config: VocoderConfig, source: ir.Value
 
 @in_float32
 def overlap_add(g: GraphBuilder, config: VocoderConfig, real: ir.Value, imaginary: ir.Value) -> ir.Value:
-    """torch.istft(center, periodic Hann): spectra (1, fft/2 + 1, n) → (1, 1, (n − 1)·fft_hop)."""
+    """torch.istft(center, periodic Hann): spectra (B, fft/2 + 1, n) → (B, 1, (n − 1)·fft_hop)."""
     angles = _angles(config)
     doubled = np.full((len(angles), 1), 2.0)  # every bin stands for its mirror image too
     doubled[0] = 1

@@ -1,4 +1,4 @@
-"""The weight file of one graph: tensors go from the checkpoint into it one by one, never all in memory at once.
+"""The weight file of a graph: tensors go from the checkpoint into it one by one, never all in memory at once.
 
 Arrays handed out by `WeightWriter.allocate` are views of the file itself, so filling them costs page cache, not
 anonymous memory.
@@ -29,7 +29,8 @@ STORAGE = {
 
 
 class WeightWriter:
-    """Appends named tensors to `<stem>.weights` beside a graph; use as a context manager.
+    """Appends named tensors to `<stem>.weights` beside a graph, or beside several that have the same; use as a context
+    manager.
 
     Args:
         path: the weight file to write; its name becomes the ONNX external-data location.
@@ -42,6 +43,11 @@ class WeightWriter:
         self._file = path.open("w+b")
         self._end = 0
         self._views: list[tuple[np.memmap, int]] = []
+        self._tensors: dict[str, ir.ExternalTensor] = {}
+
+    def find(self, name: str) -> ir.ExternalTensor | None:
+        """The tensor of that name, if another graph over the same weights has written it."""
+        return self._tensors.get(name)
 
     def allocate(self, name: str, dtype: ir.DataType, shape: tuple[int, ...]) -> tuple[ir.ExternalTensor, np.ndarray]:
         """Reserve room for one tensor.
@@ -74,7 +80,7 @@ class WeightWriter:
         self._end = offset + length
         view = np.memmap(self._file, dtype=storage, mode="r+", offset=offset, shape=stored_shape)
         self._views.append((view, length))
-        tensor = ir.ExternalTensor(
+        tensor = self._tensors[name] = ir.ExternalTensor(
             self.path.name, offset, length, dtype, shape=ir.Shape(shape), name=name, base_dir=str(self.path.parent)
         )
         return tensor, view
