@@ -1,4 +1,4 @@
-"""`bench batching`: what it brings to decode several conversations in one call."""
+"""`bench batching`: what it brings to serve several conversations in one call, stage by stage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BatchingPlan:
     Args:
         presets: of the engine.
         sizes: conversations in a call.
-        context: positions each has.
+        context: positions each has where tokens are decoded.
         rounds: how often everything runs, in turns.
         voice: the engine is built with.
         threads: processor threads.
@@ -59,10 +59,11 @@ def run(plan: BatchingPlan, model: Model, cache: Path, out: Path, say: Say) -> s
     for preset in plan.presets:
         engine = built_engine(model, preset, plan.voice, cache)
         say(f"decoding with {preset} …")
-        request = {"engine": str(engine), "sizes": list(plan.sizes), "context": plan.context}
-        request |= {"rounds": plan.rounds, "threads": plan.threads}
-        times = run_worker("batching", request, plan.threads)
-        found[preset] = figures({name: times[name] for name in times if name != "memory"})
+        request = {"engine": str(engine), "sizes": list(plan.sizes), "rounds": plan.rounds, "threads": plan.threads}
+        times = run_worker("batching", {**request, "context": plan.context}, plan.threads)
+        say(f"flow and vocoder with {preset} …")
+        decoder = run_worker("decoder_batching", request, plan.threads)
+        found[preset] = figures(_without_memory(times)) | _gains(_without_memory(decoder))
     out.mkdir(parents=True, exist_ok=True)
     record = {
         "schema_version": SCHEMA_VERSION,
@@ -78,7 +79,10 @@ def run(plan: BatchingPlan, model: Model, cache: Path, out: Path, say: Say) -> s
     return text
 
 
-def figures(times: dict[str, dict[str, dict[str, list[float]]]]) -> dict[str, Any]:
+Times = dict[str, dict[str, dict[str, list[float]]]]
+
+
+def figures(times: Times) -> dict[str, Any]:
     """Medians and spread of seconds, and of how many times faster one call is than one call each, round by round.
 
     Args:
@@ -95,6 +99,14 @@ def figures(times: dict[str, dict[str, dict[str, list[float]]]]) -> dict[str, An
         }
         for size in sizes
     }
+    return _gains({**times, BOTH: both})
+
+
+def _without_memory(times: dict[str, Any]) -> Times:
+    return {name: found for name, found in times.items() if name != "memory"}
+
+
+def _gains(times: Times) -> dict[str, Any]:
     return {
         name: {
             size: {
@@ -106,7 +118,7 @@ def figures(times: dict[str, dict[str, dict[str, list[float]]]]) -> dict[str, An
             }
             for size, found in model.items()
         }
-        for name, model in {**times, BOTH: both}.items()
+        for name, model in times.items()
     }
 
 
@@ -114,7 +126,7 @@ def page(record: dict[str, Any]) -> str:
     """`batching.json` as a page to read."""
     machine = record["machine"]
     parts = [
-        f"# Decoding several conversations in one call, {record['model']}\n\n"
+        f"# Several conversations in one call, {record['model']}\n\n"
         f"{machine['processor']}, {machine['threads']} threads, {record['context']} positions each, "
         f"{record['rounds']} interleaved rounds, medians with p10 to p90.\n"
     ]

@@ -90,13 +90,13 @@ def register(app: typer.Typer) -> None:
         decoder: Decoder = None,
         speech_encoder: SpeechEncoder = None,
         precision: Precision = "balanced,fast",
-        conversations: Annotated[str, typer.Option(help="how many decode together, separated by commas")] = "1,2,4,8",
-        context: Annotated[int, typer.Option(min=1, help="positions each of them has")] = 400,
+        conversations: Annotated[str, typer.Option(help="how many in one call, separated by commas")] = "1,2,4,8",
+        context: Annotated[int, typer.Option(min=1, help="positions each of them has where tokens are decoded")] = 400,
         rounds: Annotated[int, typer.Option(min=1, help="how often everything runs, in turns")] = 10,
         threads: Threads = 2,
         cache: Cache = None,
     ) -> None:
-        """Decoding several conversations in one call beside one after the other."""
+        """Several conversations in one call of a stage, beside one after the other."""
         _require_export()
         from omni2_bench.batching import BatchingPlan, run
 

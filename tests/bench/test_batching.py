@@ -17,6 +17,9 @@ TIMES = {
 }
 
 
+MODELS = ("llm", "speech_lm", "both")
+
+
 def test_gains_are_of_rounds_and_not_of_medians() -> None:
     found = figures(TIMES)
     assert list(found) == ["llm", "speech_lm", "both"]
@@ -42,7 +45,8 @@ def test_one_run(tiny_checkpoint: CheckpointPaths, question: Path, tmp_path: Pat
     assert run(["bench", "batching", *arguments]) == 0
     record = json.loads((tmp_path / "out" / "batching.json").read_text())
     assert record["context"] == 20 and record["machine"]["threads"] == 1
-    for model in ("llm", "speech_lm", "both"):
+    assert list(record["presets"]["balanced"]) == [*MODELS, "flow_first", "flow_later", "vocoder"]
+    for model in record["presets"]["balanced"]:
         assert list(record["presets"]["balanced"][model]) == ["1", "3"]
         for found in record["presets"]["balanced"][model].values():
             assert 0 < found["together"]["p10"] <= found["together"]["median"] <= found["together"]["p90"] < 1
