@@ -63,6 +63,21 @@ def test_nothing_but_zeros(tmp_path: Path) -> None:
     assert (load(tmp_path, build).run({"x": np.zeros((3, 4), np.float32)})["y"] == 0).all()
 
 
+def test_rows_do_not_know_of_each_other(tmp_path: Path) -> None:
+    """A loud one beside a quiet one changes nothing in it."""
+    random = np.random.default_rng(3)
+    weight, x = random.standard_normal((40, 9)), random.standard_normal((2, 6, 40)).astype(np.float32)
+    x[1] *= 1e4
+
+    def build(g: GraphBuilder) -> None:
+        g.output(split_product(g, g.input("x", FLOAT, ["B", "n", 40]), weight, "w"), "y", FLOAT, ["B", "n", 9])
+
+    graph = load(tmp_path, build)
+    both = graph.run({"x": x})["y"]
+    for row in range(2):
+        assert np.array_equal(both[row], graph.run({"x": x[row, None]})["y"][0])
+
+
 # -- log-mel -----------------------------------------------------------------------------------------------------------
 
 

@@ -32,7 +32,8 @@ def split_product(g: GraphBuilder, x: ir.Value, weight: np.ndarray, name: str) -
     coarse = np.rint(weight / unit)
     # of the integers c, which the step's rounding may make larger by its relative error of 2⁻⁸
     top = float(np.floor(EXACT / np.abs(coarse).sum(axis=0).max() * (1 - 2.0**-7) - 1))
-    largest = g.op("Max", g.op("ReduceMax", g.op("Abs", x), keepdims=0), g.constant(SMALLEST))
+    # of each row by itself: what a session gets must not depend on who else is in the call
+    largest = g.op("Max", g.op("ReduceMax", g.op("Abs", x), g.constant([-1]), keepdims=1), g.constant(SMALLEST))
     step = g.rounded(g.op("Div", largest, g.constant(top)), ir.DataType.BFLOAT16)
     integers = g.op("Round", g.op("Div", x, step))
     exact = g.op("MatMul", integers, g.weight(f"{name}.coarse", coarse))
