@@ -46,7 +46,8 @@ def _power(g: GraphBuilder, frames: ir.Value) -> ir.Value:
     """|DFT(Hann · frame)|² of frames (n, fft) float32 → (n, fft/2 + 1) float32.
 
     The periodic window is symmetric about its middle and zero at its start: folding a frame there halves the products.
-    They are float64, or split, since bins eight decades below the window's loudest must keep three digits.
+    They are float64, or split, since bins eight decades below the window's loudest must keep three digits. On spoken
+    questions the split ones' log-mel is within 3e-7 of float64's, that of plain float32 within 5e-5.
     """
     half = WHISPER_FFT // 2
     if g.numerics.doubles:
