@@ -181,6 +181,9 @@ def register(app: typer.Typer) -> None:
         precision: Annotated[str, typer.Option(help="as of `omni2-engine build` for a GPU")] = "balanced",
         stage: Annotated[str, typer.Option(help="only these plans, separated by commas")] = "",
         sessions: Annotated[int, typer.Option(help="conversations decoded in one call")] = 8,
+        structure: Annotated[
+            bool, typer.Option("--structure", help="zeros for weights: sizes no machine has the time to fill")
+        ] = False,
         limit: Annotated[float, typer.Option(min=0.1, help="GB of memory none may take more of")] = 8.0,
         scratch: Annotated[Path | None, typer.Option(help="where there is room; the system's place by default")] = None,
     ) -> None:
@@ -198,7 +201,7 @@ def register(app: typer.Typer) -> None:
         formats, targets = parse_precision(precision, GPU), parse_targets(target).gpus
         stages = [name.strip() for name in stage.split(",") if name.strip()]
         folder = scratch or Path(tempfile.gettempdir())
-        costs = measure_plans(config, modules, formats, Sizes(sessions), targets, folder, stages, typer.echo)
+        costs = measure_plans(config, modules, formats, Sizes(sessions), targets, folder, stages, structure, typer.echo)
         Console(width=None if sys.stdout.isatty() else 160).print(table(costs, limit))
         raise typer.Exit(0 if all(within(cost, limit) for cost in costs) else 1)
 

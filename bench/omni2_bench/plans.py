@@ -5,19 +5,22 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 from rich.table import Table
 
 from omni2_bench.random_checkpoint import Dimensions
 from omni2_engine.config import ModelConfig, TokenConfig
 from omni2_engine.errors import SettingError
 from omni2_engine.manifest import PlanEntry
+from omni2_export.build.graphs import GraphSpec
 from omni2_export.build.precision import Precisions
 from omni2_export.checkpoint.names import expected_shapes
 from omni2_export.checkpoint.tensors import Tensors
+from omni2_export.graphs.builder import GraphBuilder
 from omni2_export.tensorrt.plans import plan_specs
 from omni2_export.tensorrt.scratch import GraphScratch
 from omni2_export.tensorrt.shapes import Sizes
@@ -35,12 +38,14 @@ class PlanCost:
     Args:
         entry: which.
         built: what its process took.
+        attentions: attention layers that the audit has counted in its network.
         foretold: bytes of memory it was said to take.
         size: of its file, bytes.
     """
 
     entry: PlanEntry
     built: Built
+    attentions: int
     foretold: int
     size: int
 
@@ -83,6 +88,22 @@ def random_modules(dimensions: Dimensions) -> tuple[ModelConfig, dict[str, Tenso
     return config, {module: RandomTensors(shapes) for module, shapes in expected_shapes(config).items()}
 
 
+class HollowBuilder(GraphBuilder):
+    """Writes graphs whose weight files have their full size and hold zeros, which costs no time."""
+
+    def stored(
+        self, name: str, dtype: ir.DataType, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]
+    ) -> ir.Value:
+        """See `GraphBuilder.stored`."""
+        return super().stored(name, dtype, shape, lambda view: None)
+
+
+class HollowGraph(GraphSpec):
+    """A graph without its weights' values, which decide nothing about how a plan is built."""
+
+    builder = HollowBuilder
+
+
 def measure_plans(
     config: ModelConfig,
     modules: Mapping[str, Tensors],
@@ -91,6 +112,7 @@ def measure_plans(
     targets: Sequence[str],
     folder: Path,
     stages: Sequence[str] = (),
+    hollow: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[PlanCost]:
     """Build plans one after the other; none is kept.
@@ -103,6 +125,7 @@ def measure_plans(
         targets: architectures.
         folder: where there is room for a graph and its plan.
         stages: only these; all if none are named.
+        hollow: with zeros for weights.
         say: told what is being built.
 
     Raises:
@@ -115,6 +138,8 @@ def measure_plans(
         if stage not in specs:
             raise SettingError(f"there is no plan {stage!r}", f"use some of {', '.join(specs)}")
     chosen = [spec for name, spec in specs.items() if not stages or name in stages]
+    if hollow:
+        chosen = [replace(spec, graph=HollowGraph(**vars(spec.graph))) for spec in chosen]
     took: list[Built] = []
     costs = []
     with tempfile.TemporaryDirectory(dir=folder) as place, GraphScratch(Path(place) / "graph") as scratch:
@@ -132,7 +157,7 @@ def measure_plans(
             say(f"building {plan.name}, {plan.entry.precision}")
             plan.write(here, lambda size: None)
             file = here / plan.entry.file
-            costs.append(PlanCost(plan.entry, took[-1], plan.memory, file.stat().st_size))
+            costs.append(PlanCost(plan.entry, took[-1], plan.spec.expected.attentions, plan.memory, file.stat().st_size))
             file.unlink()
             file.parent.rmdir()
     return costs
@@ -140,7 +165,7 @@ def measure_plans(
 
 def table(costs: Sequence[PlanCost], limit: float) -> Table:
     """The costs as a table for the terminal; `limit` is of memory, in GB."""
-    columns = ("plan", "target", "precision", "layers", "size", "parse + build", "peak memory", "foretold", "")
+    columns = ("plan", "target", "precision", "layers", "attentions", "size", "parse + build", "peak memory", "foretold", "")
     result = Table(*columns, title="building plans")
     for cost in costs:
         entry, built = cost.entry, cost.built
@@ -149,6 +174,7 @@ def table(costs: Sequence[PlanCost], limit: float) -> Table:
             entry.target,
             entry.precision,
             str(built.layers),
+            str(cost.attentions),
             f"{cost.size / 1e6:,.1f} MB",
             f"{built.parsed:.1f} + {built.built:.1f} s",
             f"{built.memory / 1e9:.2f} GB",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from omni2_engine.config import DecoderConfig, ModelConfig
 from omni2_export.checkpoint.tensors import Tensors
@@ -43,6 +44,7 @@ class GraphSpec:
     stage: str
     build: Build
     quantised: bool = False
+    builder: ClassVar[type[GraphBuilder]] = GraphBuilder
 
     def write(
         self,
@@ -72,7 +74,7 @@ class GraphSpec:
         path = folder / f"{self.name}.onnx"
         with WeightWriter(path.with_suffix(".weights"), on_bytes) as writer:
             for spec in (self, *beside):
-                builder = GraphBuilder(spec.name, writer, numerics, sizes)
+                builder = self.builder(spec.name, writer, numerics, sizes)
                 spec.build(builder, precision)
                 builder.save(folder / f"{spec.name}.onnx")
         return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,9 @@ from omni2_export.graphs.builder import GraphBuilder, Numerics
 from omni2_export.graphs.weights import WeightWriter
 from omni2_export.tensorrt.network import Network
 
+if TYPE_CHECKING:
+    from omni2_bench.random_checkpoint import CheckpointPaths
+
 
 @pytest.fixture(scope="session")
 def library() -> TensorRt:
@@ -21,6 +24,22 @@ def library() -> TensorRt:
         return find_tensorrt()
     except BackendError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> CheckpointPaths:
+    """A checkpoint with as few layers as there can be of every kind: what a plan takes to build is counted in them."""
+    from omni2_bench.random_checkpoint import PRESETS, write_checkpoint
+
+    dimensions = PRESETS["tiny"].changed(
+        encoder={"context": 500, "layers": 1},
+        llm={"layers": 1},
+        speech_lm={"layers": 1},
+        flow_encoder={"blocks": 1, "up_blocks": 1},
+        estimator={"width": 32, "mid_blocks": 1, "transformers": 1},
+        vocoder={"base": 64, "resblock_kernels": (3,), "resblock_dilations": ((1,),)},
+    )
+    return write_checkpoint(tmp_path_factory.mktemp("small") / "checkpoint", dimensions, seed=1)
 
 
 @pytest.fixture

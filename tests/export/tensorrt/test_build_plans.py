@@ -48,8 +48,8 @@ def voice(repository: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def arguments(tiny_checkpoint: CheckpointPaths, voice: Path) -> list[str]:
-    return [str(tiny_checkpoint.model), "--decoder", str(tiny_checkpoint.decoder), "--voice", str(voice)]
+def arguments(small_checkpoint: CheckpointPaths, voice: Path) -> list[str]:
+    return [str(small_checkpoint.model), "--decoder", str(small_checkpoint.decoder), "--voice", str(voice)]
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +79,12 @@ def engine(library: TensorRt, arguments: list[str], tmp_path_factory: pytest.Tem
     return output
 
 
-def test_every_plan_is_there(engine: Path, tiny_checkpoint: CheckpointPaths, library: TensorRt) -> None:
+def test_every_plan_is_there(engine: Path, small_checkpoint: CheckpointPaths, library: TensorRt) -> None:
     directory = EngineDirectory(engine)
     directory.check()
     manifest = directory.manifest
     specs = plan_specs(
-        manifest.model, open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder).modules,
+        manifest.model, open_checkpoint(small_checkpoint.model, decoder=small_checkpoint.decoder).modules,
         parse_precision("balanced", GPU), Sizes(3, 500),
     )  # fmt: skip
     assert {(plan.stage, plan.target) for plan in manifest.plans} == {(s.stage, t) for s in specs for t in TARGETS}
@@ -108,13 +108,13 @@ def test_graphs_for_the_cpu_are_not_there(engine: Path) -> None:
 
 
 def test_what_has_not_changed_is_reused(
-    engine: Path, tiny_checkpoint: CheckpointPaths, voice: Path, tmp_path: Path
+    engine: Path, small_checkpoint: CheckpointPaths, voice: Path, tmp_path: Path
 ) -> None:
     """One target fewer, the CPU more, one plan in another precision; and kernels compiled meanwhile are kept."""
     EngineDirectory(engine).runtime_cache("sm89").write_bytes(b"kernels")
     link = tmp_path / "engine"
     link.symlink_to(engine)
-    opened = open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder)
+    opened = open_checkpoint(small_checkpoint.model, decoder=small_checkpoint.decoder)
     watcher = Watcher()
     formats = parse_precision("balanced,fusion=fp32", GPU)
     request = BuildRequest(opened, link, [voice], target="cpu,sm89", sizes=Sizes(3, 500), formats=formats)
@@ -129,10 +129,10 @@ def test_what_has_not_changed_is_reused(
 
 
 def test_too_little_memory_ends_it_before_it_begins(
-    library: TensorRt, tiny_checkpoint: CheckpointPaths, voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: TensorRt, small_checkpoint: CheckpointPaths, voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 10**6)
-    opened = open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder)
+    opened = open_checkpoint(small_checkpoint.model, decoder=small_checkpoint.decoder)
     watcher = Watcher()
     with pytest.raises(Omni2Error, match="GB of memory, you have"):
         build_engine(BuildRequest(opened, tmp_path / "engine", [voice], target="sm89"), watcher)
