@@ -13,7 +13,8 @@ namespace omni2 {
 namespace {
 
 py::object backend_error(const RuntimeFailure& failure) {
-    return py::module_::import("omni2_engine.errors").attr("BackendError")(failure.problem(), failure.remedy());
+    const char* const name = dynamic_cast<const OutOfMemory*>(&failure) ? "CapacityError" : "BackendError";
+    return py::module_::import("omni2_engine.errors").attr(name)(failure.problem(), failure.remedy());
 }
 
 std::optional<std::string> why_no_cuda(const std::optional<std::string>& library) {
@@ -53,6 +54,7 @@ void bind_runtime(py::module_& module) {
         }
     });
     module.def("cuda_available", &why_no_cuda, py::arg("library") = py::none());
+    bind_device(module);
 }
 
 }  // namespace omni2

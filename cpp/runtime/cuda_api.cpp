@@ -45,13 +45,14 @@ template <class Function>
 void resolve(void* library, const std::string& path, const char* name, Function& function) {
     function = reinterpret_cast<Function>(find_function(library, name));
     if (!function)
-        throw RuntimeFailure(path + " has no function " + name, "point OMNI2_CUDART to the libcudart of CUDA 12 or 13");
+        throw RuntimeFailure(path + " has no function " + name,
+                             "let OMNI2_CUDART name the libcudart of CUDA 12.8 or newer (pip: nvidia-cuda-runtime)");
 }
 
 // By number, since libraries of all versions agree on those (driver_types.h).
 const char* remedy_for(CudaStatus status) {
     switch (status) {
-        case 2:  // cudaErrorMemoryAllocation
+        case kCudaOutOfMemory:
             return "free memory on the device, or admit fewer sessions";
         case 35:  // cudaErrorInsufficientDriver: also where there is no driver at all
             return "install an NVIDIA driver that is new enough for this libcudart, or run on the CPU";
@@ -62,6 +63,18 @@ const char* remedy_for(CudaStatus status) {
         case 803:  // cudaErrorSystemDriverMismatch
         case 804:  // cudaErrorCompatNotSupportedOnDevice
             return "check with nvidia-smi that the driver runs, let CUDA_VISIBLE_DEVICES name a device, or use the CPU";
+        case 200:  // cudaErrorInvalidKernelImage
+        case 209:  // cudaErrorNoKernelImageForDevice
+        case 222:  // cudaErrorUnsupportedPtxVersion
+            return "compile the kernels for this device";
+        case 900:  // cudaErrorStreamCaptureUnsupported
+        case 901:  // cudaErrorStreamCaptureInvalidated
+        case 902:  // cudaErrorStreamCaptureMerge
+        case 904:  // cudaErrorStreamCaptureUnjoined
+        case 905:  // cudaErrorStreamCaptureIsolation
+        case 906:  // cudaErrorStreamCaptureImplicit
+        case 907:  // cudaErrorCapturedEvent
+            return "run it without a CUDA graph: what it does cannot be captured";
         case 214:  // cudaErrorECCUncorrectable
         case 702:  // cudaErrorLaunchTimeout
         case 714:  // cudaErrorHardwareStackError
@@ -88,28 +101,15 @@ std::shared_ptr<const CudaApi> load_cuda_api(const std::string& library) {
         }
         auto api = std::make_shared<CudaApi>();
         api->library = path;
-#define OMNI2_RESOLVE(function) resolve(loaded, path, #function, api->function)
-        OMNI2_RESOLVE(cudaGetDeviceCount);
-        OMNI2_RESOLVE(cudaDeviceGetStreamPriorityRange);
-        OMNI2_RESOLVE(cudaStreamCreateWithPriority);
-        OMNI2_RESOLVE(cudaStreamDestroy);
-        OMNI2_RESOLVE(cudaStreamSynchronize);
-        OMNI2_RESOLVE(cudaStreamWaitEvent);
-        OMNI2_RESOLVE(cudaEventCreateWithFlags);
-        OMNI2_RESOLVE(cudaEventDestroy);
-        OMNI2_RESOLVE(cudaEventRecord);
-        OMNI2_RESOLVE(cudaEventSynchronize);
-        OMNI2_RESOLVE(cudaMemcpyAsync);
-        OMNI2_RESOLVE(cudaLaunchHostFunc);
-        OMNI2_RESOLVE(cudaGraphLaunch);
-        OMNI2_RESOLVE(cudaGetLastError);
-        OMNI2_RESOLVE(cudaGetErrorName);
-        OMNI2_RESOLVE(cudaGetErrorString);
+#define OMNI2_RESOLVE(function, parameters) resolve(loaded, path, #function, api->function);
+        OMNI2_CUDA_FUNCTIONS(OMNI2_RESOLVE)
 #undef OMNI2_RESOLVE
+        resolve(loaded, path, "cudaGetErrorName", api->cudaGetErrorName);
+        resolve(loaded, path, "cudaGetErrorString", api->cudaGetErrorString);
         return api;
     }
     throw RuntimeFailure("CUDA's runtime library cannot be loaded (" + reasons + ")",
-                         "install CUDA 12 or 13 (pip: nvidia-cuda-runtime), or let OMNI2_CUDART name libcudart.so");
+                         "install CUDA 12.8 or newer (pip: nvidia-cuda-runtime), or let OMNI2_CUDART name libcudart.so");
 }
 
 RuntimeFailure cuda_failure(const CudaApi& api, const char* function, CudaStatus status) {
@@ -120,8 +120,12 @@ RuntimeFailure cuda_failure(const CudaApi& api, const char* function, CudaStatus
 
 void check(const CudaApi& api, const char* function, CudaStatus status) {
     if (status == kCudaSuccess) return;
-    api.cudaGetLastError();  // or the next library on this thread that asks would take the error for its own
+    ignore(api, status);  // or the next library on this thread that asks would take the error for its own
     throw cuda_failure(api, function, status);
+}
+
+void ignore(const CudaApi& api, CudaStatus status) {
+    if (status != kCudaSuccess) api.cudaGetLastError();
 }
 
 }  // namespace omni2

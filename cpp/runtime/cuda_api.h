@@ -1,5 +1,5 @@
 // The few functions of the CUDA runtime library that are used here, declared by hand and found when the program runs.
-// Types and values are those of CUDA 12 and 13 (tests/cpp/cuda_declarations.cpp compares them with CUDA's own header).
+// Types and values are those of CUDA 12.8 to 13 (tests/cpp/cuda_declarations.cpp compares them with CUDA's own header).
 #pragma once
 
 #include <cstddef>
@@ -10,33 +10,84 @@
 
 struct CUstream_st;
 struct CUevent_st;
+struct CUgraph_st;
 struct CUgraphExec_st;
+struct CUlib_st;
+struct CUkern_st;
+struct cudaDeviceProp;
 
 namespace omni2 {
 
 using CudaStatus = int;  // cudaError_t
 constexpr CudaStatus kCudaSuccess = 0;
-constexpr unsigned kCudaStreamNonBlocking = 1;    // does not wait for the legacy default stream
-constexpr unsigned kCudaEventBlockingSync = 1;    // who waits sleeps
+constexpr CudaStatus kCudaOutOfMemory = 2;
+constexpr unsigned kCudaStreamNonBlocking = 1;   // does not wait for the legacy default stream
+constexpr unsigned kCudaEventBlockingSync = 1;   // who waits sleeps
 constexpr unsigned kCudaEventDisableTiming = 2;
+constexpr unsigned kCudaHostAllocPortable = 1;   // pinned for every context
+constexpr unsigned kCudaHostAllocMapped = 2;     // the device can reach it too
+constexpr int kCudaCaptureThreadLocal = 1;       // other threads may allocate and wait meanwhile
+constexpr int kCudaMultiprocessors = 16;         // cudaDeviceAttr, as the next two
+constexpr int kCudaCapabilityMajor = 75;
+constexpr int kCudaCapabilityMinor = 76;
+constexpr int kCudaMaxDynamicSharedMemory = 8;   // cudaFuncAttribute
+constexpr size_t kCudaDeviceNameBytes = 256;     // which cudaDeviceProp begins with
+constexpr size_t kCudaDevicePropRoom = 1 << 14;  // more than any version's cudaDeviceProp takes
+
+struct CudaDim3 {  // dim3
+    unsigned x = 1, y = 1, z = 1;
+};
+
+// name(function, its parameters): all of them, once
+#define OMNI2_CUDA_FUNCTIONS(name)                                                                                     \
+    name(cudaGetDeviceCount, (int* count))                                                                             \
+    name(cudaDriverGetVersion, (int* version))                                                                         \
+    name(cudaRuntimeGetVersion, (int* version))                                                                        \
+    name(cudaGetDeviceProperties, (cudaDeviceProp * properties, int device))                                           \
+    name(cudaDeviceGetAttribute, (int* value, int attribute, int device))                                              \
+    name(cudaDeviceGetStreamPriorityRange, (int* least, int* greatest))                                                \
+    name(cudaStreamCreateWithPriority, (CUstream_st * *stream, unsigned flags, int priority))                          \
+    name(cudaStreamDestroy, (CUstream_st * stream))                                                                    \
+    name(cudaStreamSynchronize, (CUstream_st * stream))                                                                \
+    name(cudaStreamWaitEvent, (CUstream_st * stream, CUevent_st * event, unsigned flags))                              \
+    name(cudaEventCreateWithFlags, (CUevent_st * *event, unsigned flags))                                              \
+    name(cudaEventDestroy, (CUevent_st * event))                                                                       \
+    name(cudaEventRecord, (CUevent_st * event, CUstream_st * stream))                                                  \
+    name(cudaEventSynchronize, (CUevent_st * event))                                                                   \
+    name(cudaEventElapsedTime, (float* milliseconds, CUevent_st* start, CUevent_st* stop))                             \
+    name(cudaMalloc, (void** memory, size_t bytes))                                                                    \
+    name(cudaFree, (void* memory))                                                                                     \
+    name(cudaMemGetInfo, (size_t* free, size_t* total))                                                                \
+    name(cudaHostAlloc, (void** memory, size_t bytes, unsigned flags))                                                 \
+    name(cudaFreeHost, (void* memory))                                                                                 \
+    name(cudaHostGetDevicePointer, (void** device, void* host, unsigned flags))                                        \
+    name(cudaMemcpyAsync, (void* to, const void* from, size_t bytes, int kind, CUstream_st* stream))                   \
+    name(cudaMemcpy2DAsync, (void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,             \
+                             size_t rows, int kind, CUstream_st* stream))                                              \
+    name(cudaMemsetAsync, (void* memory, int byte, size_t bytes, CUstream_st* stream))                                 \
+    name(cudaLaunchHostFunc, (CUstream_st * stream, void (*function)(void*), void* data))                              \
+    name(cudaStreamBeginCapture, (CUstream_st * stream, int mode))                                                     \
+    name(cudaStreamEndCapture, (CUstream_st * stream, CUgraph_st * *graph))                                            \
+    name(cudaGraphDestroy, (CUgraph_st * graph))                                                                       \
+    name(cudaGraphInstantiate, (CUgraphExec_st * *executable, CUgraph_st * graph, unsigned long long flags))           \
+    name(cudaGraphLaunch, (CUgraphExec_st * executable, CUstream_st * stream))                                         \
+    name(cudaGraphExecDestroy, (CUgraphExec_st * executable))                                                          \
+    name(cudaLibraryLoadData, (CUlib_st * *library, const void* code, int* jit_options, void** jit_values,             \
+                               unsigned jit_count, int* options, void** values, unsigned count))                       \
+    name(cudaLibraryUnload, (CUlib_st * library))                                                                      \
+    name(cudaLibraryGetKernel, (CUkern_st * *kernel, CUlib_st * library, const char* symbol))                          \
+    name(cudaFuncSetAttribute, (const void* kernel, int attribute, int value))                                         \
+    name(cudaLaunchKernel, (const void* kernel, CudaDim3 grid, CudaDim3 block, void** arguments,                       \
+                            size_t shared_memory, CUstream_st* stream))                                                \
+    name(cudaGetLastError, ())
 
 struct CudaApi {
     std::string library;  // as loaded
 
-    CudaStatus (*cudaGetDeviceCount)(int* count);
-    CudaStatus (*cudaDeviceGetStreamPriorityRange)(int* least, int* greatest);
-    CudaStatus (*cudaStreamCreateWithPriority)(CUstream_st** stream, unsigned flags, int priority);
-    CudaStatus (*cudaStreamDestroy)(CUstream_st* stream);
-    CudaStatus (*cudaStreamSynchronize)(CUstream_st* stream);
-    CudaStatus (*cudaStreamWaitEvent)(CUstream_st* stream, CUevent_st* event, unsigned flags);
-    CudaStatus (*cudaEventCreateWithFlags)(CUevent_st** event, unsigned flags);
-    CudaStatus (*cudaEventDestroy)(CUevent_st* event);
-    CudaStatus (*cudaEventRecord)(CUevent_st* event, CUstream_st* stream);
-    CudaStatus (*cudaEventSynchronize)(CUevent_st* event);
-    CudaStatus (*cudaMemcpyAsync)(void* to, const void* from, size_t bytes, int kind, CUstream_st* stream);
-    CudaStatus (*cudaLaunchHostFunc)(CUstream_st* stream, void (*function)(void*), void* data);
-    CudaStatus (*cudaGraphLaunch)(CUgraphExec_st* graph, CUstream_st* stream);
-    CudaStatus (*cudaGetLastError)();
+#define OMNI2_DECLARE(function, parameters) CudaStatus(*function) parameters;
+    OMNI2_CUDA_FUNCTIONS(OMNI2_DECLARE)
+#undef OMNI2_DECLARE
+
     const char* (*cudaGetErrorName)(CudaStatus status);
     const char* (*cudaGetErrorString)(CudaStatus status);
 };
@@ -50,5 +101,11 @@ RuntimeFailure cuda_failure(const CudaApi& api, const char* function, CudaStatus
 
 // Throws cuda_failure() unless the status is success.
 void check(const CudaApi& api, const char* function, CudaStatus status);
+
+// For what gives something back: there is nobody to tell, and the next who asks must not take the error for its own.
+void ignore(const CudaApi& api, CudaStatus status);
+
+// Calls a function of the library and throws what it fails with.
+#define OMNI2_CUDA(api, function, ...) ::omni2::check((api), #function, (api).function(__VA_ARGS__))
 
 }  // namespace omni2

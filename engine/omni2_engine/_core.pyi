@@ -1,4 +1,4 @@
-"""The C++ extension, built from cpp/: random numbers and samplers, the scheduler and its simulation, the runtimes.
+"""The C++ extension, built from cpp/: random numbers and samplers, the scheduler and its simulation, a CUDA device.
 
 Random numbers and samplers (Philox4x32-10): a draw is named by `seed` (below 2^64) and `stream`, `turn`, `step` (each
 below 2^32). Every function raises ValueError for an array of another dtype or layout and for a number out of its range;
@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Buffer
 
 class NoCandidateError(ValueError):
     """No logit can be chosen: all are NaN or, for a draw, minus infinity."""
@@ -63,6 +64,160 @@ def cuda_available(library: str | None = None) -> str | None:
     Loads libcudart and asks it for devices. `library` is its path; without one, the path in OMNI2_CUDART or else the
     system's libcudart (CUDA 13, then 12) is taken.
     """
+
+class CudaDevice:
+    """The first CUDA device that CUDA_VISIBLE_DEVICES leaves, through a libcudart found when the program runs.
+
+    Addresses are the device's, as integers. What is made here gives itself back with its last reference, and must live
+    until the streams have passed what was enqueued on it. Every method may be called from any thread and raises
+    BackendError for what CUDA refuses. An error of the device itself is final: everything reports it from then on.
+
+    Args:
+        library: path of libcudart; without one, the path in OMNI2_CUDART or else the system's (CUDA 13, then 12).
+
+    Raises:
+        omni2_engine.errors.BackendError: there is no library, driver or device.
+    """
+
+    def __init__(self, library: str | None = None) -> None: ...
+    @property
+    def library(self) -> str:
+        """Path of libcudart, as loaded."""
+
+    @property
+    def name(self) -> str:
+        """Of the model: "NVIDIA L40"."""
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """Of the architecture: (8, 9)."""
+
+    @property
+    def multiprocessors(self) -> int: ...
+    @property
+    def driver_version(self) -> tuple[int, int]:
+        """The newest CUDA that the driver knows."""
+
+    @property
+    def runtime_version(self) -> tuple[int, int]:
+        """The CUDA that the library belongs to."""
+
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes of the device, for all processes."""
+
+    def allocate(self, nbytes: int) -> DeviceMemory:
+        """Memory of the device, set to nothing in particular. CapacityError where there is not so much left."""
+
+    def pin(self, nbytes: int) -> PinnedMemory:
+        """Memory of the host that copies read and write beside it, set to nothing in particular."""
+
+    def stream(self, priority: int = 0) -> CudaStream:
+        """A new stream; a lower priority is more urgent, as far as the device knows any."""
+
+    def event(self, timed: bool = False) -> CudaEvent:
+        """A new event; `timed` ones cost a little, and know how far apart they were."""
+
+    def load(self, image: bytes) -> CudaModule:
+        """Load a cubin, fatbin or PTX."""
+
+class DeviceMemory:
+    @property
+    def address(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+class PinnedMemory:
+    """Page-locked memory of the host, which the device can reach too."""
+
+    @property
+    def array(self) -> NDArray[np.uint8]:
+        """(nbytes,) the memory itself, which lives as long as a view of it."""
+
+    @property
+    def device_address(self) -> int:
+        """Where a kernel finds it."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+class CudaEvent:
+    """A point in a stream: where it was recorded last."""
+
+    def synchronize(self) -> None:
+        """Wait for it; what never was recorded is not waited for."""
+
+    def since(self, start: CudaEvent) -> float:
+        """Seconds of the device's clock from `start` to this one, both timed and passed; BackendError otherwise."""
+
+class CudaGraph:
+    """What a stream recorded: launched as one piece of work, with the addresses and sizes it had then."""
+
+class CudaModule:
+    def kernel(self, name: str, shared_memory: int = 0) -> CudaKernel:
+        """A kernel, to be launched with up to so many bytes of dynamic shared memory. BackendError: there is none."""
+
+class CudaKernel: ...
+
+class CudaStream:
+    """A queue of work on the device: in the order in which it was enqueued, beside other streams.
+
+    Arrays are C-contiguous (ValueError). Pinned ones stay untouched until the stream has passed; others are copied at
+    once (`upload`), or waited for (`download`).
+    """
+
+    @property
+    def handle(self) -> int:
+        """The cudaStream_t."""
+
+    @property
+    def priority(self) -> int: ...
+    def upload(self, to: int, source: Buffer) -> None:
+        """Copy an array to a device address."""
+
+    def download(self, to: Buffer, source: int) -> None:
+        """Copy from a device address into an array, as many bytes as it has."""
+
+    def copy(self, to: int, source: int, nbytes: int) -> None:
+        """Copy within the device."""
+
+    def copy_rows(self, to: int, to_pitch: int, source: int, source_pitch: int, width: int, rows: int) -> None:
+        """Copy `rows` times `width` bytes within the device; a row begins `pitch` bytes behind the one before."""
+
+    def fill(self, address: int, byte: int, nbytes: int) -> None:
+        """Set every byte."""
+
+    def launch(
+        self,
+        kernel: CudaKernel,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        arguments: Sequence[int | np.generic | Buffer],
+        shared_memory: int = 0,
+    ) -> None:
+        """Run a kernel.
+
+        Args:
+            grid, block: blocks of the grid, threads of a block.
+            arguments: for each parameter an address (int), a numpy scalar of its very type, or a structure's bytes.
+            shared_memory: dynamic, bytes.
+        """
+
+    def launch_graph(self, graph: CudaGraph) -> None: ...
+    def record(self, event: CudaEvent) -> None: ...
+    def wait(self, event: CudaEvent) -> None:
+        """Go on only when the event's stream has come as far as it was when the event was last recorded."""
+
+    def begin_capture(self) -> None:
+        """From here on this thread's work is recorded instead of done, whoever enqueues it on the stream.
+
+        Meanwhile the thread must not allocate or give back memory, and nothing may wait for the stream.
+        """
+
+    def end_capture(self) -> CudaGraph:
+        """What was recorded. BackendError where something could not be; the stream is out of capture then, too."""
+
+    def synchronize(self) -> None:
+        """Wait for all that was enqueued; BackendError: the device failed."""
 
 class SchedulerError(RuntimeError):
     """A call that the scheduler cannot follow in its present state."""

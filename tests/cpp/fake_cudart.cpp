@@ -1,34 +1,36 @@
-// A libcudart without a GPU: a stream is a thread with a queue, and "device memory" is the host's. It behaves as CUDA
-// documents it where that matters here: host functions must not use CUDA, an error is the whole device's and stays.
+// A libcudart without a GPU: a stream is a thread with a queue. It behaves as CUDA documents it where that matters
+// here: host functions must not use CUDA, an error is the whole device's and stays, what is enqueued on a stream that
+// records does not run. This file: devices, streams, events, errors; fake_memory.cpp, fake_graphs.cpp and
+// fake_kernels.cpp the rest.
 #include "fake_cudart.h"
 
 #include <chrono>
-#include <condition_variable>
-#include <cstddef>
 #include <cstring>
-#include <deque>
-#include <functional>
 #include <map>
-#include <memory>
-#include <mutex>
-#include <string>
-#include <thread>
-#include <utility>
-#include <vector>
+
+#include "fake_device.h"
+
+namespace fake {
+
+std::mutex mutex;
+std::condition_variable changed;
+int lost = kSuccess;
 
 namespace {
 
-constexpr int kSuccess = 0, kInvalidValue = 1, kInvalidHandle = 400, kIllegalAddress = 700, kNotPermitted = 800,
-              kInsufficientDriver = 35, kMemoryAllocation = 2, kLaunchFailure = 719;
 constexpr int kLeastUrgent = 0, kMostUrgent = -5;
+constexpr size_t kMemory = size_t{8} << 30;
 
-// One lock for everything: a stand-in need not be fast.
-std::mutex mutex;
-std::condition_variable changed;
-int lost = kSuccess;  // the error the device was lost with
 int devices = 1;
-int live_streams = 0, live_events = 0;
-std::map<std::string, int> refusals;
+int capability[2] = {8, 9};
+int streams_made = 0, live_streams = 0, live_events = 0;
+bool logging = false;
+std::string log_text;
+
+struct Refusal {
+    int status, after;
+};
+std::map<std::string, Refusal> refusals;
 
 struct Background {  // what the process waits for in the end
     ~Background() {
@@ -40,108 +42,124 @@ struct Background {  // what the process waits for in the end
 thread_local bool in_host_function = false;
 thread_local int last_error = kSuccess;
 
-struct Point {
-    bool reached = false;
-};
-
-}  // namespace
-
-struct CUevent_st {
-    std::shared_ptr<Point> last;  // nullptr: never recorded
-};
-
-struct CUgraphExec_st {
-    void (*function)(void*);
-    void* data;
-    int microseconds;
-};
-
-struct CUstream_st {
-    struct Work {
-        std::function<void()> run;               // without the lock; dropped when the device is lost
-        std::shared_ptr<Point> awaited, record;  // before and after it
-    };
-
-    CUstream_st() : worker([this] { work(); }) {}
-
-    ~CUstream_st() {
-        {
-            const std::lock_guard<std::mutex> lock(mutex);
-            closing = true;
-            changed.notify_all();
-        }
-        worker.join();
-    }
-
-    void work() {
-        std::unique_lock<std::mutex> lock(mutex);
-        for (;;) {
-            changed.wait(lock, [this] { return closing || !queue.empty(); });
-            if (queue.empty()) return;
-            Work next = std::move(queue.front());
-            queue.pop_front();
-            if (next.awaited) changed.wait(lock, [&] { return lost != kSuccess || next.awaited->reached; });
-            if (next.run && lost == kSuccess) {
-                lock.unlock();
-                next.run();
-                lock.lock();
-            }
-            if (next.record) next.record->reached = true;
-            ++finished;
-            changed.notify_all();
-        }
-    }
-
-    std::deque<Work> queue;
-    unsigned long long enqueued = 0, finished = 0;
-    bool closing = false;
-    std::thread worker;
-};
-
-namespace {
-
-// What a call returns instead of doing its work, with `lock` held; kSuccess: it works.
-int obstacle(const char* function, const std::unique_lock<std::mutex>&) {
-    if (in_host_function) return kNotPermitted;
-    if (lost != kSuccess) return lost;
-    const auto refusal = refusals.find(function);
-    if (refusal == refusals.end()) return kSuccess;
-    const int status = refusal->second;
-    refusals.erase(refusal);
-    return status;
-}
-
-// Runs body() unless there is an obstacle.
-template <class Body>
-int guarded(const char* function, Body body) {
-    std::unique_lock<std::mutex> lock(mutex);
-    int status = obstacle(function, lock);
-    if (status == kSuccess) status = body(lock);
-    if (status != kSuccess) last_error = status;
-    return status;
-}
-
-int enqueue(CUstream_st* stream, CUstream_st::Work work) {
-    if (!stream) return kInvalidHandle;
-    stream->queue.push_back(std::move(work));
-    ++stream->enqueued;
-    changed.notify_all();
-    return kSuccess;
-}
-
-int enqueue_run(CUstream_st* stream, std::function<void()> run) {
-    return enqueue(stream, {std::move(run), nullptr, nullptr});
+double seconds() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 void take_time(int microseconds) { std::this_thread::sleep_for(std::chrono::microseconds(microseconds)); }
 
 }  // namespace
 
+int obstacle(const char* function, const Lock&) {
+    if (in_host_function) return kNotPermitted;
+    if (lost != kSuccess) return lost;
+    const auto refusal = refusals.find(function);
+    if (refusal == refusals.end() || refusal->second.after-- > 0) return kSuccess;
+    const int status = refusal->second.status;
+    refusals.erase(refusal);
+    return status;
+}
+
+int remembered(int status) {
+    if (status != kSuccess) last_error = status;
+    return status;
+}
+
+int enqueue(CUstream_st* stream, Work work) {
+    if (!stream) return kInvalidHandle;
+    if (CUgraph_st* graph = stream->recording.get()) {
+        if (graph->invalid) return kCaptureInvalidated;
+        graph->nodes.insert(graph->nodes.end(), work.nodes.begin(), work.nodes.end());
+        return kSuccess;
+    }
+    stream->queue.push_back(std::move(work));
+    ++stream->enqueued;
+    changed.notify_all();
+    return kSuccess;
+}
+
+int enqueue(CUstream_st* stream, std::string what, std::function<void()> run) {
+    return enqueue(stream, Work{{{std::move(what), std::move(run)}}, nullptr, nullptr});
+}
+
+int finish(CUstream_st* stream, Lock& lock) {
+    const auto goal = stream->enqueued;
+    changed.wait(lock, [&] { return lost != kSuccess || stream->finished >= goal; });
+    return lost;
+}
+
+void lose(int status) {
+    lost = status;
+    changed.notify_all();
+}
+
+}  // namespace fake
+
+using namespace fake;
+
+CUstream_st::CUstream_st() : number(++streams_made), worker([this] { work(); }) {}
+
+CUstream_st::~CUstream_st() {
+    {
+        const Lock lock(mutex);
+        closing = true;
+        changed.notify_all();
+    }
+    worker.join();
+}
+
+void CUstream_st::work() {
+    Lock lock(mutex);
+    for (;;) {
+        changed.wait(lock, [this] { return closing || !queue.empty(); });
+        if (queue.empty()) return;
+        Work next = std::move(queue.front());
+        queue.pop_front();
+        if (next.awaited) changed.wait(lock, [&] { return lost != kSuccess || next.awaited->reached; });
+        for (Node& node : next.nodes) {
+            if (lost != kSuccess) break;
+            if (logging) log_text += std::to_string(number) + " " + node.what + "\n";
+            lock.unlock();
+            if (node.run) node.run();
+            lock.lock();
+        }
+        next.nodes.clear();
+        if (next.record) *next.record = {true, seconds()};
+        ++finished;
+        changed.notify_all();
+    }
+}
+
 extern "C" {
+
+int cudaDriverGetVersion(int* version) {
+    return guarded(__func__, [&](auto&) {
+        *version = 13000;
+        return kSuccess;
+    });
+}
+
+int cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
 
 int cudaGetDeviceCount(int* count) {
     return guarded(__func__, [&](auto&) {
         *count = devices;
+        return kSuccess;
+    });
+}
+
+int cudaGetDeviceProperties(void* properties, int) {  // the name is all that anybody asks for
+    return guarded(__func__, [&](auto&) {
+        std::strcpy(static_cast<char*>(properties), "a device that is none");
+        return kSuccess;
+    });
+}
+
+int cudaDeviceGetAttribute(int* value, int attribute, int) {
+    return guarded(__func__, [&](auto&) {
+        if (attribute == 75) *value = capability[0];
+        if (attribute == 76) *value = capability[1];
+        if (attribute == 16) *value = 1;
         return kSuccess;
     });
 }
@@ -164,7 +182,7 @@ int cudaStreamCreateWithPriority(CUstream_st** stream, unsigned flags, int prior
 }
 
 int cudaStreamDestroy(CUstream_st* stream) {
-    const std::unique_lock<std::mutex> lock(mutex);
+    const Lock lock(mutex);
     background.threads.emplace_back([stream] { delete stream; });  // as in CUDA, what is queued still runs
     --live_streams;
     return obstacle(__func__, lock);
@@ -172,20 +190,25 @@ int cudaStreamDestroy(CUstream_st* stream) {
 
 int cudaStreamSynchronize(CUstream_st* stream) {
     return guarded(__func__, [&](auto& lock) {
-        const auto goal = stream->enqueued;
-        changed.wait(lock, [&] { return lost != kSuccess || stream->finished >= goal; });
-        return lost;
+        if (stream->recording) {
+            stream->recording->invalid = true;
+            return kCaptureUnsupported;
+        }
+        return finish(stream, lock);
     });
 }
 
 int cudaStreamWaitEvent(CUstream_st* stream, CUevent_st* event, unsigned) {
-    return guarded(__func__, [&](auto&) { return enqueue(stream, {nullptr, event->last, nullptr}); });
+    return guarded(__func__, [&](auto&) {
+        if (event->captured || stream->recording) return kCaptureIsolation;  // forks of a recording are not modelled
+        return enqueue(stream, {{}, event->last, nullptr});
+    });
 }
 
 int cudaEventCreateWithFlags(CUevent_st** event, unsigned flags) {
     return guarded(__func__, [&](auto&) {
         if (flags > 7) return kInvalidValue;
-        *event = new CUevent_st;
+        *event = new CUevent_st{(flags & 2) == 0, false, nullptr};
         ++live_events;
         return kSuccess;
     });
@@ -193,38 +216,40 @@ int cudaEventCreateWithFlags(CUevent_st** event, unsigned flags) {
 
 int cudaEventDestroy(CUevent_st* event) {
     delete event;
-    const std::unique_lock<std::mutex> lock(mutex);
+    const Lock lock(mutex);
     --live_events;
     return obstacle(__func__, lock);
 }
 
 int cudaEventRecord(CUevent_st* event, CUstream_st* stream) {
     return guarded(__func__, [&](auto&) {
-        event->last = std::make_shared<Point>();
-        return enqueue(stream, {nullptr, nullptr, event->last});
+        event->captured = stream->recording != nullptr;
+        event->last = event->captured ? nullptr : std::make_shared<Point>();
+        return enqueue(stream, {{}, nullptr, event->last});
     });
 }
 
 int cudaEventSynchronize(CUevent_st* event) {
     return guarded(__func__, [&](auto& lock) {
+        if (event->captured) return kCapturedEvent;
         const std::shared_ptr<Point> point = event->last;
         changed.wait(lock, [&] { return lost != kSuccess || !point || point->reached; });
         return lost;
     });
 }
 
-int cudaMemcpyAsync(void* to, const void* from, size_t bytes, int kind, CUstream_st* stream) {
+int cudaEventElapsedTime(float* milliseconds, CUevent_st* start, CUevent_st* stop) {
     return guarded(__func__, [&](auto&) {
-        if (kind < 0 || kind > 4) return kInvalidValue;
-        return enqueue_run(stream, [=] {
-            if (bytes > 0) std::memcpy(to, from, bytes);
-        });
+        if (!start->timed || !stop->timed || !start->last || !stop->last) return kInvalidHandle;
+        if (!start->last->reached || !stop->last->reached) return kNotReady;
+        *milliseconds = static_cast<float>(1e3 * (stop->last->seconds - start->last->seconds));
+        return kSuccess;
     });
 }
 
 int cudaLaunchHostFunc(CUstream_st* stream, void (*function)(void*), void* data) {
     return guarded(__func__, [&](auto&) {
-        return enqueue_run(stream, [=] {
+        return enqueue(stream, "host function", [=] {
             in_host_function = true;
             function(data);
             in_host_function = false;
@@ -232,79 +257,118 @@ int cudaLaunchHostFunc(CUstream_st* stream, void (*function)(void*), void* data)
     });
 }
 
-int cudaGraphLaunch(CUgraphExec_st* graph, CUstream_st* stream) {
-    return guarded(__func__, [&](auto&) {
-        return enqueue_run(stream, [node = *graph] {
-            take_time(node.microseconds);
-            if (node.function) node.function(node.data);
-        });
-    });
-}
-
 int cudaGetLastError() {
-    const std::lock_guard<std::mutex> lock(mutex);
+    const Lock lock(mutex);
     return std::exchange(last_error, lost);
 }
 
 const char* cudaGetErrorName(int status) {
     switch (status) {
+        case kInvalidValue: return "cudaErrorInvalidValue";
         case kMemoryAllocation: return "cudaErrorMemoryAllocation";
         case kInsufficientDriver: return "cudaErrorInsufficientDriver";
+        case kInvalidImage: return "cudaErrorInvalidKernelImage";
+        case kSymbolNotFound: return "cudaErrorSymbolNotFound";
         case kIllegalAddress: return "cudaErrorIllegalAddress";
         case kLaunchFailure: return "cudaErrorLaunchFailure";
         case kNotPermitted: return "cudaErrorNotPermitted";
+        case kCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
+        case kCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";
         default: return "cudaErrorUnknown";
     }
 }
 
 const char* cudaGetErrorString(int status) {
-    return status == kIllegalAddress ? "an illegal memory access was encountered" : "an injected error";
+    switch (status) {
+        case kIllegalAddress: return "an illegal memory access was encountered";
+        case kCaptureUnsupported: return "operation not permitted when stream is capturing";
+        case kCaptureInvalidated: return "operation failed due to a previous error during capture";
+        default: return "an injected error";
+    }
 }
 
 void fake_cuda_reset() {
-    const std::lock_guard<std::mutex> lock(mutex);
+    const Lock lock(mutex);
     lost = kSuccess;
     devices = 1;
+    capability[0] = 8;
+    capability[1] = 9;
     refusals.clear();
+    limit_memory(kMemory);
+    forget_kernels();
+    logging = false;
+    log_text.clear();
 }
 
 void fake_cuda_set_devices(int count) {
-    const std::lock_guard<std::mutex> lock(mutex);
+    const Lock lock(mutex);
     devices = count;
 }
 
-void fake_cuda_refuse_next(const char* function, int status) {
-    const std::lock_guard<std::mutex> lock(mutex);
-    refusals[function] = status;
+void fake_cuda_set_memory(size_t bytes) {
+    const Lock lock(mutex);
+    limit_memory(bytes);
+}
+
+void fake_cuda_set_capability(int major, int minor) {
+    const Lock lock(mutex);
+    capability[0] = major;
+    capability[1] = minor;
+}
+
+void fake_cuda_refuse_next(const char* function, int status) { fake_cuda_refuse_after(function, status, 0); }
+
+void fake_cuda_refuse_after(const char* function, int status, int after) {
+    const Lock lock(mutex);
+    refusals[function] = {status, after};
 }
 
 void fake_cuda_delay(CUstream_st* stream, int microseconds) {
-    const std::lock_guard<std::mutex> lock(mutex);
-    enqueue_run(stream, [=] { take_time(microseconds); });
+    const Lock lock(mutex);
+    enqueue(stream, "delay", [=] { take_time(microseconds); });
 }
 
 void fake_cuda_fault(CUstream_st* stream, int status) {
-    const std::lock_guard<std::mutex> lock(mutex);
-    enqueue_run(stream, [=] {
-        const std::lock_guard<std::mutex> here(mutex);
-        lost = status;
-        changed.notify_all();
-    });
+    const Lock lock(mutex);
+    enqueue(stream, "fault", [=] { fake_cuda_lose(status); });
+}
+
+void fake_cuda_lose(int status) {
+    const Lock lock(mutex);
+    lose(status);
 }
 
 void* fake_cuda_graph(void (*function)(void*), void* data, int microseconds) {
-    return new CUgraphExec_st{function, data, microseconds};
+    return new CUgraphExec_st{{{"node",
+                                [=] {
+                                    take_time(microseconds);
+                                    if (function) function(data);
+                                }}},
+                              nullptr};
 }
 
 void fake_cuda_graph_destroy(void* graph) { delete static_cast<CUgraphExec_st*>(graph); }
 
 int fake_cuda_live_streams() {
-    const std::lock_guard<std::mutex> lock(mutex);
+    const Lock lock(mutex);
     return live_streams;
 }
 
 int fake_cuda_live_events() {
-    const std::lock_guard<std::mutex> lock(mutex);
+    const Lock lock(mutex);
     return live_events;
+}
+
+void fake_cuda_log_begin() {
+    const Lock lock(mutex);
+    logging = true;
+    log_text.clear();
+}
+
+const char* fake_cuda_log() {
+    thread_local std::string text;
+    const Lock lock(mutex);
+    text = log_text;
+    return text.c_str();
 }
 }

@@ -25,15 +25,30 @@ private:
 
 }  // namespace
 
-Rig host_rig() { return {host_runtime(), host_graph}; }
+Rig host_rig() {
+    const auto memory = [](size_t bytes) {
+        return std::shared_ptr<void>(::operator new(bytes), [](void* begin) { ::operator delete(begin); });
+    };
+    return {host_runtime(), host_graph, memory, memory};
+}
 
 Rig cuda_rig() {
     fake_cuda_reset();
     auto graphs = std::make_shared<std::vector<std::unique_ptr<FakeGraph>>>();  // live as long as the rig
-    return {cuda_runtime(FAKE_CUDART), [graphs](std::function<void()> function) {
-                graphs->push_back(std::make_unique<FakeGraph>(std::move(function)));
-                return cuda_graph(graphs->back()->executable());
-            }};
+    const auto runtime = cuda_runtime(FAKE_CUDART);
+    const auto graph = [graphs](std::function<void()> function) {
+        graphs->push_back(std::make_unique<FakeGraph>(std::move(function)));
+        return cuda_graph(graphs->back()->executable());
+    };
+    const auto memory = [runtime](size_t bytes) {
+        const std::shared_ptr<DeviceMemory> owner = runtime->device_memory(bytes);
+        return std::shared_ptr<void>(owner, reinterpret_cast<void*>(owner->address()));
+    };
+    const auto pinned = [runtime](size_t bytes) {
+        const std::shared_ptr<PinnedMemory> owner = runtime->pinned_memory(bytes);
+        return std::shared_ptr<void>(owner, owner->begin());
+    };
+    return {runtime, graph, memory, pinned};
 }
 
 }  // namespace omni2::test

@@ -18,6 +18,8 @@ namespace omni2::test {
 struct Rig {
     std::shared_ptr<Runtime> runtime;
     std::function<std::unique_ptr<Graph>(std::function<void()>)> graph;  // one that calls the function
+    std::function<std::shared_ptr<void>(size_t bytes)> memory;           // of the device
+    std::function<std::shared_ptr<void>(size_t bytes)> pinned;           // of the host
 };
 
 Rig host_rig();

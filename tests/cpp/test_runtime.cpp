@@ -123,20 +123,21 @@ TEST_ON_BOTH("work that takes time on two streams overlaps in time, on one it do
 TEST_ON_BOTH("copies take their place in the order of streams and events", rig) {
     const auto first = rig.runtime->stream(0), second = rig.runtime->stream(0);
     const auto event = rig.runtime->event();
-    std::vector<int> source(1000), middle(1000), target(1000);
-    const size_t bytes = source.size() * sizeof(int);
+    constexpr size_t kCount = 1000, kBytes = kCount * sizeof(int);
+    const auto source = rig.pinned(kBytes), target = rig.pinned(kBytes), middle = rig.memory(kBytes);
+    int* const numbers = static_cast<int*>(source.get());
     rig.runtime->call(*first, [&] {
         std::this_thread::sleep_for(kLongEnough);
-        std::iota(source.begin(), source.end(), 7);
+        std::iota(numbers, numbers + kCount, 7);
     });
-    rig.runtime->copy(middle.data(), source.data(), bytes, CopyKind::kHostToDevice, *first);
+    rig.runtime->copy(middle.get(), source.get(), kBytes, CopyKind::kHostToDevice, *first);
     rig.runtime->record(*event, *first);
     rig.runtime->wait(*second, *event);
-    rig.runtime->copy(target.data(), middle.data(), bytes, CopyKind::kDeviceToHost, *second);
+    rig.runtime->copy(target.get(), middle.get(), kBytes, CopyKind::kDeviceToHost, *second);
     rig.runtime->copy(nullptr, nullptr, 0, CopyKind::kDeviceToDevice, *second);
     rig.runtime->synchronize(*second);
-    CHECK_EQUAL(source[999], 1006);
-    CHECK_EQUAL(target, source);
+    CHECK_EQUAL(numbers[999], 1006);
+    CHECK(std::equal(numbers, numbers + kCount, static_cast<int*>(target.get())));
 }
 
 TEST_ON_BOTH("a function that throws fails its stream until that is reported", rig) {
