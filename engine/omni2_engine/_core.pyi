@@ -12,7 +12,6 @@ from typing import Any, Literal, Self, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Buffer
 
 class NoCandidateError(ValueError):
     """No logit can be chosen: all are NaN or, for a draw, minus infinity."""
@@ -171,10 +170,10 @@ class CudaStream:
 
     @property
     def priority(self) -> int: ...
-    def upload(self, to: int, source: Buffer) -> None:
+    def upload(self, to: int, source: NDArray[Any]) -> None:
         """Copy an array to a device address."""
 
-    def download(self, to: Buffer, source: int) -> None:
+    def download(self, to: NDArray[Any], source: int) -> None:
         """Copy from a device address into an array, as many bytes as it has."""
 
     def copy(self, to: int, source: int, nbytes: int) -> None:
@@ -191,7 +190,7 @@ class CudaStream:
         kernel: CudaKernel,
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
-        arguments: Sequence[int | np.generic | Buffer],
+        arguments: Sequence[int | np.generic | NDArray[Any] | bytes],
         shared_memory: int = 0,
     ) -> None:
         """Run a kernel.

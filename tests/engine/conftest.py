@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from omni2_engine import Engine
+
+from .stand_ins.cuda import FakeCuda, build_fake_cudart
 
 SESSIONS = 8
 SOON = 30.0  # seconds in which what must happen does, on any machine
@@ -69,3 +72,21 @@ def ask(utterance: Callable[..., np.ndarray]) -> Callable[[Engine], np.ndarray]:
 def alone(shared_engine: Engine, ask: Callable[[Engine], np.ndarray]) -> np.ndarray:
     """What `ask` gives when nothing goes wrong."""
     return ask(shared_engine)
+
+
+@pytest.fixture(scope="session")
+def fake_cudart() -> FakeCuda:
+    """The stand-in libcudart."""
+    return FakeCuda(build_fake_cudart())
+
+
+@pytest.fixture
+def fake_cuda(fake_cudart: FakeCuda, request: pytest.FixtureRequest) -> Iterator[FakeCuda]:
+    """The stand-in libcudart as new; whoever uses it must have given everything back in the end."""
+    fake_cudart.reset()
+    before, damaged = fake_cudart.live(), fake_cudart.damaged()
+    yield fake_cudart
+    request.node.funcargs.clear()  # what other fixtures have made
+    gc.collect()
+    assert fake_cudart.live() == before
+    assert fake_cudart.damaged() == damaged

@@ -1,0 +1,1 @@
+"""A CUDA device: its memory, and how data comes and goes, on top of `_core`."""

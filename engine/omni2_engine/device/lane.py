@@ -1,0 +1,79 @@
+"""A lane of the device: the stream of one stage, and the working memory its graphs use one after another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from omni2_engine._core import CudaDevice, CudaGraph, CudaStream, DeviceMemory
+from omni2_engine.errors import BackendError
+
+GRAPHS_OFF = "load the engine with cuda_graphs=False (on the command line --no-cuda-graphs)"
+
+
+class Lane:
+    """One stage's stream.
+
+    Whoever enqueues work holds the lane's lock while it does: a stage runs on one thread at a time, but states are made
+    and voices projected on others, and what they enqueue must not get into a graph that is being recorded.
+
+    Args:
+        device: it is a lane of.
+        priority: of its stream; lower is more urgent.
+
+    Attributes:
+        stream: the stream.
+        lock: of the lane; may be taken again by the thread that has it.
+    """
+
+    def __init__(self, device: CudaDevice, priority: int = 0) -> None:
+        self.device = device
+        self.stream: CudaStream = device.stream(priority)
+        self.lock = threading.RLock()
+        self._scratch: DeviceMemory | None = None
+
+    def scratch(self, nbytes: int) -> DeviceMemory:
+        """Working memory for calls that follow each other on the stream, at least so large; kept for the next asker.
+
+        Raises:
+            CapacityError: the device has not so much left.
+        """
+        with self.lock:
+            if self._scratch is None or self._scratch.nbytes < nbytes:
+                self._scratch = self.device.allocate(nbytes)
+            return self._scratch
+
+    @contextmanager
+    def recording(self, what: str) -> Iterator[Recording]:
+        """Record what is enqueued on the stream instead of doing it.
+
+        Args:
+            what: is recorded, for the error.
+
+        Raises:
+            BackendError: something in it cannot be recorded; names `what` and the switch that turns graphs off.
+        """
+        result = Recording()
+        with self.lock:
+            try:
+                self.stream.begin_capture()
+                try:
+                    yield result
+                except BaseException:
+                    _abandon(self.stream)
+                    raise
+                result.graph = self.stream.end_capture()
+            except BackendError as error:
+                raise BackendError(f"{what} cannot become a CUDA graph: {error.problem}", GRAPHS_OFF) from error
+
+
+class Recording:
+    """What `Lane.recording` recorded: `graph`, once it is over."""
+
+    graph: CudaGraph
+
+
+def _abandon(stream: CudaStream) -> None:
+    with suppress(BackendError):  # what went wrong before is what there is to say
+        stream.end_capture()

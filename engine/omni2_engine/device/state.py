@@ -1,0 +1,51 @@
+"""State of a graph in the device's memory: caches and contexts that calls update where they are."""
+
+from __future__ import annotations
+
+from omni2_engine.device.array import DeviceArray, row_copies
+from omni2_engine.device.exchange import Specs, place
+from omni2_engine.device.lane import Lane
+
+
+class DeviceState:
+    """Arrays in one piece of device memory, zero at first; see `StateMemory`.
+
+    What is done to them is enqueued on the lane's stream, in order with the calls that use them.
+
+    Args:
+        lane: of the graph whose state it is.
+        specs: name → (shape, dtype).
+
+    Raises:
+        CapacityError: the device has not so much left.
+    """
+
+    def __init__(self, lane: Lane, specs: Specs) -> None:
+        self._lane = lane
+        places, total = place(specs)
+        memory = lane.device.allocate(total)
+        self.arrays = {
+            name: DeviceArray.whole(memory.address + places[name], shape, dtype, memory)
+            for name, (shape, dtype) in specs.items()
+        }
+        with lane.lock:
+            lane.stream.fill(memory.address, 0, total)
+
+    def copy(self, to: DeviceArray, source: DeviceArray) -> None:
+        """Make a part like another, of this or another state of the lane; see `StateMemory.copy`."""
+        with self._lane.lock:
+            for rows in row_copies(to, source):
+                self._lane.stream.copy_rows(
+                    rows.to, rows.to_pitch, rows.source, rows.source_pitch, rows.width, rows.rows
+                )
+
+    def clear(self, part: DeviceArray) -> None:
+        """Set a contiguous part to zero; see `StateMemory.clear`."""
+        if not part.contiguous:
+            raise ValueError("only a contiguous part can be cleared")
+        with self._lane.lock:
+            self._lane.stream.fill(part.address, 0, part.nbytes)
+
+    def give_back(self, part: DeviceArray) -> None:
+        """Nothing: device memory is planned before the start and kept; see `StateMemory.give_back`."""
+
