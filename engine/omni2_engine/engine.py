@@ -28,7 +28,7 @@ from omni2_engine.manifest import EngineDirectory
 from omni2_engine.metrics import Recorder
 from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, Options
 from omni2_engine.read_write import ReadWriteLoop
-from omni2_engine.scheduling.admission import SHARE, Admission, MemoryBudget, available_memory
+from omni2_engine.scheduling.admission import SHARE, Admission, MemoryBudget
 from omni2_engine.scheduling.turn_policy import StageIndex
 from omni2_engine.scheduling.workers import Workers
 from omni2_engine.session import Session
@@ -38,6 +38,7 @@ from omni2_engine.stages.flow import LEFT_CONTEXT
 from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.fusion import Fusion
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
+from omni2_engine.stages.slots import Prefix
 from omni2_engine.states import StatePool
 from omni2_engine.tables import EmbeddingTable, map_table
 from omni2_engine.text.template import ChatTemplate
@@ -94,12 +95,12 @@ class Engine:
         self.prompts = PromptBuilder(template, self.text_tokenizer, self.config.tokens.speech)
         self.pipeline = p = _load_pipeline(directory, backend, left_context, sessions)
         positions = p.loop.speech_capacity(MAX_NEW_TOKENS, LAST_WRITE)
-        budget = MemoryBudget(int(SHARE * available_memory()) if memory is None else memory)
+        budget = MemoryBudget(int(SHARE * backend.free_memory()) if memory is None else memory)
         self.states = StatePool(p.llm, p.speech_lm, p.decoder, sessions, self.max_context, positions, budget, admission)
         workers = Workers(p.llm, p.speech_lm, p.decoder, sessions)
         self.scheduler = Scheduler(workers.stages(), width=backend.width)
         self._speakers: dict[str, Floats] = {}
-        self._prefixes: dict[str | None, tuple[list[int], DecoderState]] = {}
+        self._prefixes: dict[str | None, tuple[list[int], Prefix]] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -272,22 +273,23 @@ class Engine:
         """
         with self._lock:
             held = self._prefixes.pop(system, None)
-            items, prefix = held if held is not None else self._prefill_fixed(system)
+            if held is not None:
+                items, prefix = held
+                state.copy_prefix(prefix)
+            else:
+                items = self._fixed_items(system)
+                if items:
+                    self.pipeline.llm.extend(state, self.pipeline.llm.embed(items))
+                prefix = state.keep()
             self._prefixes[system] = (items, prefix)  # the one used last comes last
             if len(self._prefixes) > PREFIXES:
                 del self._prefixes[next(iter(self._prefixes))]
-        state.copy_prefix(prefix)
         return min(layout.common_prefix(items), len(layout.items) - 1)
 
-    def _prefill_fixed(self, system: str | None) -> tuple[list[int], DecoderState]:
-        """What two prompts that differ in the first turn have in common, and the state after it."""
-        llm = self.pipeline.llm
+    def _fixed_items(self, system: str | None) -> list[int]:
+        """What two prompts that differ in the first turn have in common."""
         first, second = (self.prompts.lay_out([Exchange(text=text)], system) for text in ("a", "b"))
-        items = first.items[: first.common_prefix(second.items)]
-        prefix = llm.new_state(max(len(items), 1))
-        if items:
-            llm.extend(prefix, llm.embed(items))
-        return items, prefix
+        return first.items[: first.common_prefix(second.items)]
 
     def _warm_up(self) -> None:
         silence = np.zeros(self.config.encoder.samples, np.float32)
@@ -306,7 +308,7 @@ def _load_pipeline(directory: EngineDirectory, backend: Backend, left_context: f
     config, tables = directory.manifest.model, directory.path / "tables"
 
     def load(stage: str) -> Any:
-        return backend.load(directory.graph(stage))
+        return backend.open(directory, stage)
 
     def model(stage: str, dimensions: DecoderConfig) -> LanguageModel:
         pairs = sessions > 1 and directory.manifest.precision.get(stage, "fp32") != "fp32"

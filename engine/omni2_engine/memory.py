@@ -1,4 +1,5 @@
-"""Memory for caches: as long as they may get, taken from the system only as they fill, given back when they are gone.
+"""Memory of the host for caches: as long as they may get, taken from the system only as they fill, given back when they
+are gone.
 
 The C library's allocator does neither for arrays of a few megabytes: once it has freed some, it hands out their memory
 again and sets all of it to zero, so that a second session would hold every byte its caches could ever need.
@@ -8,41 +9,53 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Array = NDArray[Any]
+Specs = Mapping[str, tuple[Sequence[int], np.dtype[Any]]]  # name → (shape, dtype)
 PRIVATE = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
 DISCARD: int | None = getattr(mmap, "MADV_DONTNEED", None)  # None: this system cannot take back a part
 
 
 class Reservation:
-    """Arrays of zeros, all in one mapping of their own, each at the beginning of a page.
+    """Arrays of zeros, all in one mapping of their own, each at the beginning of a page; see `StateMemory`.
 
     Args:
-        shapes: name → shape.
+        specs: name → (shape, dtype).
 
     Attributes:
-        arrays: name → float32 array, C-contiguous; the memory lives as long as one of them.
+        arrays: name → array, C-contiguous; the memory lives as long as one of them.
     """
 
-    def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
-        sizes = {name: 4 * math.prod(shape) for name, shape in shapes.items()}
+    def __init__(self, specs: Specs) -> None:
+        sizes = {name: math.prod(shape) * dtype.itemsize for name, (shape, dtype) in specs.items()}
         places, total = {}, 0
         for name, size in sizes.items():
             places[name] = total
             total += -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         self._memory = mmap.mmap(-1, max(total, 1), **PRIVATE)
         self._begin = np.frombuffer(self._memory, np.uint8, 1).__array_interface__["data"][0]
-        self.arrays: dict[str, Floats] = {
-            name: np.frombuffer(self._memory, np.float32, sizes[name] // 4, places[name]).reshape(shape)
-            for name, shape in shapes.items()
+        self.arrays: dict[str, Array] = {
+            name: np.frombuffer(self._memory, dtype, math.prod(shape), places[name]).reshape(shape)
+            for name, (shape, dtype) in specs.items()
         }
 
-    def give_back(self, part: Floats) -> None:
+    def copy(self, to: Array, source: Array) -> None:
+        """Make a view like another; see `StateMemory.copy`."""
+        to[...] = source
+
+    def clear(self, part: Array) -> None:
+        """Set a view to zero; see `StateMemory.clear`."""
+        part[...] = 0
+
+    def give_back(self, part: Array) -> None:
         """Return the pages that lie wholly in a contiguous part of one of the arrays to the system.
 
         What the part holds is undefined afterwards, but finite: zeros where the system discards pages at once, as Linux
@@ -66,4 +79,15 @@ def zeros(shapes: Mapping[str, Sequence[int]]) -> dict[str, Floats]:
     Returns:
         name → float32 array, C-contiguous.
     """
-    return Reservation(shapes).arrays
+    return Reservation({name: (shape, np.dtype(np.float32)) for name, shape in shapes.items()}).arrays
+
+
+def available_memory() -> int:
+    """Bytes that programs can still get without others being swapped out; half of all memory where the system does not
+    tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            values = dict(line.split(":", 1) for line in lines)
+        return int(values["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 8 << 30

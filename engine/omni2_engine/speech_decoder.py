@@ -132,7 +132,7 @@ def load_decoder(
     """
 
     def load(stage: str) -> Graph:
-        return backend.load(directory.graph(stage))
+        return backend.open(directory, stage)
 
     config, noise = directory.manifest.model, map_table(directory.path / "tables" / "noise.npy")
     together = sessions if backend.shares_decoder_calls else 1

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 
-from omni2_engine.backends.base import Array, Arrays, BoundGraph, Graph
+from omni2_engine.backends.base import Array, Arrays, BoundGraph, Graph, Shape, StateMemory
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.errors import EngineDirectoryError
 
@@ -90,22 +91,35 @@ class Tap:
         self.runs: list[dict[str, Array]] = []
 
     @property
-    def inputs(self) -> Mapping[str, tuple[int | str | None, ...]]:
+    def inputs(self) -> Mapping[str, Shape]:
         """See `Graph`."""
         return self._graph.inputs
 
     @property
-    def outputs(self) -> Mapping[str, tuple[int | str | None, ...]]:
+    def outputs(self) -> Mapping[str, Shape]:
         """See `Graph`."""
         return self._graph.outputs
+
+    @property
+    def dtypes(self) -> Mapping[str, np.dtype[Any]]:
+        """See `Graph`."""
+        return self._graph.dtypes
+
+    def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
+        """See `Graph.state`."""
+        return self._graph.state(shapes)
+
+    def results(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Array]:
+        """See `Graph.results`."""
+        return self._graph.results(shapes)
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """See `Graph.run`."""
         return self.note(self._graph.run(inputs))
 
-    def bind(self, state: Arrays, fixed: Arrays | None = None) -> BoundGraph:
+    def bind(self, state: Mapping[str, Any], fixed: Arrays | None = None, repeats: bool = False) -> BoundGraph:
         """See `Graph.bind`."""
-        return _BoundTap(self, self._graph.bind(state, fixed))
+        return _BoundTap(self, self._graph.bind(state, fixed, repeats))
 
     def note(self, outputs: dict[str, Array]) -> dict[str, Array]:
         """Remember outputs and hand them on."""
@@ -118,7 +132,7 @@ class _BoundTap:
         self._tap = tap
         self._bound = bound
 
-    def move(self, state: Arrays) -> None:
+    def move(self, state: Mapping[str, Any]) -> None:
         """See `BoundGraph.move`."""
         self._bound.move(state)
 

@@ -88,5 +88,7 @@ def fake_cuda(fake_cudart: FakeCuda, request: pytest.FixtureRequest) -> Iterator
     yield fake_cudart
     request.node.funcargs.clear()  # what other fixtures have made
     gc.collect()
+    fake_cudart.forget()
+    gc.collect()
     assert fake_cudart.live() == before
     assert fake_cudart.damaged() == damaged

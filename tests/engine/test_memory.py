@@ -31,7 +31,9 @@ def test_arrays_are_zero_and_do_not_overlap() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere pages may keep what they held")
 def test_only_whole_pages_of_a_part_are_given_back() -> None:
-    memory, page = Reservation({"before": (5,), "rows": (4, 1500), "after": (5,)}), mmap.PAGESIZE // 4
+    specs = {"before": (5,), "rows": (4, 1500), "after": (5,)}
+    memory = Reservation({name: (shape, np.dtype(np.float32)) for name, shape in specs.items()})
+    page = mmap.PAGESIZE // 4
     for array in memory.arrays.values():
         array[...] = 1
     memory.give_back(memory.arrays["rows"][1:3])  # values 1500 to 4499 of an array that begins at a page

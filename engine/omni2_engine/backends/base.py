@@ -1,21 +1,62 @@
-"""What a stage needs from whatever runs its graph: call it, or bind its caches once and call it many times."""
+"""What a stage needs from whatever runs its graph: memory for its state, which calls update where it is, and calls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from omni2_engine.manifest import EngineDirectory
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
+Shape = tuple[int | str | None, ...]
+
+
+class StateArray(Protocol):
+    """State of a graph where its backend keeps it: a NumPy array on the host, a `DeviceArray` on a device.
+
+    A stage looks at shape and size, and takes views: with integers and slices without a step.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def nbytes(self) -> int: ...
+    def __getitem__(self, index: Any) -> Self: ...
+
+
+class StateMemory(Protocol):
+    """Memory for state, zero at first. What is done to it happens in order with the calls of the graph it is for.
+
+    Attributes:
+        arrays: what was asked for, by name.
+    """
+
+    @property
+    def arrays(self) -> Mapping[str, Any]: ...
+    def copy(self, to: Any, source: Any) -> None:
+        """Make a view like another of the same shape, which may be of other memory for the same graph."""
+        ...
+
+    def clear(self, part: Any) -> None:
+        """Set a contiguous view to zero."""
+        ...
+
+    def give_back(self, part: Any) -> None:
+        """What a contiguous view holds is needed no more: finite but undefined from now on. Any thread may say so."""
+        ...
 
 
 class BoundGraph(Protocol):
-    """A graph with its state bound: caches are updated in place, fixed outputs land in fixed memory."""
+    """A graph with its state bound: it is updated in place, fixed outputs land in fixed memory."""
 
-    def move(self, state: Arrays) -> None:
+    def move(self, state: Mapping[str, Any]) -> None:
         """Bind other memory for state bound before, for example a longer piece of the same cache."""
         ...
 
@@ -27,6 +68,9 @@ class BoundGraph(Protocol):
 
         Returns:
             Every output that is not state; a fixed one is the very array given to `bind`, valid until the next run.
+
+        Raises:
+            BackendError: the device failed.
         """
         ...
 
@@ -35,25 +79,43 @@ class Graph(Protocol):
     """One loaded graph."""
 
     @property
-    def inputs(self) -> Mapping[str, tuple[int | str | None, ...]]:
+    def inputs(self) -> Mapping[str, Shape]:
         """Shape per input name; a dynamic dimension is a string or None."""
         ...
 
     @property
-    def outputs(self) -> Mapping[str, tuple[int | str | None, ...]]:
+    def outputs(self) -> Mapping[str, Shape]:
         """Shape per output name."""
+        ...
+
+    @property
+    def dtypes(self) -> Mapping[str, np.dtype[Any]]:
+        """Of every input and output; bfloat16 is kept as uint16."""
         ...
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with all inputs given; returns every output."""
         ...
 
-    def bind(self, state: Arrays, fixed: Arrays | None = None) -> BoundGraph:
+    def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
+        """Memory for state inputs of these names, in the graph's dtypes.
+
+        Raises:
+            CapacityError: there is not so much.
+        """
+        ...
+
+    def results(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Array]:
+        """Arrays of the host for outputs of these names, zero at first, where the graph writes them best."""
+        ...
+
+    def bind(self, state: Mapping[str, Any], fixed: Arrays | None = None, repeats: bool = False) -> BoundGraph:
         """Bind memory once.
 
         Args:
-            state: arrays that are input `name` and output `new_<name>` at once, updated in place.
-            fixed: arrays that outputs of the same name are written to.
+            state: views of `state` memory that are input `name` and output `new_<name>` at once.
+            fixed: arrays of `results` that outputs of the same name are written to.
+            repeats: every call will have the shapes of the first, so that a device may record it.
         """
         ...
 
@@ -72,11 +134,26 @@ class Backend(Protocol):
     width: int | None
     shares_decoder_calls: bool
 
-    def load(self, path: Path) -> Graph:
-        """Load the graph at `path`.
+    def open(self, directory: EngineDirectory, stage: str) -> Graph:
+        """Load a stage's graph.
 
         Raises:
-            EngineDirectoryError: the file is missing or damaged.
+            EngineDirectoryError: its file is missing or damaged, or is for another device.
             BackendError: this backend cannot run it.
         """
         ...
+
+    def free_memory(self) -> int:
+        """Bytes of the memory that state is kept in, as far as nobody has them."""
+        ...
+
+
+def is_cache(name: str) -> bool:
+    """Whether an input of that name is a cache: state in which a call writes some positions, before it reads any."""
+    return "keys" in name or "values" in name
+
+
+def is_context(name: str) -> bool:
+    """Whether an input of that name is a context: state that is read and written whole in every call, so that no call
+    may do both in one place."""
+    return "context" in name

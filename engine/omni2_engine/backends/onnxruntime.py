@@ -1,16 +1,19 @@
-"""ONNX Runtime backend: one session per graph, memory bound once, caches updated in place."""
+"""ONNX Runtime backend: one session per graph, memory bound once, state updated in place."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 
-from omni2_engine.backends.base import Array, Arrays
+from omni2_engine.backends.base import Array, Arrays, Shape, StateMemory, is_context
 from omni2_engine.errors import BackendError, EngineDirectoryError
+from omni2_engine.manifest import EngineDirectory
+from omni2_engine.memory import Reservation, available_memory
 
 DTYPES = {
     "tensor(float)": np.float32,
@@ -22,6 +25,34 @@ DTYPES = {
 }
 
 
+class Place(Protocol):
+    """Where a graph runs and its state is kept.
+
+    Attributes:
+        device: ONNX Runtime's name for it: "cpu" or "cuda".
+        providers: to make a session with.
+    """
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def providers(self) -> list[Any]: ...
+    def state(self, specs: Mapping[str, tuple[Sequence[int], np.dtype[Any]]]) -> StateMemory:
+        """Memory for state."""
+        ...
+
+
+class Host:
+    """The processor and its memory; see `Place`."""
+
+    device = "cpu"
+    providers: list[Any] = ["CPUExecutionProvider"]  # noqa: RUF012 (nobody changes it)
+
+    def state(self, specs: Mapping[str, tuple[Sequence[int], np.dtype[Any]]]) -> Reservation:
+        """Memory that is taken as it fills."""
+        return Reservation(specs)
+
+
 class OnnxRuntimeBackend:
     """Runs graphs with ONNX Runtime on the CPU.
 
@@ -31,6 +62,7 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime"
+    width: int | None
 
     def __init__(self, threads: int | None = None, shares_decoder_calls: bool = False) -> None:
         self.shares_decoder_calls = shares_decoder_calls
@@ -39,11 +71,25 @@ class OnnxRuntimeBackend:
         # One call more than fill the processors: it runs where another's threads wait for their slowest.
         self.width = processors // self.threads + 1
 
+    def open(self, directory: EngineDirectory, stage: str) -> OnnxRuntimeGraph:
+        """Load a stage's graph; see `Backend.open`."""
+        return self.load(directory.graph(stage))
+
+    def free_memory(self) -> int:
+        """Bytes of main memory; see `Backend.free_memory`."""
+        return available_memory()
+
     def load(self, path: Path) -> OnnxRuntimeGraph:
-        """Load the graph at `path`; see `Backend.load`."""
+        """Load the graph at `path`.
+
+        Raises:
+            EngineDirectoryError: the file is missing.
+            BackendError: ONNX Runtime cannot run it.
+        """
         if not path.is_file():
             raise EngineDirectoryError(f"the engine has no {path.name}", "build it again with `omni2-engine build`")
-        return OnnxRuntimeGraph(self._session(str(path), path.name))
+        place = self.place(path.stem)
+        return OnnxRuntimeGraph(self.session(str(path), path.name, place), place)
 
     def load_bytes(self, model: bytes, folder: Path, label: str) -> OnnxRuntimeGraph:
         """Load a graph held in memory.
@@ -56,9 +102,16 @@ class OnnxRuntimeBackend:
         Raises:
             BackendError: ONNX Runtime cannot run it.
         """
-        return OnnxRuntimeGraph(self._session(model, label, folder))
+        place = self.place(label)
+        return OnnxRuntimeGraph(self.session(model, label, place, folder), place)
 
-    def _session(self, model: str | bytes, label: str, weights: Path | None = None) -> ort.InferenceSession:
+    def place(self, stage: str) -> Place:
+        """Where a stage's graph runs."""
+        return Host()
+
+    def session(
+        self, model: str | bytes, label: str, place: Place, weights: Path | None = None
+    ) -> ort.InferenceSession:
         options = ort.SessionOptions()
         if weights is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
@@ -70,7 +123,7 @@ class OnnxRuntimeBackend:
         # lets block-quantised weights run in the int8 kernel instead of being expanded
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
         try:
-            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(model, options, providers=place.providers)
         except Exception as error:  # ONNX Runtime raises a family of its own exception types
             text = str(error).splitlines()[0][:300]
             raise BackendError(
@@ -82,82 +135,100 @@ class OnnxRuntimeBackend:
 class OnnxRuntimeGraph:
     """A loaded session; see `Graph`."""
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    def __init__(self, session: ort.InferenceSession, place: Place) -> None:
         self._session = session
-        self._dtypes = {value.name: DTYPES[value.type] for value in session.get_inputs()}
-        self.inputs: Mapping[str, tuple[int | str | None, ...]] = {v.name: tuple(v.shape) for v in session.get_inputs()}
-        self.outputs: Mapping[str, tuple[int | str | None, ...]] = {
-            v.name: tuple(v.shape) for v in session.get_outputs()
-        }
+        self._place = place
+        values = [*session.get_inputs(), *session.get_outputs()]
+        self.dtypes: Mapping[str, np.dtype[Any]] = {value.name: np.dtype(DTYPES[value.type]) for value in values}
+        self.inputs: Mapping[str, Shape] = {v.name: tuple(v.shape) for v in session.get_inputs()}
+        self.outputs: Mapping[str, Shape] = {v.name: tuple(v.shape) for v in session.get_outputs()}
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with all inputs given; see `Graph.run`."""
         return dict(zip(self.outputs, self._session.run(None, dict(inputs)), strict=True))
 
-    def bind(self, state: Arrays, fixed: Arrays | None = None) -> BoundOnnxRuntimeGraph:
+    def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
+        """Memory for state; see `Graph.state`."""
+        return self._place.state({name: (shape, self.dtypes[name]) for name, shape in shapes.items()})
+
+    def results(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Array]:
+        """Arrays for outputs; see `Graph.results`."""
+        return Reservation({name: (shape, self.dtypes[name]) for name, shape in shapes.items()}).arrays
+
+    def bind(
+        self, state: Mapping[str, Any], fixed: Arrays | None = None, repeats: bool = False
+    ) -> BoundOnnxRuntimeGraph:
         """Bind memory once; see `Graph.bind`."""
-        return BoundOnnxRuntimeGraph(self._session, self._dtypes, list(self.outputs), state, fixed or {})
+        return BoundOnnxRuntimeGraph(self._session, self._place, self.dtypes, list(self.outputs), state, fixed or {})
 
 
 class BoundOnnxRuntimeGraph:
-    """A session with an I/O binding over NumPy memory; see `BoundGraph`."""
+    """A session with an I/O binding; see `BoundGraph`. Inputs come from the host and outputs go there, state stays."""
 
     def __init__(
         self,
         session: ort.InferenceSession,
-        dtypes: Mapping[str, type],
+        place: Place,
+        dtypes: Mapping[str, np.dtype[Any]],
         outputs: list[str],
-        state: Arrays,
+        state: Mapping[str, Any],
         fixed: Arrays,
     ) -> None:
         self._session = session
+        self._place = place
         self._dtypes = dtypes
         self._binding = session.io_binding()
         self._fixed = dict(fixed)
-        self._held: dict[str, Array] = {}  # bound memory must outlive the binding
+        self._held: dict[str, Any] = {}  # bound memory must outlive the binding
         self._order: list[str] = []  # ONNX Runtime lists outputs in the order they were first bound
         self._free = list(outputs)  # outputs it makes anew in every run
+        self._contexts = {name: (a.shape, a.dtype) for name, a in state.items() if is_context(name)}
+        self._new = place.state(self._contexts) if self._contexts else None  # contexts as a call leaves them
         self.move(state)
         for name, array in fixed.items():
-            self._bind_output(name, array)
+            self._bind_output(name, array, "cpu")
 
-    def move(self, state: Arrays) -> None:
+    def move(self, state: Mapping[str, Any]) -> None:
         """Bind other memory for state; see `BoundGraph.move`."""
         for name, array in state.items():
             self._held[name] = array
-            self._bind_input(name, array)
-            self._bind_output(f"new_{name}", array)
+            self._bind_input(name, array, self._place.device)
+            made = self._new.arrays[name] if self._new and name in self._contexts else array
+            self._bind_output(f"new_{name}", made, self._place.device)
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with the remaining inputs; see `BoundGraph.run`."""
         for name, array in inputs.items():
             self._held[name] = array
-            self._bind_input(name, array)
+            self._bind_input(name, array, "cpu")
         for name in self._free:  # bound anew: otherwise the last run's memory and shape would be asked for again
             self._binding.bind_output(name, "cpu")
             self._note(name)
         self._session.run_with_iobinding(self._binding)
+        if self._new:
+            for name in self._contexts:
+                self._new.copy(self._held[name], self._new.arrays[name])
         results: dict[str, Array] = dict(self._fixed)
         if self._free:
             values = zip(self._order, self._binding.get_outputs(), strict=True)
             results |= {name: value.numpy() for name, value in values if name in self._free}
         return results
 
-    def _bind_input(self, name: str, array: Array) -> None:
-        self._binding.bind_input(name, "cpu", 0, self._dtypes[name], array.shape, _address(array))
+    def _bind_input(self, name: str, array: Any, device: str) -> None:
+        self._binding.bind_input(name, device, 0, self._dtypes[name].type, array.shape, address(array))
 
-    def _bind_output(self, name: str, array: Array) -> None:
+    def _bind_output(self, name: str, array: Any, device: str) -> None:
         if name in self._free:
             self._free.remove(name)
         self._note(name)
-        self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, _address(array))
+        self._binding.bind_output(name, device, 0, array.dtype.type, array.shape, address(array))
 
     def _note(self, name: str) -> None:
         if name not in self._order:
             self._order.append(name)
 
 
-def _address(array: Array) -> int:
-    """Where its memory begins; several times faster than `array.ctypes.data`, and asked for in every call."""
-    address: int = array.__array_interface__["data"][0]
-    return address
+def address(array: Any) -> int:
+    """Where its memory begins; of a NumPy array several times faster than `array.ctypes.data`, in every call."""
+    begin: int = array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.address
+    return begin

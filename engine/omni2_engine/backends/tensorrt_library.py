@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from omni2_engine._core import CudaDevice
 from omni2_engine.errors import BackendError
 
 MAINLINE, RTX = "tensorrt", "tensorrt_rtx"  # flavours, each the name of its Python package
@@ -52,7 +53,7 @@ class TensorRt:
         return self.flavour == RTX
 
     def context(self, engine: Any, *, captured: bool, runtime_cache: bytes | None = None) -> tuple[Any, Any]:
-        """An execution context of a deserialized engine.
+        """An execution context of a deserialized engine, which is to be given its working memory before a call.
 
         Graphs are captured by the caller, so TensorRT-RTX is kept from capturing its own.
 
@@ -69,7 +70,7 @@ class TensorRt:
         Raises:
             BackendError: the context cannot be made, mostly for want of device memory.
         """
-        caching = None
+        caching, strategy = None, self.module.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.flavour == RTX:
             config = engine.create_runtime_config()
             caching = config.create_runtime_cache()
@@ -79,9 +80,10 @@ class TensorRt:
             config.cuda_graph_strategy = self.module.CudaGraphStrategy.DISABLED
             strategies = self.module.DynamicShapesKernelSpecializationStrategy
             config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if captured else strategies.LAZY
+            config.set_execution_context_allocation_strategy(strategy)
             context = engine.create_execution_context(config)
         else:
-            context = engine.create_execution_context()
+            context = engine.create_execution_context(strategy)
         if context is None:
             raise BackendError(
                 f"{self.flavour} cannot make an execution context for a plan",
@@ -122,7 +124,7 @@ def find_tensorrt() -> TensorRt:
         module = importlib.import_module(flavour)
     except (ImportError, OSError) as error:
         raise BackendError(f"{flavour} is installed but cannot be loaded: {error}", INSTALL) from error
-    return TensorRt(module, flavour, str(module.__version__), _logger(module))
+    return TensorRt(module, flavour, str(module.__version__), new_logger(module))
 
 
 def cudart_path() -> Path | None:
@@ -138,6 +140,16 @@ def cudart_path() -> Path | None:
             if file.name.startswith("libcudart.so"):
                 return Path(str(file.locate()))
     return None
+
+
+def open_device() -> CudaDevice:
+    """The first GPU, through the libcudart of the pip packages or else the system's.
+
+    Raises:
+        BackendError: there is no GPU, driver or libcudart.
+    """
+    packaged = cudart_path()
+    return CudaDevice(None if packaged is None else str(packaged))
 
 
 @cache
@@ -172,7 +184,8 @@ def gpu_architecture(device: int = 0) -> str | None:
     return f"sm{parts[0]}{parts[1]}"
 
 
-def _logger(module: Any) -> Any:
+def new_logger(module: Any) -> Any:
+    """A logger for a TensorRT module, see `TensorRt.logger`."""
     errors = (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR)
 
     class Logger(module.ILogger):  # type: ignore[misc]

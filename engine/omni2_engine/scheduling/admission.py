@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -98,17 +97,6 @@ class MemoryBudget:
         except BaseException:
             self.give_back(taken)
             raise
-
-
-def available_memory() -> int:
-    """Bytes that programs can still get without others being swapped out; half of all memory where the system does not
-    tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            values = dict(line.split(":", 1) for line in lines)
-        return int(values["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 8 << 30
 
 
 def gigabytes(size: int) -> str:

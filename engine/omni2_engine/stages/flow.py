@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from omni2_engine.backends.base import Graph
 from omni2_engine.config import EstimatorConfig, FlowEncoderConfig
 from omni2_engine.stages.flow_window import BlockWindow
-from omni2_engine.stages.graph_state import GraphState, bytes_per_position
+from omni2_engine.stages.graph_state import GraphState, cache_bytes
 from omni2_engine.stages.shared_graph import SharedGraph
 
 Floats = NDArray[np.float32]
@@ -114,7 +114,7 @@ class Flow:
         self._times = np.asarray(config.time_points(), np.float32)
         silent = np.ones((1, config.speaker), np.float32)
         self._shifts: Floats = conditions.run({"t": self._times[:-1], "embedding": silent})["shifts"]
-        self._shared = None if shared_step is None else SharedGraph(shared_step, step, 1, _one_frame(config.mel))
+        self._shared = None if shared_step is None else SharedGraph(shared_step, step, _one_frame(config.mel))
 
     @property
     def most_at_once(self) -> int:
@@ -137,8 +137,8 @@ class Flow:
         """
         c, kept = self.units_config, self._kept(left_context)
         blocks = min(kept + WORKING_BLOCKS, math.ceil(FIRST_SECONDS * c.unit_rate / c.block_units))
-        encoder = GraphState(self._encoder, 2, lambda name: blocks * self._encoder_positions(name, c.block_units))
-        steps = [GraphState(self._step, 1, lambda _: blocks * c.block_frames) for _ in range(self.config.steps)]
+        encoder = GraphState(self._encoder, lambda name: blocks * self._encoder_positions(name, c.block_units))
+        steps = [GraphState(self._step, lambda _: blocks * c.block_frames) for _ in range(self.config.steps)]
         window = BlockWindow(c.block_frames, kept)
         return FlowState(speaker, self.noise if noise is None else noise, encoder, steps, window)
 
@@ -152,10 +152,8 @@ class Flow:
         c = self.units_config
         spoken = math.ceil(seconds * c.unit_rate / c.block_units)
         blocks = min(spoken, self._kept(left_context) + WORKING_BLOCKS)
-        return blocks * c.block_frames * self.config.steps * sum(bytes_per_position(self._step, 1).values()) + sum(
-            spoken * self._encoder_positions(name, c.block_units) * size
-            for name, size in bytes_per_position(self._encoder, 2).items()
-        )
+        encoder = cache_bytes(self._encoder, lambda name: spoken * self._encoder_positions(name, c.block_units))
+        return encoder + self.config.steps * cache_bytes(self._step, lambda _: blocks * c.block_frames)
 
     def _kept(self, left_context: float | None) -> int:
         """Finished blocks that stay visible beside the one at work."""

@@ -1,4 +1,4 @@
-"""State of a graph that takes a sequence piece by piece: caches updated in place, small contexts passed along."""
+"""State of a graph that takes a sequence piece by piece: caches and contexts, updated where they are."""
 
 from __future__ import annotations
 
@@ -9,37 +9,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.base import Graph
-from omni2_engine.memory import zeros
+from omni2_engine.backends.base import Graph, Shape, is_cache, is_context
+from omni2_engine.errors import CapacityError
 
 Floats = NDArray[np.float32]
+TIME_AXIS = -2  # of a cache
 
 
 class GraphState:
-    """Caches and contexts of one graph.
+    """Caches and contexts of one graph, in its backend's memory.
 
     Args:
         graph: its inputs with "keys" or "values" in the name are caches, those with "context" in it are contexts.
-        axis: of time in a cache.
-        positions: how long each cache is at first, by its name; memory is only taken as it fills.
+        positions: how long each cache is at first, by its name; where the graph fixes it, that is how long it is.
 
     Attributes:
-        caches: name → array, all of it.
-        shown: name → the part of it that the graph sees, see `show`.
-        contexts: name → array, what the last call left.
+        caches, contexts: name → array, all of it.
+        shown: name → what a call sees of it, see `show`.
+
+    Raises:
+        CapacityError: there is no room for it.
     """
 
-    def __init__(self, graph: Graph, axis: int, positions: Callable[[str], int]) -> None:
-        self._axis = axis
-        self._shapes = _cache_shapes(graph)
-        self.caches = zeros({name: self._shape(name, positions(name)) for name in self._shapes})
-        self.shown = dict(self.caches)
-        self.contexts = {
-            name: np.zeros([_fixed(size) for size in shape], np.float32)
-            for name, shape in graph.inputs.items()
-            if "context" in name
-        }
-        self._bound = graph.bind(self.caches)
+    def __init__(self, graph: Graph, positions: Callable[[str], int]) -> None:
+        self._graph = graph
+        self._shapes = {name: shape for name, shape in graph.inputs.items() if is_cache(name) or is_context(name)}
+        self._memory = graph.state({name: _sized(shape, positions(name)) for name, shape in self._shapes.items()})
+        self.caches = {name: array for name, array in self._memory.arrays.items() if is_cache(name)}
+        self.contexts = {name: array for name, array in self._memory.arrays.items() if is_context(name)}
+        self.shown: dict[str, Any] = {**self.caches, **self.contexts}
+        self._bound = graph.bind(self.shown)
         self._moved = False  # what is shown is not what is bound
 
     @property
@@ -49,59 +48,64 @@ class GraphState:
 
     def reset(self) -> None:
         """Begin a new sequence: the left context is silence again, what caches hold will be overwritten."""
-        self.contexts = {name: np.zeros_like(context) for name, context in self.contexts.items()}
+        for context in self.contexts.values():
+            self._memory.clear(context)
 
     def reserve(self, positions: Callable[[str], int]) -> None:
-        """Make every cache at least `positions(name)` long, keeping what it holds; one that is full doubles."""
-        lengths = {name: cache.shape[self._axis] for name, cache in self.caches.items()}
+        """Make every cache at least `positions(name)` long, keeping what it holds; one that is full doubles.
+
+        Raises:
+            CapacityError: the graph was built for fewer positions, or there is no room.
+        """
+        lengths = {name: cache.shape[TIME_AXIS] for name, cache in self.caches.items()}
         full = [name for name, length in lengths.items() if positions(name) > length]
         if not full:
             return
-        grown = zeros({name: self._shape(name, max(positions(name), 2 * lengths[name])) for name in full})
-        for name, cache in grown.items():
-            cache[self._first(lengths[name])] = self.caches[name]
-        self.caches |= grown
-        self.shown |= grown
+        grown = {name: _sized(self._shapes[name], max(positions(name), 2 * lengths[name])) for name in full}
+        for name, shape in grown.items():
+            if shape[TIME_AXIS] < positions(name):
+                raise CapacityError(
+                    f"a turn needs {positions(name)} positions of {name}, and the plan has {lengths[name]}",
+                    "let it say less (max_new_tokens, max_last_write), or build plans for longer turns",
+                )
+        memory = self._graph.state(grown)
+        for name, cache in memory.arrays.items():
+            memory.copy(_first(cache, lengths[name]), self.caches[name])
+        self.caches |= memory.arrays
+        self.shown |= memory.arrays
         self._moved = True
 
     def show(self, used: int) -> None:
-        """Let the graph see the caches' first `used` positions only."""
-        self.shown = {name: cache[self._first(used)] for name, cache in self.caches.items()}
-        self._moved = True
+        """Let the graph see the caches' first `used` positions only, where it does not cut them out itself."""
+        if any(not isinstance(self._shapes[name][TIME_AXIS], int) for name in self.caches):
+            self.shown |= {name: _first(cache, used) for name, cache in self.caches.items()}
+            self._moved = True
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, Floats]:
-        """Run once; the contexts move on to what the graph returns for them."""
+        """Run once; caches and contexts move on."""
         if self._moved:
             self._bound.move(self.shown)
             self._moved = False
-        outputs = self._bound.run({**inputs, **self.contexts})
-        self.advance(outputs)
-        return outputs
-
-    def advance(self, outputs: Mapping[str, Floats]) -> None:
-        """Take the contexts that a call returned; `run` does so itself."""
-        self.contexts = {name: outputs[f"new_{name}"] for name in self.contexts}
-
-    def _shape(self, name: str, length: int) -> list[int]:
-        return [length if axis == self._axis else _fixed(size) for axis, size in enumerate(self._shapes[name])]
-
-    def _first(self, length: int) -> tuple[slice, ...]:
-        return (*[slice(None)] * self._axis, slice(length))
+        return self._bound.run(inputs)
 
 
-def bytes_per_position(graph: Graph, axis: int) -> dict[str, int]:
-    """Bytes that each cache of a graph takes per position; `axis` is that of time."""
-    return {
-        name: 4 * math.prod(_fixed(size) for place, size in enumerate(shape) if place != axis)
-        for name, shape in _cache_shapes(graph).items()
-    }
+def cache_bytes(graph: Graph, positions: Callable[[str], int]) -> int:
+    """Bytes that a graph's caches of so many positions take, by the name of the cache."""
+    return sum(
+        graph.dtypes[name].itemsize * math.prod(_sized(shape, positions(name)))
+        for name, shape in graph.inputs.items()
+        if is_cache(name)
+    )
 
 
-def _cache_shapes(graph: Graph) -> dict[str, tuple[int | str | None, ...]]:
-    return {name: shape for name, shape in graph.inputs.items() if "keys" in name or "values" in name}
+def _sized(shape: Shape, length: int) -> list[int]:
+    """A shape with so many positions, unless the graph fixes how many; everything else it does fix."""
+    sizes: list[Any] = list(shape)
+    if len(shape) >= 2 and not isinstance(shape[TIME_AXIS], int):
+        sizes[TIME_AXIS] = length
+    return sizes
 
 
-def _fixed(size: int | str | None) -> int:
-    """A dimension the graph fixes."""
-    assert isinstance(size, int)
-    return size
+def _first(cache: Any, length: int) -> Any:
+    """View of the first positions."""
+    return cache[(*[slice(None)] * (len(cache.shape) + TIME_AXIS), slice(length))]

@@ -20,16 +20,15 @@ class SharedGraph:
         graph: has the inputs and outputs of the graph for one state once per place, ending in ".0", ".1" and so on; an
             input without such an end is for all.
         solo: the graph for one state.
-        axis: of time in a cache.
         nothing: inputs of the shortest sequence there is, without contexts: what a place that nobody takes computes.
 
     Attributes:
         places: states that one call serves at most.
     """
 
-    def __init__(self, graph: Graph, solo: Graph, axis: int, nothing: Inputs) -> None:
+    def __init__(self, graph: Graph, solo: Graph, nothing: Inputs) -> None:
         self.places = len({name.partition(".")[2] for name in graph.inputs} - {""})
-        self._idle = [(GraphState(solo, axis, lambda _: 1), nothing) for _ in range(self.places)]
+        self._idle = [(GraphState(solo, lambda _: 1), nothing) for _ in range(self.places)]
         self._bound = graph.bind(_placed(state.shown for state, _ in self._idle))
 
     def run(self, states: Sequence[GraphState], inputs: Sequence[Inputs], common: Inputs) -> list[dict[str, Floats]]:
@@ -45,16 +44,14 @@ class SharedGraph:
         """
         taken = [*zip(states, inputs, strict=True), *self._idle[len(states) :]]
         self._bound.move(_placed(state.shown for state, _ in taken))
-        outputs = self._bound.run({**common, **_placed({**own, **state.contexts} for state, own in taken)})
+        outputs = self._bound.run({**common, **_placed(own for _, own in taken)})
         results: list[dict[str, Floats]] = [{} for _ in taken]
         for name, array in outputs.items():
             name, _, place = name.rpartition(".")
             results[int(place)][name] = array
-        for state, result in zip(states, results, strict=False):
-            state.advance(result)
         return results[: len(states)]
 
 
-def _placed(parts: Iterable[Inputs]) -> dict[str, NDArray[Any]]:
+def _placed(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Arrays of every place under the names they have there."""
     return {f"{name}.{place}": array for place, part in enumerate(parts) for name, array in part.items()}

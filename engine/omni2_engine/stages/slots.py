@@ -9,29 +9,31 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.base import BoundGraph, Graph
+from omni2_engine.backends.base import BoundGraph, Graph, Shape, is_cache
 from omni2_engine.errors import CapacityError
-from omni2_engine.memory import Reservation, zeros
 
 Floats = NDArray[np.float32]
 # Keys a decoding query is shown come in multiples of this: so many are summed alike whatever follows them. Attention
 # kernels handle a remainder by other sums, and a row would depend on how long its neighbours are.
 GRANULE = 16
 OUTPUTS = ("logits", "hidden")
+POSITION_AXIS = 2  # of a cache
 RELEASED = -1  # the index of a state whose slot was given back
 
 
 class SlotCache:
     """KV caches of a decoder for several conversations, and the outputs of its last position for each.
 
-    Memory is taken from the system as positions fill, and given back when a slot is released. Slots may be acquired and
-    released by any thread at any time. Running the graph is for one thread at a time: prefill and decode of one model
-    are one stage, and a scheduler runs one task of a stage at a time.
+    The caches are where the graph's backend keeps state; on the host memory is taken as positions fill, and given back
+    when a slot is released. Slots may be acquired and released by any thread at any time. Running the graph is for one
+    thread at a time: prefill and decode of one model are one stage, and a scheduler runs one task of a stage at a time.
 
     Args:
         graph: an `llm` or `speech_lm` graph.
@@ -40,24 +42,27 @@ class SlotCache:
         pairs: decode an even number of slots in every call, see `LanguageModel`.
 
     Attributes:
-        caches: name → (slots, …) float32, as the graph has them; with `pairs` an odd number has one nobody gets.
-        logits, hidden: (slots, vocab) and (slots, hidden) float32, likewise.
-        positions: of each slot, the spare one included; a multiple of `GRANULE`.
+        caches: name → (slots, heads, positions, width), of the graph's type; with `pairs` an odd number has one nobody
+            gets.
+        logits, hidden: (slots, vocab) and (slots, hidden) float32, likewise, on the host.
+        positions: of each slot, the spare one included; a multiple of `GRANULE`, or what the graph was built for.
+
+    Raises:
+        CapacityError: the graph was built for fewer positions, or the device has no room.
     """
 
     def __init__(self, graph: Graph, slots: int, capacity: int, pairs: bool = False) -> None:
         self.slots = slots
         self.capacity = capacity
-        self.positions = rounded(capacity + 1)
         self._pairs = pairs
         self._rows = slots + slots % 2 if pairs else slots
-        shapes = {name: shape for name, shape in graph.inputs.items() if "capacity" in shape}
-        self._position_axis = {name: shape.index("capacity") for name, shape in shapes.items()}
-        outputs = {name: graph.outputs[name] for name in OUTPUTS}
-        self._memory = Reservation({name: self._shape(shape) for name, shape in (shapes | outputs).items()})
-        self.caches = {name: self._memory.arrays[name] for name in shapes}
-        self.logits, self.hidden = (self._memory.arrays[name] for name in OUTPUTS)
-        self._aside = zeros({name: self._shape(shape) for name, shape in outputs.items()})
+        shapes = {name: shape for name, shape in graph.inputs.items() if is_cache(name)}
+        self.positions = _positions(shapes, capacity)
+        self._memory = graph.state({name: _sized(shape, self._rows, self.positions) for name, shape in shapes.items()})
+        self.caches = self._memory.arrays
+        outputs = {name: _sized(graph.outputs[name], self._rows) for name in OUTPUTS}
+        self._outputs, self._aside = graph.results(outputs), graph.results(outputs)
+        self.logits, self.hidden = (self._outputs[name] for name in OUTPUTS)
         self._graph = graph
         self._bound: dict[tuple[int, int, bool], BoundGraph] = {}
         self._free = list(range(slots))  # a heap: the lowest are taken first, which keeps ranges short
@@ -101,7 +106,7 @@ class SlotCache:
         """
         key = (first, stop, aside)
         if key not in self._bound:
-            outputs = self._aside if aside else self._memory.arrays
+            outputs = self._aside if aside else self._outputs
             self._bound[key] = self._graph.bind(
                 {name: cache[first:stop] for name, cache in self.caches.items()},
                 {name: outputs[name][first:stop] for name in OUTPUTS},
@@ -112,14 +117,23 @@ class SlotCache:
         """Make what was written aside for these slots their own."""
         for name, aside in self._aside.items():
             for slot in slots:
-                self._memory.arrays[name][slot] = aside[slot]
+                self._outputs[name][slot] = aside[slot]
 
-    def filled(self, slot: int, length: int) -> dict[str, Floats]:
-        """Views of the first `length` positions of one slot, positions first, by name of the cache."""
-        return {
-            name: np.moveaxis(cache[slot], self._position_axis[name] - 1, 0)[:length]
-            for name, cache in self.caches.items()
-        }
+    def filled(self, slot: int, length: int) -> dict[str, Any]:
+        """Views (heads, length, width) of the first positions of one slot, by name of the cache."""
+        return {name: cache[slot][:, :length] for name, cache in self.caches.items()}
+
+    def copy(self, to: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+        """Make views of `filled` like others, which may be of another cache of the graph."""
+        for name, view in to.items():
+            self._memory.copy(view, source[name])
+
+    def keep(self, slot: int, length: int) -> dict[str, Any]:
+        """A copy of `filled`, in memory of its own."""
+        filled = self.filled(slot, length)
+        kept = self._graph.state({name: view.shape for name, view in filled.items()}).arrays
+        self.copy(kept, filled)
+        return dict(kept)
 
     def release(self, state: DecoderState) -> None:
         """Take a slot back, and its memory with it; see `DecoderState.release`."""
@@ -127,14 +141,24 @@ class SlotCache:
             slot, state.index = state.index, RELEASED
         if slot == RELEASED:
             return
-        for array in self._memory.arrays.values():
-            self._memory.give_back(array[slot])
+        for cache in self.caches.values():
+            self._memory.give_back(cache[slot])
         with self._lock:
             heapq.heappush(self._free, slot)
 
-    def _shape(self, shape: Sequence[int | str | None]) -> list[int]:
-        sizes = {"B": self._rows, "capacity": self.positions}
-        return [sizes[size] if isinstance(size, str) else size or 0 for size in shape]
+
+@dataclass(frozen=True)
+class Prefix:
+    """What a state held when it was kept, see `DecoderState.keep`: `length` positions and the outputs of the last."""
+
+    caches: Mapping[str, Any]
+    length: int
+    logits: Floats
+    hidden: Floats
+
+    def filled(self) -> Mapping[str, Any]:
+        """Views (heads, length, width) of all positions."""
+        return self.caches
 
 
 class DecoderState:
@@ -169,11 +193,19 @@ class DecoderState:
         """Forget every position from `length` on."""
         self.length = min(self.length, length)
 
-    def copy_prefix(self, other: DecoderState) -> None:
+    def filled(self) -> Mapping[str, Any]:
+        """Views (heads, length, width) of the filled positions, by name of the cache."""
+        return self.cache.filled(self.index, self.length)
+
+    def keep(self) -> Prefix:
+        """A copy of the filled positions and the outputs of the last, which takes no more memory than that."""
+        return Prefix(
+            self.cache.keep(self.index, self.length), self.length, self.logits.copy(), self.hidden.copy()
+        )
+
+    def copy_prefix(self, other: DecoderState | Prefix) -> None:
         """Become a copy of another state's filled positions (a prefix prefilled once); it may be of another cache."""
-        theirs = other.cache.filled(other.index, other.length)
-        for name, mine in self.cache.filled(self.index, other.length).items():
-            mine[...] = theirs[name]
+        self.cache.copy(self.cache.filled(self.index, other.length), other.filled())
         self.logits[:] = other.logits
         self.hidden[:] = other.hidden
         self.length = other.length
@@ -181,6 +213,27 @@ class DecoderState:
     def release(self) -> None:
         """Give the slot and its memory back; nothing may use the state afterwards. A second time does nothing."""
         self.cache.release(self)
+
+
+def _positions(shapes: Mapping[str, Shape], capacity: int) -> int:
+    """Positions of every slot, a spare one among them: as many as needed, or the number a graph was built for."""
+    fixed = next(iter(shapes.values()))[POSITION_AXIS]
+    if not isinstance(fixed, int):
+        return rounded(capacity + 1)
+    if capacity >= fixed:
+        raise CapacityError(
+            f"{capacity} positions are asked for, and the plan has {fixed - 1}",
+            f"load with a max_context of at most {fixed - 1}, or build plans for longer conversations",
+        )
+    return fixed
+
+
+def _sized(shape: Shape, rows: int, positions: int | None = None) -> list[int]:
+    sizes: list[Any] = list(shape)
+    sizes[0] = rows
+    if positions is not None:
+        sizes[POSITION_AXIS] = positions
+    return sizes
 
 
 def rounded(positions: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from omni2_engine.errors import Omni2Error
-from omni2_engine.scheduling.admission import available_memory
+from omni2_engine.memory import available_memory
 
 FIXED = 0.6e9  # bytes TensorRT takes for any plan
 TIMES = 4.0  # what it takes for each byte of weights

@@ -95,8 +95,13 @@ class Context:
     def __init__(self, accepts: bool = True) -> None:
         self.accepts = accepts
         self.given: bytes | None = None
-        self.config = SimpleNamespace(create_runtime_cache=lambda: self, set_runtime_cache=lambda cache: None)
+        self.config = SimpleNamespace(
+            create_runtime_cache=lambda: self,
+            set_runtime_cache=lambda cache: None,
+            set_execution_context_allocation_strategy=lambda strategy: setattr(self, "memory", strategy),
+        )
         self.made_with: object = "nothing"
+        self.memory: object = "its own"
 
     def deserialize(self, blob: bytes) -> bool:
         self.given = blob
@@ -114,6 +119,7 @@ def library(flavour: str) -> TensorRt:
     module = SimpleNamespace(
         CudaGraphStrategy=SimpleNamespace(DISABLED="off"),
         DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager", LAZY="lazy"),
+        ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="ours"),
     )
     return TensorRt(module, flavour, "1", None)
 
@@ -126,12 +132,13 @@ def test_a_context_of_rtx(captured: bool, strategy: str, accepts: bool) -> None:
     assert context == "context" and cache is engine and engine.given == b"kernels"
     assert engine.made_with is engine.config and engine.config.cuda_graph_strategy == "off"
     assert engine.config.dynamic_shapes_kernel_specialization_strategy == strategy
+    assert engine.memory == "ours"
 
 
 def test_a_context_of_mainline() -> None:
     engine = Context()
     assert library(MAINLINE).context(engine, captured=True, runtime_cache=b"kernels") == ("context", None)
-    assert engine.given is None and engine.made_with is None
+    assert engine.given is None and engine.made_with == "ours"
 
 
 def test_a_context_that_cannot_be_made() -> None:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from omni2_engine import Engine
 from omni2_engine.errors import CapacityError
-from omni2_engine.scheduling.admission import Admission, MemoryBudget, available_memory
+from omni2_engine.memory import available_memory
+from omni2_engine.scheduling.admission import Admission, MemoryBudget
 from omni2_engine.speech_decoder import SpeechState
-from omni2_engine.stages.graph_state import bytes_per_position
+from omni2_engine.stages.graph_state import cache_bytes
 from omni2_engine.states import LEAST_CONTEXT, Conversation, StatePool, TurnStates
 
 SOON = 20.0  # seconds in which what must happen does, on any machine
@@ -395,9 +396,8 @@ def test_a_turn_takes_no_more_than_it_was_promised(
     for start in range(0, len(units), chunk):
         decoder.render(state, units[start : start + chunk], final=start + chunk >= len(units))
         most = max(most, state.flow.window.capacity)
-    filled = most * flow.config.steps * sum(bytes_per_position(flow._step, 1).values()) + sum(
-        flow._encoder_positions(name, len(units)) * size for name, size in bytes_per_position(flow._encoder, 2).items()
-    )
+    filled = cache_bytes(flow._encoder, lambda name: flow._encoder_positions(name, len(units)))
+    filled += flow.config.steps * cache_bytes(flow._step, lambda _: most)
     assert 0.5 * flow.nbytes(seconds, left_context) < filled <= flow.nbytes(seconds, left_context)
 
 

@@ -58,6 +58,10 @@ class FakeCuda:
     def reset(self) -> None:
         """As if the process were new, but for what still lives."""
         self._library.fake_cuda_reset()
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of Python functions that were enqueued, all of which have run."""
         self.raised.clear()
         self._kept.clear()
 

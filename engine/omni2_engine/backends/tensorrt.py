@@ -1,0 +1,79 @@
+"""TensorRT backend: every stage's plan on the device, on a stream of its own."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import Any
+
+from omni2_engine._core import CudaDevice
+from omni2_engine.backends.lanes import Lanes
+from omni2_engine.backends.tensorrt_graph import TensorRTGraph
+from omni2_engine.backends.tensorrt_library import TensorRt, find_tensorrt, open_device
+from omni2_engine.backends.tensorrt_plan import REBUILD, Plan
+from omni2_engine.errors import BackendError, EngineDirectoryError
+from omni2_engine.manifest import EngineDirectory
+
+
+class TensorRTBackend:
+    """Runs TensorRT plans, of either flavour.
+
+    Args:
+        device: the GPU; the first one if None.
+        library: the TensorRT; the one installed if None.
+        cuda_graphs: record calls that repeat themselves, and launch each as one piece of work.
+
+    Attributes:
+        weights: bytes of device memory that the plans opened so far took.
+
+    Raises:
+        BackendError: there is no GPU, driver, libcudart or TensorRT.
+    """
+
+    name = "tensorrt"
+    width = None  # every stage has a stream of its own
+
+    def __init__(
+        self, device: CudaDevice | None = None, library: TensorRt | None = None, cuda_graphs: bool = True
+    ) -> None:
+        self.library = library or find_tensorrt()
+        self.device = device or open_device()
+        self.cuda_graphs = cuda_graphs
+        self.weights = 0
+        self.lanes = Lanes(self.device)
+        self._runtime = self.library.module.Runtime(self.library.logger)
+
+    @property
+    def target(self) -> str:
+        """Architecture of the GPU: "sm89"."""
+        return target_of(self.device)
+
+    def open(self, directory: EngineDirectory, stage: str) -> TensorRTGraph:
+        """Load a stage's plan; see `Backend.open`."""
+        entry = directory.plan(stage, self.target, self.library.flavour, self.library.version)
+        before = self.free_memory()
+        engine = self._deserialize(directory.path / entry.file, stage)
+        self.weights += max(before - self.free_memory(), 0)
+        return TensorRTGraph(Plan(self.library, engine, stage), self.lanes.of(stage), self.cuda_graphs)
+
+    def free_memory(self) -> int:
+        """Bytes of device memory; see `Backend.free_memory`."""
+        return self.device.memory()[0]
+
+    def _deserialize(self, path: Path, stage: str) -> Any:
+        self.library.logger.messages.clear()
+        try:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+                engine = self._runtime.deserialize_cuda_engine(plan)
+        except (OSError, ValueError) as error:
+            raise EngineDirectoryError(f"{path} cannot be read: {error}", REBUILD) from error
+        if engine is None:
+            reason = self.library.logger.messages.reason() or "it does not say why"
+            raise BackendError(f"TensorRT cannot load the plan of {stage}: {reason}", REBUILD)
+        return engine
+
+
+def target_of(device: CudaDevice) -> str:
+    """A device's architecture as plans name it: "sm89"."""
+    major, minor = device.capability
+    return f"sm{major}{minor}"
