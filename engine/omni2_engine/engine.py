@@ -89,12 +89,12 @@ class Engine:
         self.directory = directory
         self.config: ModelConfig = directory.manifest.model
         self.sample_rate = self.config.vocoder.sample_rate
-        self.max_context = min(max_context, directory.manifest.longest_context)
         self.text_tokenizer = TextTokenizer.load(directory.path / "text" / "tokenizer.json")
         template = ChatTemplate.load(directory.path / "text")
         self.prompts = PromptBuilder(template, self.text_tokenizer, self.config.tokens.speech)
         self.pipeline = p = _load_pipeline(directory, backend, left_context, sessions)
-        positions = p.loop.speech_capacity(MAX_NEW_TOKENS, LAST_WRITE)
+        self.max_context = p.llm.fitting(min(max_context, directory.manifest.longest_context))
+        positions = p.speech_lm.fitting(p.loop.speech_capacity(MAX_NEW_TOKENS, LAST_WRITE))
         budget = MemoryBudget(int(SHARE * backend.free_memory()) if memory is None else memory)
         self.states = StatePool(p.llm, p.speech_lm, p.decoder, sessions, self.max_context, positions, budget, admission)
         workers = Workers(p.llm, p.speech_lm, p.decoder, sessions)

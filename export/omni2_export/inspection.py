@@ -117,9 +117,13 @@ class Tap:
         """See `Graph.run`."""
         return self.note(self._graph.run(inputs))
 
-    def bind(self, state: Mapping[str, Any], fixed: Arrays | None = None, repeats: bool = False) -> BoundGraph:
+    def most(self, name: str, axis: int) -> int | None:
+        """See `Graph.most`."""
+        return self._graph.most(name, axis)
+
+    def bind(self, state: Mapping[str, Any], fixed: Arrays | None = None) -> BoundGraph:
         """See `Graph.bind`."""
-        return _BoundTap(self, self._graph.bind(state, fixed, repeats))
+        return _BoundTap(self, self._graph.bind(state, fixed))
 
     def note(self, outputs: dict[str, Array]) -> dict[str, Array]:
         """Remember outputs and hand them on."""

@@ -338,7 +338,7 @@ class CountingGraph:
     def __init__(self, model: LanguageModel) -> None:
         real = model._graph
         self.inputs, self.outputs = real.inputs, real.outputs
-        self.state, self.results = real.state, real.results
+        self.state, self.results, self.most = real.state, real.results, real.most
         self.rows: list[int] = []
         self.bindings = 0
 

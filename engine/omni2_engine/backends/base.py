@@ -93,8 +93,12 @@ class Graph(Protocol):
         """Of every input and output; bfloat16 is kept as uint16."""
         ...
 
+    def most(self, name: str, axis: int) -> int | None:
+        """How large a dimension of an input may be; None: as large as anyone likes."""
+        ...
+
     def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Run with all inputs given; returns every output."""
+        """Run with all inputs given; returns every output. Several threads may call it at once."""
         ...
 
     def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
@@ -109,13 +113,12 @@ class Graph(Protocol):
         """Arrays of the host for outputs of these names, zero at first, where the graph writes them best."""
         ...
 
-    def bind(self, state: Mapping[str, Any], fixed: Arrays | None = None, repeats: bool = False) -> BoundGraph:
+    def bind(self, state: Mapping[str, Any], fixed: Arrays | None = None) -> BoundGraph:
         """Bind memory once.
 
         Args:
             state: views of `state` memory that are input `name` and output `new_<name>` at once.
             fixed: arrays of `results` that outputs of the same name are written to.
-            repeats: every call will have the shapes of the first, so that a device may record it.
         """
         ...
 

@@ -143,6 +143,11 @@ class OnnxRuntimeGraph:
         self.inputs: Mapping[str, Shape] = {v.name: tuple(v.shape) for v in session.get_inputs()}
         self.outputs: Mapping[str, Shape] = {v.name: tuple(v.shape) for v in session.get_outputs()}
 
+    def most(self, name: str, axis: int) -> int | None:
+        """Of what the graph fixes; see `Graph.most`."""
+        size = self.inputs[name][axis]
+        return size if isinstance(size, int) else None
+
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with all inputs given; see `Graph.run`."""
         return dict(zip(self.outputs, self._session.run(None, dict(inputs)), strict=True))
@@ -155,9 +160,7 @@ class OnnxRuntimeGraph:
         """Arrays for outputs; see `Graph.results`."""
         return Reservation({name: (shape, self.dtypes[name]) for name, shape in shapes.items()}).arrays
 
-    def bind(
-        self, state: Mapping[str, Any], fixed: Arrays | None = None, repeats: bool = False
-    ) -> BoundOnnxRuntimeGraph:
+    def bind(self, state: Mapping[str, Any], fixed: Arrays | None = None) -> BoundOnnxRuntimeGraph:
         """Bind memory once; see `Graph.bind`."""
         return BoundOnnxRuntimeGraph(self._session, self._place, self.dtypes, list(self.outputs), state, fixed or {})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,17 @@ class TensorRTGraph:
         self.outputs: Mapping[str, Shape] = plan.outputs
         self.dtypes: Mapping[str, np.dtype[Any]] = plan.dtypes
         self.cuda_graphs = cuda_graphs
-        self.execution = plan.execution(lane, recorded=False)  # of all calls that are not recorded
-        self._stateless = self.bind({})
+        # a graph whose shapes are all fixed is called with them every time
+        self._stateless = self.bind({}, repeats=None not in chain(*plan.inputs.values()))
+
+    @cached_property
+    def execution(self) -> Execution:
+        """The context of all calls that are not recorded."""
+        return self.plan.execution(self.lane, recorded=False)
+
+    def most(self, name: str, axis: int) -> int | None:
+        """What the plan's profile has; see `Graph.most`."""
+        return self.plan.range_of(name)[1][axis]
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with all inputs given; see `Graph.run`."""
@@ -51,7 +62,12 @@ class TensorRTGraph:
     def bind(
         self, state: Mapping[str, DeviceArray], fixed: Arrays | None = None, repeats: bool = False
     ) -> BoundTensorRTGraph | RecordedTensorRTGraph:
-        """Bind memory once; see `Graph.bind`."""
+        """Bind memory once; see `Graph.bind`.
+
+        Args:
+            state, fixed: as there.
+            repeats: every call will have the shapes of the first, so that it can be recorded.
+        """
         if repeats and self.cuda_graphs:
             return RecordedTensorRTGraph(self, state, fixed or {})
         return BoundTensorRTGraph(self, state, fixed or {})

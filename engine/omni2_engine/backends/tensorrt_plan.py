@@ -84,10 +84,10 @@ class Plan:
         context, cache = self.library.context(self.engine, captured=recorded, runtime_cache=self._runtime_cache)
         return Execution(self, context, lane, cache)
 
-    def range_of(self, name: str) -> str:
-        """The shapes an input may have, in words."""
+    def range_of(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The least and the most shape an input may have."""
         least, _, most = self.engine.get_tensor_profile_shape(name, PROFILE)
-        return f"{tuple(least)} to {tuple(most)}"
+        return tuple(least), tuple(most)
 
 
 class Execution:
@@ -116,8 +116,9 @@ class Execution:
         """
         if shape is not None and self._shapes.get(name) != shape:
             if not self._context.set_input_shape(name, shape):
+                least, most = self.plan.range_of(name)
                 raise BackendError(
-                    f"the plan of {self.plan.stage} takes {name} of {self.plan.range_of(name)}, not {shape}",
+                    f"the plan of {self.plan.stage} takes {name} of {least} to {most}, not {shape}",
                     "load with what the plan was built for, or build it for more (`omni2-engine build --target`)",
                 )
             self._shapes[name] = shape

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from omni2_engine.backends.base import Graph
 from omni2_engine.config import DecoderConfig
 from omni2_engine.errors import ContextError
-from omni2_engine.stages.slots import RELEASED, DecoderState, SlotCache, rounded
+from omni2_engine.stages.slots import RELEASED, DecoderState, SlotCache, most_positions, rounded
 from omni2_engine.tables import EmbeddingTable
 
 __all__ = ["DecoderState", "LanguageModel"]
@@ -46,6 +46,11 @@ class LanguageModel:
         self.config = config
         self.table = table
 
+    def fitting(self, capacity: int) -> int:
+        """So many positions, or as many as the graph was built for if those are fewer."""
+        most = most_positions(self._graph)
+        return capacity if most is None else min(capacity, most)
+
     def new_cache(self, slots: int, capacity: int) -> SlotCache:
         """Room for several conversations of `capacity` positions each, which can be decoded together."""
         return SlotCache(self._graph, slots, capacity, self._pairs)
@@ -72,6 +77,12 @@ class LanguageModel:
             self.decode([state], embeds)
             return
         _check_room([state], len(embeds))
+        piece = self._graph.most("embeds", 1) or len(embeds)
+        for begin in range(0, len(embeds), piece):
+            self._extend(state, embeds[begin : begin + piece])
+
+    def _extend(self, state: DecoderState, embeds: Floats) -> None:
+        """`extend` in one call."""
         start, stop = state.length, state.length + len(embeds)
         state.cache.bind(state.index, state.index + 1, aside=False).run(
             {

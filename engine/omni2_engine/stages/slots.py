@@ -56,8 +56,14 @@ class SlotCache:
         self.capacity = capacity
         self._pairs = pairs
         self._rows = slots + slots % 2 if pairs else slots
+        most = graph.most("embeds", 0)
+        if most is not None and self._rows > most:
+            raise CapacityError(
+                f"{slots} conversations are to share calls, and the plan takes {most}",
+                f"load with at most {most} sessions, or build plans for more",
+            )
         shapes = {name: shape for name, shape in graph.inputs.items() if is_cache(name)}
-        self.positions = _positions(shapes, capacity)
+        self.positions = _positions(graph, capacity)
         self._memory = graph.state({name: _sized(shape, self._rows, self.positions) for name, shape in shapes.items()})
         self.caches = self._memory.arrays
         outputs = {name: _sized(graph.outputs[name], self._rows) for name in OUTPUTS}
@@ -215,17 +221,23 @@ class DecoderState:
         self.cache.release(self)
 
 
-def _positions(shapes: Mapping[str, Shape], capacity: int) -> int:
+def most_positions(graph: Graph) -> int | None:
+    """How many positions a slot can have at most: those the graph was built for, less the spare one; None: any."""
+    fixed = next(shape for name, shape in graph.inputs.items() if is_cache(name))[POSITION_AXIS]
+    return fixed - 1 if isinstance(fixed, int) else None
+
+
+def _positions(graph: Graph, capacity: int) -> int:
     """Positions of every slot, a spare one among them: as many as needed, or the number a graph was built for."""
-    fixed = next(iter(shapes.values()))[POSITION_AXIS]
-    if not isinstance(fixed, int):
+    most = most_positions(graph)
+    if most is None:
         return rounded(capacity + 1)
-    if capacity >= fixed:
+    if capacity > most:
         raise CapacityError(
-            f"{capacity} positions are asked for, and the plan has {fixed - 1}",
-            f"load with a max_context of at most {fixed - 1}, or build plans for longer conversations",
+            f"{capacity} positions are asked for, and the plan has {most}",
+            "ask for less (max_context, max_new_tokens, max_last_write), or build plans for more",
         )
-    return fixed
+    return most + 1
 
 
 def _sized(shape: Shape, rows: int, positions: int | None = None) -> list[int]:
