@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import AsyncGenerator, Iterator
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 from omni2_engine._core import Scheduler, SessionCancelledError
 from omni2_engine.audio.source import AudioInput, read_audio
 from omni2_engine.backends.base import Backend
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.choose import Device, choose_backend
 from omni2_engine.chunk import Chunk
 from omni2_engine.config import DecoderConfig, ModelConfig
 from omni2_engine.conversation import Exchange, Layout, PromptBuilder
+from omni2_engine.device.memory_plan import MemoryPlan
 from omni2_engine.errors import SettingError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.metrics import Recorder
@@ -50,6 +52,7 @@ MAX_CONTEXT = 4096  # positions of the language model's KV cache unless asked ot
 WARM_UP_TOKENS = 4
 MOST_SESSIONS = 256
 MOST_THREADS = 256  # of every graph: more would take minutes to start and gain nothing
+log = logging.getLogger(__name__)
 PREFIXES = 4  # system prompts whose prefilled positions are kept
 
 
@@ -74,6 +77,8 @@ class Engine:
         max_context: positions of a conversation's KV cache.
         scheduler: decides whose step runs next.
         states: memory of conversations and turns.
+        memory_plan: what it takes of a GPU's memory, also logged by `omni2_engine.engine` before it is taken; None on
+            the CPU.
     """
 
     def __init__(
@@ -95,6 +100,11 @@ class Engine:
         self.pipeline = p = _load_pipeline(directory, backend, left_context, sessions)
         self.max_context = p.llm.fitting(min(max_context, directory.manifest.longest_context))
         positions = p.speech_lm.fitting(p.loop.speech_capacity(MAX_NEW_TOKENS, LAST_WRITE))
+        self.memory_plan = self._plan_memory(backend, sessions, positions)
+        if self.memory_plan is not None:
+            log.info("%s", self.memory_plan)
+            if memory is None:  # who names a budget of bytes knows what they want to hold in it
+                self.memory_plan.check()
         budget = MemoryBudget(int(SHARE * backend.free_memory()) if memory is None else memory)
         self.states = StatePool(p.llm, p.speech_lm, p.decoder, sessions, self.max_context, positions, budget, admission)
         workers = Workers(p.llm, p.speech_lm, p.decoder, sessions)
@@ -115,6 +125,8 @@ class Engine:
         memory: int | None = None,
         admission: str = Admission.SHORTEN,
         warm_up: bool = True,
+        device: str = Device.AUTO,
+        cuda_graphs: bool = True,
         backend: Backend | None = None,
     ) -> Engine:
         """Load an engine directory.
@@ -128,15 +140,20 @@ class Engine:
             sessions: conversations whose decoding shares calls. More may be open; they decode by themselves. From 2 on
                 quantised models decode rows by twos, so that an answer does not depend on who else is answered; that
                 costs one that is alone a seventh to a third of its decoding speed.
-            memory: bytes that caches of all conversations may take together; four fifths of what is free if None.
+            memory: bytes that caches of all conversations may take together; four fifths of what is free if None, of
+                the device's memory where there is one.
             admission: what happens where that does not do: "shorten" (the flow looks back on less of its own sound, at
                 least 4 s, else an error), "wait" (until others have finished) or "refuse" (an error).
             warm_up: run a short turn first, so that the first real one is not the slowest.
-            backend: what runs the graphs, ONNX Runtime if None.
+            device: what runs the graphs: "cpu", "cuda" (ONNX Runtime's CUDA provider), "tensorrt" (plans built for this
+                GPU), or "auto": TensorRT if there are such plans, else CUDA if ONNX Runtime has it, else the CPU.
+            cuda_graphs: let TensorRT record calls that repeat themselves; turn this off where one cannot be recorded.
+            backend: what runs the graphs, instead of what `device` says.
 
         Raises:
             EngineDirectoryError: the directory is missing, damaged or of another version.
             BackendError: this machine cannot run it.
+            CapacityError: the GPU has not enough memory, or a plan holds less than is asked for.
             SettingError: a setting makes no sense.
         """
         if threads is not None and not (isinstance(threads, Integral) and 1 <= threads <= MOST_THREADS):
@@ -151,9 +168,12 @@ class Engine:
             raise SettingError(f"memory is {memory!r}", "use a number of bytes")
         if admission not in list(Admission):
             raise SettingError(f"admission is {admission!r}", f"use one of {', '.join(Admission)}")
+        if device not in list(Device):
+            raise SettingError(f"device is {device!r}", f"use one of {', '.join(Device)}")
+        directory = EngineDirectory(Path(path))
         engine = cls(
-            EngineDirectory(Path(path)),
-            backend or OnnxRuntimeBackend(threads),
+            directory,
+            backend or choose_backend(directory, Device(device), threads, cuda_graphs),
             max_context,
             left_context,
             sessions,
@@ -291,6 +311,22 @@ class Engine:
         first, second = (self.prompts.lay_out([Exchange(text=text)], system) for text in ("a", "b"))
         return first.items[: first.common_prefix(second.items)]
 
+    def _plan_memory(self, backend: Backend, sessions: int, speech_positions: int) -> MemoryPlan | None:
+        """What a device will hold once all sessions are busy; None where there is no device."""
+        device, p, model = backend.device_memory(), self.pipeline, self.config
+        if device is None:
+            return None
+        seconds = speech_positions / model.flow_encoder.unit_rate
+        caches = {
+            "text caches": p.llm.nbytes(sessions, self.max_context),
+            "speech caches": p.speech_lm.nbytes(sessions, speech_positions),
+            "flow caches": sessions * p.decoder.flow.nbytes(seconds),
+        }
+        plural = "s" if sessions > 1 else ""
+        title = f"{model.name}, {sessions} session{plural}, {p.decoder.flow.left_context:g} s flow context"
+        available = device.free + sum(device.holds.values())
+        return MemoryPlan(title, available, device.total, {**device.holds, **caches})
+
     def _warm_up(self) -> None:
         silence = np.zeros(self.config.encoder.samples, np.float32)
         options = {"max_new_tokens": WARM_UP_TOKENS, "max_last_write": 2 * self.config.write}
@@ -311,7 +347,7 @@ def _load_pipeline(directory: EngineDirectory, backend: Backend, left_context: f
         return backend.open(directory, stage)
 
     def model(stage: str, dimensions: DecoderConfig) -> LanguageModel:
-        pairs = sessions > 1 and directory.manifest.precision.get(stage, "fp32") != "fp32"
+        pairs = backend.by_twos and sessions > 1 and directory.manifest.precision.get(stage, "fp32") != "fp32"
         return LanguageModel(load(stage), dimensions, EmbeddingTable(tables / f"{stage}_embed.npy"), pairs)
 
     llm, speech_lm = model("llm", config.llm), model("speech_lm", config.speech_lm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -131,11 +132,13 @@ class Backend(Protocol):
         width: calls worth running at once; None if every stage has a stream of its own.
         shares_decoder_calls: whether several sessions' flow and vocoder calls take less time together than one after
             another.
+        by_twos: rows of quantised weights' calls are only alike in pairs, see `LanguageModel`.
     """
 
     name: str
     width: int | None
     shares_decoder_calls: bool
+    by_twos: bool
 
     def open(self, directory: EngineDirectory, stage: str) -> Graph:
         """Load a stage's graph.
@@ -149,6 +152,19 @@ class Backend(Protocol):
     def free_memory(self) -> int:
         """Bytes of the memory that state is kept in, as far as nobody has them."""
         ...
+
+    def device_memory(self) -> DeviceMemory | None:
+        """What the backend has taken of a device's memory so far; None where there is no device."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes of a device's memory: `free` of `total`, and what this process `holds`, by purpose."""
+
+    free: int
+    total: int
+    holds: Mapping[str, int]
 
 
 def is_cache(name: str) -> bool:

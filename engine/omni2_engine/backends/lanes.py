@@ -26,6 +26,11 @@ class Lanes:
         self._device = device
         self._lanes: dict[tuple[str, ...], Lane] = {}
 
+    @property
+    def scratch_bytes(self) -> int:
+        """Working memory of all lanes, bytes."""
+        return sum(lane.scratch_bytes for lane in self._lanes.values())
+
     def of(self, graph: str) -> Lane:
         """The lane of a graph; one that no stage of the scheduler has gets one of its own."""
         number, names = next(((i, names) for i, names in enumerate(STAGES) if graph in names), (0, (graph,)))

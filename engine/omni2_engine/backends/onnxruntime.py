@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime as ort
 
-from omni2_engine.backends.base import Array, Arrays, Shape, StateMemory, is_context
+from omni2_engine.backends.base import Array, Arrays, DeviceMemory, Shape, StateMemory, is_context
 from omni2_engine.errors import BackendError, EngineDirectoryError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.memory import Reservation, available_memory
@@ -63,6 +63,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     width: int | None
+    by_twos = True
 
     def __init__(self, threads: int | None = None, shares_decoder_calls: bool = False) -> None:
         self.shares_decoder_calls = shares_decoder_calls
@@ -78,6 +79,10 @@ class OnnxRuntimeBackend:
     def free_memory(self) -> int:
         """Bytes of main memory; see `Backend.free_memory`."""
         return available_memory()
+
+    def device_memory(self) -> DeviceMemory | None:
+        """None; see `Backend.device_memory`."""
+        return None
 
     def load(self, path: Path) -> OnnxRuntimeGraph:
         """Load the graph at `path`.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from omni2_engine._core import CudaDevice
+from omni2_engine.backends.base import DeviceMemory
 from omni2_engine.backends.lanes import Lanes
 from omni2_engine.backends.tensorrt_graph import TensorRTGraph
 from omni2_engine.backends.tensorrt_library import TensorRt, find_tensorrt, open_device
@@ -23,15 +24,14 @@ class TensorRTBackend:
         library: the TensorRT; the one installed if None.
         cuda_graphs: record calls that repeat themselves, and launch each as one piece of work.
 
-    Attributes:
-        weights: bytes of device memory that the plans opened so far took.
-
     Raises:
         BackendError: there is no GPU, driver, libcudart or TensorRT.
     """
 
     name = "tensorrt"
-    width = None  # every stage has a stream of its own
+    width: int | None = None  # every stage has a stream of its own
+    by_twos = False
+    shares_decoder_calls = False  # no plan of the solver serves several sessions yet
 
     def __init__(
         self, device: CudaDevice | None = None, library: TensorRt | None = None, cuda_graphs: bool = True
@@ -39,7 +39,7 @@ class TensorRTBackend:
         self.library = library or find_tensorrt()
         self.device = device or open_device()
         self.cuda_graphs = cuda_graphs
-        self.weights = 0
+        self._weights = 0
         self.lanes = Lanes(self.device)
         self._runtime = self.library.module.Runtime(self.library.logger)
 
@@ -53,12 +53,19 @@ class TensorRTBackend:
         entry = directory.plan(stage, self.target, self.library.flavour, self.library.version)
         before = self.free_memory()
         engine = self._deserialize(directory.path / entry.file, stage)
-        self.weights += max(before - self.free_memory(), 0)
-        return TensorRTGraph(Plan(self.library, engine, stage), self.lanes.of(stage), self.cuda_graphs)
+        self._weights += max(before - self.free_memory(), 0)
+        plan, lane = Plan(self.library, engine, stage), self.lanes.of(stage)
+        lane.scratch(plan.working_bytes)  # now, so that what is left is left for state
+        return TensorRTGraph(plan, lane, self.cuda_graphs)
 
     def free_memory(self) -> int:
         """Bytes of device memory; see `Backend.free_memory`."""
         return self.device.memory()[0]
+
+    def device_memory(self) -> DeviceMemory:
+        """See `Backend.device_memory`."""
+        free, total = self.device.memory()
+        return DeviceMemory(free, total, {"weights": self._weights, "working memory": self.lanes.scratch_bytes})
 
     def _deserialize(self, path: Path, stage: str) -> Any:
         self.library.logger.messages.clear()

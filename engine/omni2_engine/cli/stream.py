@@ -11,6 +11,7 @@ from typing import Annotated, TextIO
 import typer
 
 from omni2_engine.audio.sink import STDOUT, open_writer
+from omni2_engine.backends.choose import Device
 from omni2_engine.chunk import Chunk
 from omni2_engine.engine import MAX_CONTEXT, Engine
 from omni2_engine.errors import AudioError, SettingError
@@ -53,6 +54,8 @@ def register(app: typer.Typer) -> None:
         left_context: Annotated[
             float, typer.Option(help="seconds of its own sound the flow looks back on")
         ] = LEFT_CONTEXT,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt")] = Device.AUTO,
+        cuda_graphs: Annotated[bool, typer.Option(help="record calls that repeat themselves on a GPU")] = True,
         warm_up: Annotated[bool, typer.Option(help="run a short turn before the real one")] = True,
         log: Annotated[bool, typer.Option("--log", help="one JSON line of metrics on standard error")] = False,
         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no text, no timings")] = False,
@@ -81,8 +84,16 @@ def register(app: typer.Typer) -> None:
         report = _Report(None if quiet else sys.stderr if output == STDOUT else sys.stdout)
         with open_writer(output, model.vocoder.sample_rate, rate) as writer:
             loaded = Engine.load(
-                engine, threads=threads, max_context=max_context, left_context=left_context, warm_up=warm_up
+                engine,
+                threads=threads,
+                max_context=max_context,
+                left_context=left_context,
+                warm_up=warm_up,
+                device=device,
+                cuda_graphs=cuda_graphs,
             )
+            if loaded.memory_plan is not None:
+                report.say(str(loaded.memory_plan))
             with loaded.session(**{name: getattr(options, name) for name in asdict(options)}) as session:
                 for chunk in session.stream(source, text=text, on_text=report.text):
                     writer.write(chunk.pcm)
@@ -97,6 +108,11 @@ class _Report:
     def __init__(self, out: TextIO | None) -> None:
         self._out = out
         self._chunks: list[Chunk] = []
+
+    def say(self, sentence: str) -> None:
+        """Show a line of its own."""
+        if self._out is not None:
+            print(sentence, file=self._out)
 
     def text(self, piece: str) -> None:
         """Show a piece of text."""

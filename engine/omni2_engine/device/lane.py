@@ -44,6 +44,11 @@ class Lane:
                 self._scratch = self.device.allocate(nbytes)
             return self._scratch
 
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes of working memory."""
+        return 0 if self._scratch is None else self._scratch.nbytes
+
     @contextmanager
     def recording(self, what: str) -> Iterator[Recording]:
         """Record what is enqueued on the stream instead of doing it.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from omni2_engine.backends.base import Graph
 from omni2_engine.config import DecoderConfig
 from omni2_engine.errors import ContextError
-from omni2_engine.stages.slots import RELEASED, DecoderState, SlotCache, most_positions, rounded
+from omni2_engine.stages.slots import RELEASED, DecoderState, SlotCache, most_positions, rounded, slot_bytes
 from omni2_engine.tables import EmbeddingTable
 
 __all__ = ["DecoderState", "LanguageModel"]
@@ -45,6 +45,10 @@ class LanguageModel:
         self._pairs = pairs
         self.config = config
         self.table = table
+
+    def nbytes(self, slots: int, capacity: int) -> int:
+        """Bytes of the caches that `new_cache` takes once they are full."""
+        return slots * slot_bytes(self._graph, capacity)
 
     def fitting(self, capacity: int) -> int:
         """So many positions, or as many as the graph was built for if those are fewer."""

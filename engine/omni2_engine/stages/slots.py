@@ -8,6 +8,7 @@ as they are, whatever another thread does with them meanwhile.
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -225,6 +226,16 @@ def most_positions(graph: Graph) -> int | None:
     """How many positions a slot can have at most: those the graph was built for, less the spare one; None: any."""
     fixed = next(shape for name, shape in graph.inputs.items() if is_cache(name))[POSITION_AXIS]
     return fixed - 1 if isinstance(fixed, int) else None
+
+
+def slot_bytes(graph: Graph, capacity: int) -> int:
+    """Bytes of one slot's caches with room for `capacity` positions."""
+    positions = _positions(graph, capacity)
+    return sum(
+        graph.dtypes[name].itemsize * math.prod(_sized(shape, 1, positions))
+        for name, shape in graph.inputs.items()
+        if is_cache(name)
+    )
 
 
 def _positions(graph: Graph, capacity: int) -> int:

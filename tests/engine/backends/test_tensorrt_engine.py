@@ -13,12 +13,12 @@ from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Engine
 from omni2_engine._core import CudaDevice
 from omni2_engine.backends.tensorrt import TensorRTBackend
-from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt, new_logger
+from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.tensorrt.shapes import Sizes
 
 from ..stand_ins.plans import add_plans, copy_engine
-from ..stand_ins.tensorrt import VERSION, FakeTensorRt
+from ..stand_ins.tensorrt import VERSION
 
 LIMITS = {"max_new_tokens": 9, "max_last_write": 24}
 SIZES = Sizes(sessions=3, context=512, new_tokens=40, last_write=60, left_context=6.0)

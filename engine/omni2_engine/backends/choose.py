@@ -1,0 +1,90 @@
+"""Which backend runs an engine: the one asked for, or the fastest that this machine and the engine's files allow."""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+
+from omni2_engine.backends.base import Backend
+from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.errors import BackendError, Omni2Error
+from omni2_engine.manifest import EngineDirectory
+
+FIRST = "llm"  # every engine has it: what holds for its files holds for all
+
+log = logging.getLogger("omni2_engine.backends")
+
+
+class Device(StrEnum):
+    """AUTO: TensorRT if there are plans for the GPU, else the CUDA provider if ONNX Runtime has one, else the CPU."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+
+
+def choose_backend(
+    directory: EngineDirectory, device: Device, threads: int | None = None, cuda_graphs: bool = True
+) -> Backend:
+    """Make a backend.
+
+    Args:
+        directory: what it is to run.
+        device: where.
+        threads: of every graph call on the CPU.
+        cuda_graphs: see `TensorRTBackend`.
+
+    Raises:
+        EngineDirectoryError: the engine has no files for that device.
+        BackendError: this machine cannot run it.
+    """
+    if device is Device.TENSORRT:
+        return _tensorrt(directory, cuda_graphs)
+    if device is Device.CUDA:
+        return _cuda(directory)
+    if device is Device.CPU:
+        return _cpu(directory, threads)
+    refused: list[Omni2Error] = []
+    if directory.manifest.plans:
+        try:
+            return _tensorrt(directory, cuda_graphs)
+        except Omni2Error as error:
+            refused.append(error)
+    if not directory.graph(FIRST).is_file():
+        raise BackendError(f"{directory.path} is for GPUs alone, and {refused[0].problem}", refused[0].remedy)
+    try:
+        return _cuda(directory)
+    except Omni2Error as error:
+        refused.append(error)
+    for reason in refused:
+        log.info("running on the CPU: %s", reason)
+    return _cpu(directory, threads)
+
+
+def _tensorrt(directory: EngineDirectory, cuda_graphs: bool) -> Backend:
+    from omni2_engine.backends.tensorrt import TensorRTBackend
+
+    backend = TensorRTBackend(cuda_graphs=cuda_graphs)
+    directory.plan(FIRST, backend.target, backend.library.flavour, backend.library.version)
+    return backend
+
+
+def _cuda(directory: EngineDirectory) -> Backend:
+    from omni2_engine.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
+
+    _check_graphs(directory)
+    return OnnxRuntimeCudaBackend()
+
+
+def _cpu(directory: EngineDirectory, threads: int | None) -> Backend:
+    _check_graphs(directory)
+    return OnnxRuntimeBackend(threads)
+
+
+def _check_graphs(directory: EngineDirectory) -> None:
+    if not directory.graph(FIRST).is_file():
+        raise BackendError(
+            f"{directory.path} has no graphs for ONNX Runtime, only plans for {', '.join(directory.manifest.targets)}",
+            "build it again with `omni2-engine build --target cpu` added",
+        )
