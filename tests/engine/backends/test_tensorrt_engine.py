@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from omni2_engine import Engine
 from omni2_engine._core import CudaDevice
 from omni2_engine.backends.tensorrt import TensorRTBackend
 from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt
+from omni2_engine.errors import BackendError, CapacityError, EngineDirectoryError
+from omni2_engine.stages.language_model import LanguageModel
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.tensorrt.shapes import Sizes
 
@@ -59,3 +63,167 @@ def test_a_turn_is_answered_as_on_the_cpu(
     assert text == expected and text
     assert sound.shape == reference.shape
     np.testing.assert_allclose(sound, reference, atol=1e-3)
+
+
+def test_a_conversation_goes_on_from_its_cache(
+    load: Callable[..., Engine], tiny_engine: Engine, utterance: Callable[..., np.ndarray]
+) -> None:
+    answers = []
+    for engine in (load(), tiny_engine):
+        with engine.session(seed=5, **LIMITS) as session:
+            turns = [list(session.stream(utterance(turn), sample_rate=16_000)) for turn in (1, 2)]
+            turns.append(list(session.stream(text="and then")))
+            assert session.metrics is not None and session.metrics.reused_positions > 0
+        answers.append([("".join(c.text for c in t), np.concatenate([c.pcm for c in t])) for t in turns])
+    for (text, sound), (expected, reference) in zip(*answers, strict=True):
+        assert text == expected
+        np.testing.assert_allclose(sound, reference, atol=1e-3)
+
+
+def test_sessions_that_share_calls_are_answered_alike(
+    load: Callable[..., Engine], fake_tensorrt: Any, utterance: Callable[..., np.ndarray]
+) -> None:
+    engine = load(sessions=3)
+    alone = [answer(engine, utterance(seed)) for seed in range(3)]
+    assert {rows for stage, rows in fake_tensorrt.rows if stage == "speech_lm"} == {1}
+    fake_tensorrt.seconds = 0.003  # time for others to come
+    with ThreadPoolExecutor(3) as pool:
+        together = [*pool.map(lambda seed: answer(engine, utterance(seed)), range(3))]
+    assert max(rows for stage, rows in fake_tensorrt.rows if stage == "speech_lm") > 1
+    for (text, sound), (expected, reference) in zip(together, alone, strict=True):
+        assert text == expected
+        np.testing.assert_allclose(sound, reference, atol=1e-4)
+
+
+def test_a_prompt_longer_than_a_plan_takes_is_fed_in_pieces(
+    load: Callable[..., Engine],
+) -> None:
+    engine = load()
+    llm = engine.pipeline.llm
+    short = LanguageModel(_Shorter(llm._graph, 7), llm.config, llm.table)
+    embeds = llm.embed([*range(5, 36)])
+    whole, pieces = llm.new_state(100), short.new_state(100)
+    llm.extend(whole, embeds)
+    short.extend(pieces, embeds)
+    np.testing.assert_allclose(pieces.logits, whole.logits, atol=1e-4)
+
+
+class _Shorter:
+    """A graph that takes fewer positions in a call."""
+
+    def __init__(self, graph: Any, longest: int) -> None:
+        self._graph, self._longest = graph, longest
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._graph, name)
+
+    def most(self, name: str, axis: int) -> int | None:
+        return self._longest if (name, axis) == ("embeds", 1) else self._graph.most(name, axis)
+
+
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_the_encoder_is_recorded_unless_graphs_are_off(
+    load: Callable[..., Engine],
+    fake_cuda: Any,
+    fake_tensorrt: Any,
+    utterance: Callable[..., np.ndarray],
+    cuda_graphs: bool,
+) -> None:
+    engine = load(cuda_graphs=cuda_graphs)
+    sounds = [answer(engine, utterance(1))[1] for _ in range(3)]
+    np.testing.assert_array_equal(sounds[0], sounds[2])
+    encoder = [recorded for stage, recorded in fake_tensorrt.calls if stage == "encoder"]
+    assert encoder == ([False, True] if cuda_graphs else [False] * 3)
+    assert fake_cuda.live()["graphs"] == (2 if cuda_graphs else 0)  # log-mel and encoder
+
+
+def test_every_stage_has_a_stream_of_its_own(
+    load: Callable[..., Engine], fake_cuda: Any, utterance: Callable[..., np.ndarray]
+) -> None:
+    engine = load()
+    assert fake_cuda.live()["streams"] == 5
+    fake_cuda.log_begin()
+    answer(engine, utterance(1))
+    assert len({line.split()[0] for line in fake_cuda.log()}) == 5
+
+
+def test_what_an_engine_takes_is_said_before_it_is_taken(
+    load: Callable[..., Engine], fake_cuda: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "omni2_engine.engine"):
+        engine = load(sessions=3)
+    plan = engine.memory_plan
+    assert plan is not None and str(plan) in caplog.messages
+    assert "3 sessions, 6 s flow context: weights" in str(plan)
+    assert plan.parts["weights"] == 9 << 20  # what the stand-in takes for each of nine plans
+    taken = plan.parts["text caches"] + plan.parts["speech caches"]
+    held = sum(plan.parts[name] for name in ("weights", "working memory"))
+    assert held + taken <= fake_cuda.live()["bytes"] <= 1.02 * (held + taken)
+    turn = plan.parts["flow caches"] // 3
+    fake_cuda.reset()
+    fake_cuda.set_memory(turn)  # room for one more turn
+    with pytest.raises(CapacityError, match=r"sessions, 6 s flow context: .* GiB too much — load with fewer sessions"):
+        load(sessions=3)
+
+
+def test_a_turn_without_room_is_refused_and_the_next_one_answered(
+    load: Callable[..., Engine], fake_cuda: Any, utterance: Callable[..., np.ndarray]
+) -> None:
+    engine = load(memory=1 << 40)
+    fake_cuda.set_memory(1 << 10)
+    with pytest.raises(CapacityError, match="left in one piece"):
+        answer(engine, utterance(1))
+    fake_cuda.set_memory(1 << 30)
+    assert answer(engine, utterance(1))[0]
+
+
+def test_a_device_that_is_lost_ends_turns_with_its_error(
+    load: Callable[..., Engine], fake_cuda: Any, utterance: Callable[..., np.ndarray]
+) -> None:
+    engine = load()
+    with engine.session(**LIMITS) as session:
+        chunks = session.stream(utterance(1), sample_rate=16_000)
+        next(chunks)
+        fake_cuda.lose()
+        with pytest.raises(BackendError, match=r"cudaErrorIllegalAddress .* — start the process again"):
+            for _ in chunks:
+                pass
+    with pytest.raises(BackendError, match="cudaErrorIllegalAddress"):
+        answer(engine, utterance(1))
+
+
+def test_a_turn_that_is_cancelled_leaves_the_engine_as_it_was(
+    load: Callable[..., Engine], utterance: Callable[..., np.ndarray], is_free: Callable[[Engine], bool]
+) -> None:
+    engine = load()
+    expected = answer(engine, utterance(1))
+    with engine.session(**LIMITS) as session:
+        next(session.stream(utterance(2), sample_rate=16_000))
+        session.cancel()
+    assert is_free(engine)
+    again = answer(engine, utterance(1))
+    assert again[0] == expected[0]
+    np.testing.assert_allclose(again[1], expected[1], atol=1e-4)
+
+
+def test_more_sessions_than_plans_take_are_refused(load: Callable[..., Engine]) -> None:
+    with pytest.raises(CapacityError, match=r"4 conversations are to share calls, and the plan takes 3 — "):
+        load(sessions=4)
+
+
+def test_a_gpu_without_plans_is_told_which_there_are(load: Callable[..., Engine], fake_cuda: Any) -> None:
+    fake_cuda.set_capability(9, 0)
+    with pytest.raises(EngineDirectoryError, match=r"no plan of .* for sm90.*sm89.*--target sm90"):
+        load()
+
+
+def test_a_plan_that_tensorrt_does_not_take_is_built_again(
+    planned: Path, load: Callable[..., Engine], tmp_path: Path, fake_cuda: Any, library: TensorRt
+) -> None:
+    engine = copy_engine(planned, tmp_path / "engine")
+    plan = engine / "plans" / "sm89" / "fusion.plan"
+    size = plan.stat().st_size
+    plan.unlink()
+    plan.write_bytes(b"x" * size)
+    with pytest.raises(BackendError, match="cannot load the plan of fusion: the plan is of another version — build"):
+        Engine.load(engine, backend=TensorRTBackend(CudaDevice(fake_cuda.path), library), warm_up=False)

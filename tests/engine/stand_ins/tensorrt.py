@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ class FakeTensorRt:
     Attributes:
         fail_next: what the next call of a context says as it fails, if anything.
         calls: (stage's graph, whether it was recorded) of every call enqueued.
+        rows: (stage's graph, first dimension of its first input) of every call enqueued.
+        seconds: that a call takes on the device, beside the computation.
     """
 
     __version__ = VERSION
@@ -103,6 +106,8 @@ class FakeTensorRt:
         self.cuda = cuda
         self.fail_next: str | None = None
         self.calls: list[tuple[str, bool]] = []
+        self.rows: list[tuple[str, int]] = []
+        self.seconds = 0.0
 
     def Runtime(self, logger: ILogger) -> Runtime:
         return Runtime(self, logger)
@@ -256,10 +261,12 @@ class Context:
             return self._fail(f"CUDA error {status}")
         self._recorded = recorded
         module.calls.append((self.engine.name, recorded))
+        module.rows.append((self.engine.name, shapes[next(iter(self.engine.inputs))][0]))
         return True
 
     def _execute(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
         """On the stream's thread."""
+        time.sleep(self.engine.runtime.module.seconds)
         contents = {
             name: self.engine.runtime.module.cuda.contents(addresses[name], shapes[name], _dtype(self.engine, name))
             for name in shapes
