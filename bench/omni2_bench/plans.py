@@ -157,7 +157,8 @@ def measure_plans(
             say(f"building {plan.name}, {plan.entry.precision}")
             plan.write(here, lambda size: None)
             file = here / plan.entry.file
-            costs.append(PlanCost(plan.entry, took[-1], plan.spec.expected.attentions, plan.memory, file.stat().st_size))
+            size = file.stat().st_size
+            costs.append(PlanCost(plan.entry, took[-1], plan.spec.expected.attentions, plan.memory, size))
             file.unlink()
             file.parent.rmdir()
     return costs
@@ -165,7 +166,8 @@ def measure_plans(
 
 def table(costs: Sequence[PlanCost], limit: float) -> Table:
     """The costs as a table for the terminal; `limit` is of memory, in GB."""
-    columns = ("plan", "target", "precision", "layers", "attentions", "size", "parse + build", "peak memory", "foretold", "")
+    what = ("plan", "target", "precision", "layers", "attentions")
+    columns = (*what, "size", "parse + build", "peak memory", "foretold", "")
     result = Table(*columns, title="building plans")
     for cost in costs:
         entry, built = cost.entry, cost.built
