@@ -60,6 +60,21 @@ class Guarded:
 class Decoding:
     """A batch as the device holds it: every array of `BATCH`, by the names there."""
 
+    logits: NDArray[np.float32]
+    chosen: NDArray[np.int32]
+    contests: NDArray[np.void]
+    candidates: NDArray[np.void]
+    generated: NDArray[np.int32]
+    forced: NDArray[np.int32]
+    tokens: NDArray[np.int32]
+    reports: NDArray[np.void]
+    hidden: NDArray[np.float32]
+    hidden_ring: NDArray[np.float32]
+    embeds: NDArray[Any]
+    positions: NDArray[np.int64]
+    write: NDArray[np.int64]
+    mask: NDArray[np.uint8]
+
     def __init__(
         self,
         emulator: Emulator,
@@ -111,9 +126,6 @@ class Decoding:
         self.batch["generated_capacity"] = self.batch["forced_capacity"] = capacity
         self.batch["token_ring_size"], self.batch["hidden_ring_size"] = ring, hidden_ring
         self.batch["table_type"], self.batch["embeds_type"] = element_type(self.table.dtype), element_type(embeds)
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(name)
 
     def run(self, kernel: str, *arguments: object) -> None:
         """One kernel over all rows."""

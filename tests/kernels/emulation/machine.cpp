@@ -93,8 +93,8 @@ void Machine::run(const Launch& launch) {
     }
     size_t whose = 0;
     while (!live.empty()) {
-        // One block runs for a while and is left in the middle of something.
-        if (live.size() > 1 && random_() % kTurns == 0) whose = random_() % live.size();
+        // One block runs for a while, and is left in the middle of something until all others had a while.
+        if (random_() % kTurns == 0) whose = (whose + 1) % live.size();
         Block& chosen = *live[whose];
         run_warp(chosen);
         if (++chosen.turn < warps_.size()) continue;
