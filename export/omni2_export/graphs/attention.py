@@ -12,7 +12,8 @@ HALF_WIDTHS = 8  # TensorRT-RTX 1.7 compiles attention of half types for multipl
 def attend(
     g: GraphBuilder, query: ir.Value, key: ir.Value, value: ir.Value, mask: ir.Value | None, width: int, scale: float
 ) -> ir.Value:
-    """softmax(scale · q·kᵀ, mask) · v.
+    """softmax(scale · q·kᵀ, mask) · v. In what type scores are kept is the kernel's business: TensorRT takes no
+    `softmax_precision`.
 
     Args:
         query, key, value: (B, heads, positions, width).

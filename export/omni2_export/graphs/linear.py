@@ -21,7 +21,6 @@ from omni2_export.graphs.numerics import FLOATS
 
 ROWS_AT_ONCE = 1 << 22  # elements read from the checkpoint at once, so that a layer of any size stays cheap
 E4M3_MAX = 448.0
-SMALLEST_RANGE = 1e-3  # of a layer that calibration only saw zeros of; its scale is a normal float16
 BLOCK = 128  # weights per scale, ACCELERATORS-measured sweet spot for ONNX Runtime's MatMulNBits
 
 
@@ -32,7 +31,7 @@ class Precision(StrEnum):
     INT8 = "int8"  # weight-only, one scale per 128 inputs
     INT4 = "int4"  # weight-only, one scale per 128 inputs
     DYNAMIC = "dynamic"  # int8 weights per output channel, activations quantised per call
-    FP8 = "fp8"  # E4M3 weights per output channel, activations by one scale known beforehand
+    FP8 = "fp8"  # E4M3 weights and activations, the latter by a scale known beforehand
 
 
 def block_size(inputs: int) -> int | None:
@@ -172,7 +171,10 @@ class LinearWriter:
         return g.mul(product, g.mul(g.weight(f"{label}.weight_scale", scales), x_scale))
 
     def _float8(self, x: ir.Value, names: Sequence[str], label: str, inputs: int, total: int) -> ir.Value:
-        """Both factors in E4M3: x scaled by the range its calibration found, W per output channel.
+        """Both factors in E4M3, each by one scale: that of x from the range its calibration found.
+
+        A scale per output channel would gain nothing: E4M3 is as fine relative to small weights as to large ones. And
+        products scaled otherwise than by one number each are not known to run in float8.
 
         Raises:
             SettingError: there was no calibration.
@@ -183,20 +185,24 @@ class LinearWriter:
                 f"{g.name}: nothing is known of the range of what {label} reads",
                 "calibrate with recordings, or store this stage otherwise than in fp8",
             )
-        scales = np.empty(total, np.float32)
+        largest = max(float(np.abs(rows).max()) for _, rows in self.pieces(names))
+        weight_scale = _float8_scale(largest, g.current)
 
         def fill(view: np.ndarray) -> None:
             for column, rows in self.pieces(names):
-                largest = np.abs(rows).max(axis=1)
-                scale = _as_stored(np.where(largest == 0, 1, largest) / np.float32(E4M3_MAX), g.current)
-                view[:, column : column + len(rows)] = (rows / scale[:, None]).T
-                scales[column : column + len(rows)] = scale
+                view[:, column : column + len(rows)] = (rows / weight_scale).T
 
         weight = g.stored(f"{label}.weight_f8", ir.DataType.FLOAT8E4M3FN, (inputs, total), fill)
-        widened = g.op("DequantizeLinear", weight, g.weight(f"{label}.weight_scale", scales), axis=1)
-        scale = g.constant(max(g.numerics.ranges[label], SMALLEST_RANGE) / E4M3_MAX)
+        scale = g.constant(_float8_scale(g.numerics.ranges[label], g.current))
         narrow = g.op("QuantizeLinear", x, scale, g.constant(np.zeros((), ml_dtypes.float8_e4m3fn)))
+        widened = g.op("DequantizeLinear", weight, g.constant(weight_scale))
         return g.op("MatMul", g.op("DequantizeLinear", narrow, scale), widened)
+
+
+def _float8_scale(largest: float, dtype: ir.DataType) -> float:
+    """What takes a magnitude to the largest of E4M3, rounded to the type it is stored in; 1 for nothing but zeros."""
+    scale = np.array([largest / E4M3_MAX if largest else 1.0], np.float32)
+    return float(_as_stored(scale, dtype)[0])
 
 
 def _as_stored(scales: np.ndarray, dtype: ir.DataType) -> np.ndarray:
