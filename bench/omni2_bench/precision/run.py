@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,7 @@ def measure(plan: PrecisionPlan, checkpoint: Checkpoint, say: Say) -> Iterator[F
             if plan.rows and question.name not in plan.rows:
                 continue
             expected = question.ask(material, reference)
+            reference.forget()
             for variant in VARIANTS:
                 changed = [specs[name] for name in question.changed if variant.fits(specs[name])]
                 if not changed:
@@ -118,13 +120,13 @@ def measure(plan: PrecisionPlan, checkpoint: Checkpoint, say: Say) -> Iterator[F
                     ranges = reference.ranges(question, Material(checkpoint, reference, audio, CALIBRATED))
                 with tempfile.TemporaryDirectory(dir=place) as folder:
                     graphs = {spec.name: _load(spec, variant, ranges, Path(folder), plan.threads) for spec in changed}
-                    found = question.ask(material, {**reference, **graphs})
+                    found = question.ask(material, ChainMap(graphs, reference))
                 for array in expected:
                     yield Finding(question.name, array, variant.name, _snr(found[array], expected[array]))
 
 
 class _Reference(Mapping[str, Graph]):
-    """The graphs of the exact preset, each built when it is first asked for."""
+    """The graphs of the exact preset, each built when it is first asked for, and loaded until they are forgotten."""
 
     def __init__(self, specs: Mapping[str, GraphSpec], folder: Path, threads: int) -> None:
         self._specs = specs
@@ -143,10 +145,15 @@ class _Reference(Mapping[str, Graph]):
     def __len__(self) -> int:
         return len(self._specs)
 
+    def forget(self) -> None:
+        """Give the memory of all loaded graphs back; they are loaded again if need be."""
+        self._loaded.clear()
+
     def ranges(self, question: Question, material: Material) -> Ranges:
         """What a question's graphs read when it is asked with some material."""
         backend = RangeBackend(self._threads)
-        question.ask(material, {**self, **{name: backend.load(self._path(name)) for name in question.changed}})
+        watched: dict[str, Graph] = {name: backend.load(self._path(name)) for name in question.changed}
+        question.ask(material, ChainMap(watched, self))
         return backend.ranges
 
     def _path(self, name: str) -> Path:
