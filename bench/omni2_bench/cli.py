@@ -182,7 +182,7 @@ def register(app: typer.Typer) -> None:
         stage: Annotated[str, typer.Option(help="only these plans, separated by commas")] = "",
         sessions: Annotated[int, typer.Option(help="conversations decoded in one call")] = 8,
         structure: Annotated[
-            bool, typer.Option("--structure", help="zeros for weights: sizes no machine has the time to fill")
+            bool, typer.Option("--structure", help="do not quantise: random weights as they are stored")
         ] = False,
         limit: Annotated[float, typer.Option(min=0.1, help="GB of memory none may take more of")] = 8.0,
         scratch: Annotated[Path | None, typer.Option(help="where there is room; the system's place by default")] = None,

@@ -88,20 +88,34 @@ def random_modules(dimensions: Dimensions) -> tuple[ModelConfig, dict[str, Tenso
     return config, {module: RandomTensors(shapes) for module, shapes in expected_shapes(config).items()}
 
 
-class HollowBuilder(GraphBuilder):
-    """Writes graphs whose weight files have their full size and hold zeros, which costs no time."""
+class StandInBuilder(GraphBuilder):
+    """Fills weight files with random numbers as they are stored, quantised ones too: nothing is computed for them.
+
+    They differ from tensor to tensor, since TensorRT keeps equal weights once.
+    """
 
     def stored(
         self, name: str, dtype: ir.DataType, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]
     ) -> ir.Value:
         """See `GraphBuilder.stored`."""
-        return super().stored(name, dtype, shape, lambda view: None)
+        generator = np.random.default_rng(zlib.crc32(name.encode()))
+
+        def draw(view: np.ndarray) -> None:
+            flat = view.reshape(-1)
+            for start in range(0, len(flat), POOL):
+                piece = flat[start : start + POOL]
+                if np.issubdtype(view.dtype, np.integer):
+                    piece.view(np.uint8)[...] = np.frombuffer(generator.bytes(piece.nbytes), np.uint8)
+                else:
+                    piece[...] = 0.02 * generator.standard_normal(len(piece), np.float32)
+
+        return super().stored(name, dtype, shape, draw)
 
 
-class HollowGraph(GraphSpec):
-    """A graph without its weights' values, which decide nothing about how a plan is built."""
+class StandInGraph(GraphSpec):
+    """A graph of random weights that were never numbers of a model."""
 
-    builder = HollowBuilder
+    builder = StandInBuilder
 
 
 def measure_plans(
@@ -112,7 +126,7 @@ def measure_plans(
     targets: Sequence[str],
     folder: Path,
     stages: Sequence[str] = (),
-    hollow: bool = False,
+    stand_ins: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[PlanCost]:
     """Build plans one after the other; none is kept.
@@ -125,7 +139,7 @@ def measure_plans(
         targets: architectures.
         folder: where there is room for a graph and its plan.
         stages: only these; all if none are named.
-        hollow: with zeros for weights.
+        stand_ins: with random weights as they are stored: sizes whose quantisation would take hours.
         say: told what is being built.
 
     Raises:
@@ -138,8 +152,8 @@ def measure_plans(
         if stage not in specs:
             raise SettingError(f"there is no plan {stage!r}", f"use some of {', '.join(specs)}")
     chosen = [spec for name, spec in specs.items() if not stages or name in stages]
-    if hollow:
-        chosen = [replace(spec, graph=HollowGraph(**vars(spec.graph))) for spec in chosen]
+    if stand_ins:
+        chosen = [replace(spec, graph=StandInGraph(**vars(spec.graph))) for spec in chosen]
     took: list[Built] = []
     costs = []
     with tempfile.TemporaryDirectory(dir=folder) as place, GraphScratch(Path(place) / "graph") as scratch:
@@ -157,8 +171,8 @@ def measure_plans(
             say(f"building {plan.name}, {plan.entry.precision}")
             plan.write(here, lambda size: None)
             file = here / plan.entry.file
-            size = file.stat().st_size
-            costs.append(PlanCost(plan.entry, took[-1], plan.spec.expected.attentions, plan.memory, size))
+            attentions = plan.spec.expected.attentions
+            costs.append(PlanCost(plan.entry, took[-1], attentions, plan.memory, file.stat().st_size))
             file.unlink()
             file.parent.rmdir()
     return costs
@@ -166,9 +180,8 @@ def measure_plans(
 
 def table(costs: Sequence[PlanCost], limit: float) -> Table:
     """The costs as a table for the terminal; `limit` is of memory, in GB."""
-    what = ("plan", "target", "precision", "layers", "attentions")
-    columns = (*what, "size", "parse + build", "peak memory", "foretold", "")
-    result = Table(*columns, title="building plans")
+    counted = ("layers", "attentions", "size", "parse + build", "peak memory", "foretold")
+    result = Table("plan", "target", "precision", *counted, "", title="building plans")
     for cost in costs:
         entry, built = cost.entry, cost.built
         result.add_row(
