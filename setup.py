@@ -1,7 +1,16 @@
-"""Builds the C++ extension `omni2_engine._core` and says which folder holds which package."""
+"""Builds the C++ extension `omni2_engine._core`, says which folder holds which package and what they need.
+
+ONNX Runtime comes in two builds, `onnxruntime` for CPUs and `onnxruntime-gpu` with a CUDA provider, which overwrite
+each other's files. An extra can add to what is installed, not replace it; so the build is chosen here, and no extra
+names either:
+
+    pip install .                                              # onnxruntime
+    OMNI2_ONNXRUNTIME=onnxruntime-gpu pip install '.[gpu]'     # onnxruntime-gpu, and the CUDA libraries it needs
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from glob import glob
 
@@ -18,12 +27,29 @@ FOLDERS = {
 # What samplers on the host and kernels on the GPU compute alike stands once, where NVRTC finds it at run time.
 SHARED_ARITHMETIC = "kernels/omni2_kernels/cuda"
 
+ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+ONNX_RUNTIME = os.environ.get("OMNI2_ONNXRUNTIME", ONNX_RUNTIMES[0])
+if ONNX_RUNTIME not in ONNX_RUNTIMES:
+    sys.exit(f"OMNI2_ONNXRUNTIME is {ONNX_RUNTIME!r}: use one of {', '.join(ONNX_RUNTIMES)}")
+DEPENDENCIES = [
+    "jinja2>=3.1",
+    "numpy>=1.26",
+    f"{ONNX_RUNTIME}>=1.25",
+    "pydantic>=2.7",
+    "rich>=13",
+    "soundfile>=0.12",
+    "soxr>=0.4",
+    "tokenizers>=0.20",
+    "typer>=0.12",
+]
+
 # Random numbers must agree to the last bit everywhere: no fused multiply-adds, no re-ordering, no -march. The last two
 # flags change no result; they tell the compiler that nobody reads errno or floating-point traps, so loops vectorise.
 EXACT_FLOATS = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 COMPILE_ARGS = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-Wall", "-Wextra", *EXACT_FLOATS]
 
 setup(
+    install_requires=DEPENDENCIES,
     packages=[package for folder in FOLDERS.values() for package in find_packages(folder)],
     package_dir={package: f"{folder}/{package}" for package, folder in FOLDERS.items()},
     ext_modules=[

@@ -58,7 +58,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
                 "put onnxruntime-gpu in its place, see `omni2-engine doctor`, or load with device='cpu'",
             )
         self.device = device or open_device()
-        self._lanes = Lanes(self.device)
+        self.lanes = Lanes(self.device)
         self._free_before = self.free_memory()
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # of CUDA and cuDNN, where pip has put them
@@ -74,7 +74,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
 
     def place(self, stage: str) -> CudaPlace:
         """The GPU, on the lane of the stage."""
-        return CudaPlace(self._lanes.of(stage))
+        return CudaPlace(self.lanes.of(stage))
 
     def session(self, model: str | bytes, label: str, place: Any, weights: Any = None) -> ort.InferenceSession:
         """A session that really runs on the GPU: ONNX Runtime would go on without it and only write a warning."""

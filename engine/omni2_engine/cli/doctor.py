@@ -2,47 +2,188 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
+from typing import Annotated
 
 import onnxruntime as ort
 import typer
 
+from omni2_engine._core import CudaDevice
+from omni2_engine.backends.onnxruntime_cuda import PROVIDER
+from omni2_engine.backends.tensorrt import target_of
+from omni2_engine.backends.tensorrt_library import TensorRt, cudart_path, find_tensorrt, open_device
+from omni2_engine.device.memory_plan import gib
+from omni2_engine.errors import BackendError, Omni2Error
+from omni2_engine.manifest import EngineDirectory
+
 EXTRAS = {
     "export": ("onnx", "onnx-ir", "huggingface-hub", "ml-dtypes", "pyyaml"),
+    "tensorrt": ("tensorrt-rtx-cu13", "nvidia-cuda-runtime", "nvidia-cuda-nvrtc", "cuda-bindings", "cuda-core"),
+    "gpu": ("nvidia-cuda-runtime", "nvidia-cudnn-cu13", "nvidia-cufft", "nvidia-curand", "nvidia-cublas"),
     "torch": ("torch", "transformers"),
     "bench": ("matplotlib", "psutil"),
 }
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two builds of one package: each overwrites the other's files
+DRIVER = "libcuda.so.1"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A line, and what to do if what it says is `wrong`."""
+
+    line: str
+    remedy: str = ""
+    wrong: bool = False
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
 
     @app.command()
-    def doctor() -> None:
+    def doctor(
+        engine: Annotated[Path | None, typer.Argument(help="an engine directory: can it run here?")] = None,
+    ) -> None:
         """Say what this machine can run."""
         typer.echo(f"omni2-engine {version('omni2-engine')}, Python {platform.python_version()}, {platform.platform()}")
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         typer.echo(f"{processors} processors; instructions: {_instructions()}")
-        installed = sorted({d.metadata["Name"].lower() for d in distributions() if d.metadata["Name"]} & set(RUNTIMES))
-        typer.echo(
-            f"ONNX Runtime {ort.__version__} ({', '.join(installed)}): {', '.join(ort.get_available_providers())}"
+        device = _device()
+        tensorrt = _tensorrt()
+        findings = [*_onnx_runtime(isinstance(device, CudaDevice)), *_gpu(device), *_library(tensorrt)]
+        findings += _extras()
+        if engine is not None:
+            findings += _engine(EngineDirectory(engine), device, tensorrt)
+        for finding in findings:
+            typer.echo(finding.line)
+            if finding.remedy:
+                typer.echo(f"  try: {finding.remedy}")
+        raise typer.Exit(1 if any(finding.wrong for finding in findings) else 0)
+
+
+def _onnx_runtime(gpu: bool) -> Iterator[Finding]:
+    """Which build of ONNX Runtime there is, and that there is just one."""
+    names = {d.metadata["Name"].lower().replace("_", "-") for d in distributions() if d.metadata["Name"]}
+    installed, providers = sorted(names & set(RUNTIMES)), ort.get_available_providers()
+    yield Finding(f"ONNX Runtime {ort.__version__} ({', '.join(installed)}): {', '.join(providers)}")
+    if len(installed) > 1:
+        yield Finding(
+            "both onnxruntime and onnxruntime-gpu are installed and overwrite each other",
+            f"pip uninstall -y {' '.join(RUNTIMES)}, then pip install the one you want",
+            wrong=True,
         )
-        healthy = True
-        if len(installed) > 1:
-            healthy = False
-            typer.echo("both onnxruntime and onnxruntime-gpu are installed and overwrite each other")
-            typer.echo("  try: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install the one you want")
-        for extra, packages in EXTRAS.items():
-            missing = [package for package in packages if _version(package) is None]
-            found = ", ".join(f"{package} {_version(package)}" for package in packages if package not in missing)
-            if missing:
-                typer.echo(f"extra {extra}: missing {', '.join(missing)}; pip install 'omni2-engine[{extra}]'")
-            else:
-                typer.echo(f"extra {extra}: {found}")
-        raise typer.Exit(0 if healthy else 1)
+    elif gpu and PROVIDER not in providers:
+        yield Finding(
+            "it is the build for CPUs, and there is a GPU",
+            f"pip uninstall -y onnxruntime, then {install_for_gpu()} (needed only where no plan is built for the GPU)",
+        )
+
+
+def install_for_gpu() -> str:
+    """How the build of ONNX Runtime with the CUDA provider gets in the other's place."""
+    return "OMNI2_ONNXRUNTIME=onnxruntime-gpu pip install 'omni2-engine[gpu]'"
+
+
+def _device() -> CudaDevice | BackendError:
+    try:
+        return open_device()
+    except BackendError as error:
+        return error
+
+
+def _gpu(device: CudaDevice | BackendError) -> Iterator[Finding]:
+    """libcudart, the driver, the GPU."""
+    if isinstance(device, CudaDevice):
+        free, total = device.memory()
+        major, minor = device.driver_version
+        yield Finding(f"CUDA {'.'.join(map(str, device.runtime_version))} ({device.library})")
+        yield Finding(
+            f"GPU {device.name}, {target_of(device)}, {gib(free)} of {gib(total)} GiB free, "
+            f"driver for CUDA {major}.{minor}"
+        )
+        return
+    found = cudart_path()
+    yield Finding(f"libcudart: {found or 'not among the pip packages'}; driver ({DRIVER}): {_driver()}")
+    yield Finding(f"no GPU can be used: {device.problem}", device.remedy)
+
+
+def _driver() -> str:
+    try:
+        ctypes.CDLL(DRIVER)
+    except OSError:
+        return "not installed"
+    return "installed"
+
+
+def _tensorrt() -> TensorRt | BackendError:
+    try:
+        return find_tensorrt()
+    except BackendError as error:
+        return error
+
+
+def _library(tensorrt: TensorRt | BackendError) -> Iterator[Finding]:
+    """TensorRT."""
+    if isinstance(tensorrt, BackendError):
+        yield Finding(tensorrt.problem, tensorrt.remedy)
+    else:
+        yield Finding(f"TensorRT: {tensorrt.flavour} {tensorrt.version}")
+
+
+def _engine(
+    directory: EngineDirectory, device: CudaDevice | BackendError, tensorrt: TensorRt | BackendError
+) -> Iterator[Finding]:
+    """What an engine is for, and whether that is here."""
+    manifest = directory.manifest
+    yield Finding(f"{directory.path}: {manifest.model.name} for {', '.join(manifest.targets)}")
+    on_cpu = directory.graph("llm").is_file()
+    if on_cpu:
+        gpu = PROVIDER in ort.get_available_providers() and isinstance(device, CudaDevice)
+        yield Finding("  its graphs run on the CPU" + (" and on the GPU" if gpu else ""))
+    if not manifest.plans:
+        return
+    error = _why_not(directory, device, tensorrt)
+    if error is not None:
+        yield Finding(f"  its plans cannot run here: {error.problem}", error.remedy, wrong=not on_cpu)
+    else:
+        yield Finding("  its plans are for this GPU and this TensorRT")
+
+
+def _why_not(
+    directory: EngineDirectory, device: CudaDevice | BackendError, tensorrt: TensorRt | BackendError
+) -> Omni2Error | None:
+    """What keeps the plans of an engine from running."""
+    if isinstance(device, BackendError):
+        return device
+    if isinstance(tensorrt, BackendError):
+        return tensorrt
+    try:
+        for stage in dict.fromkeys(plan.stage for plan in directory.manifest.plans):
+            directory.plan(stage, target_of(device), tensorrt.flavour, tensorrt.version)
+    except Omni2Error as error:
+        return error
+    return None
+
+
+def _extras() -> Iterator[Finding]:
+    """Packages of every extra."""
+    for extra, packages in EXTRAS.items():
+        missing = [package for package in packages if _version(package) is None]
+        if missing:
+            install = install_for_gpu() if extra == "gpu" else f"pip install 'omni2-engine[{extra}]'"
+            yield Finding(f"extra {extra}: missing {', '.join(missing)}; {install}")
+        else:
+            yield Finding(f"extra {extra}: {', '.join(_named(packages))}")
+
+
+def _named(packages: Iterable[str]) -> Iterator[str]:
+    for package in packages:
+        yield f"{package} {_version(package)}"
 
 
 def _version(package: str) -> str | None:

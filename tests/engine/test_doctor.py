@@ -1,0 +1,138 @@
+"""`omni2-engine doctor`: which ONNX Runtime, GPU and TensorRT there are, and whether an engine's plans are for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import Distribution
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt
+from omni2_engine.cli import doctor
+from omni2_engine.errors import BackendError
+from omni2_engine.manifest import MANIFEST, Manifest, PlanEntry
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command: (exit status, what it says)."""
+    app = typer.Typer()
+    doctor.register(app)
+    monkeypatch.setattr(doctor, "find_tensorrt", lambda: TensorRt(None, MAINLINE, "10.9", None))
+
+    def runs(*arguments: object) -> tuple[int, str]:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, result.output
+
+    return runs
+
+
+@pytest.fixture
+def gpu(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A GPU that is none, found as a real one is."""
+    monkeypatch.setenv("OMNI2_CUDART", fake_cuda.path)
+    return fake_cuda
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    class Named(Distribution):
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def read_text(self, filename: str) -> str | None:
+            return f"Name: {self._name}\nVersion: 1\n" if filename == "METADATA" else None
+
+        def locate_file(self, path: Any) -> Path:
+            return Path(path)
+
+    monkeypatch.setattr(doctor, "distributions", lambda: [Named(name) for name in names])
+
+
+def test_a_machine_without_a_gpu_is_healthy_and_told_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNI2_CUDART", "/nowhere/libcudart.so")
+    status, said = run()
+    assert status == 0
+    assert f"ONNX Runtime {ort.__version__} (onnxruntime)" in said
+    assert "libcudart: /nowhere/libcudart.so; driver (libcuda.so.1):" in said
+    assert "no GPU can be used: CUDA's runtime library cannot be loaded" in said and "try: install CUDA" in said
+    assert "TensorRT: tensorrt 10.9" in said
+
+
+def test_a_gpu_is_described(run: Run, gpu: Any) -> None:
+    gpu.set_capability(9, 0)
+    status, said = run()
+    assert status == 0
+    assert f"CUDA 13.0 ({gpu.path})" in said
+    assert "GPU a device that is none, sm90, 8.0 of 8.0 GiB free, driver for CUDA 13.0" in said
+    assert "it is the build for CPUs, and there is a GPU" in said
+    assert "OMNI2_ONNXRUNTIME=onnxruntime-gpu pip install" in said
+
+
+def test_two_builds_of_onnx_runtime_are_a_fault(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "onnxruntime", "onnxruntime_gpu", "numpy")
+    status, said = run()
+    assert status == 1
+    assert "(onnxruntime, onnxruntime-gpu)" in said
+    assert "overwrite each other" in said and "pip uninstall -y onnxruntime onnxruntime-gpu" in said
+
+
+def test_tensorrt_that_is_not_there_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> TensorRt:
+        raise BackendError("TensorRT is not installed", "install it with pip")
+
+    monkeypatch.setattr(doctor, "find_tensorrt", missing)
+    status, said = run()
+    assert status == 0 and "TensorRT is not installed\n  try: install it with pip" in said
+
+
+@pytest.fixture
+def planned(tiny_engine_dir: Path, tmp_path: Path) -> Callable[..., Path]:
+    """The tiny engine, whose manifest says that it has a plan for sm89."""
+    folder = tmp_path / "engine"
+    folder.mkdir()
+
+    def made(graphs: bool = True) -> Path:
+        for item in tiny_engine_dir.iterdir():
+            if item.is_dir() and (graphs or item.name != "graphs"):
+                (folder / item.name).symlink_to(item)
+        manifest = Manifest.model_validate_json((tiny_engine_dir / MANIFEST).read_text())
+        entry = PlanEntry(
+            stage="llm", target="sm89", flavour=MAINLINE, version="10.9", precision="bf16", dimensions={}
+        )
+        files = {name: file for name, file in manifest.files.items() if graphs or not name.startswith("graphs/")}
+        changed = manifest.model_copy(update={"plans": (entry,), "files": files, "targets": ("sm89",)})
+        (folder / MANIFEST).write_text(changed.model_dump_json())
+        return folder
+
+    return made
+
+
+def test_an_engine_whose_plans_fit_is_told_so(run: Run, gpu: Any, planned: Callable[..., Path]) -> None:
+    status, said = run(planned())
+    assert status == 0
+    assert "its graphs run on the CPU\n" in said and "its plans are for this GPU and this TensorRT" in said
+
+
+def test_plans_for_another_gpu_are_only_a_fault_where_nothing_else_runs(
+    run: Run, gpu: Any, planned: Callable[..., Path], tmp_path: Path
+) -> None:
+    gpu.set_capability(8, 6)
+    status, said = run(planned())
+    assert status == 0
+    assert "its plans cannot run here:" in said and "sm86" in said and "--target sm86" in said
+
+
+def test_an_engine_of_plans_alone_needs_its_gpu(run: Run, gpu: Any, planned: Callable[..., Path]) -> None:
+    engine = planned(graphs=False)
+    assert run(engine)[0] == 0
+    gpu.set_devices(0)
+    status, said = run(engine)
+    assert status == 1 and "its plans cannot run here: there is no CUDA device" in said
