@@ -137,9 +137,10 @@ class Engine:
             max_context: positions of a conversation: prompt, speech and answers of all turns kept.
             left_context: seconds of its own sound the flow looks back on. An answer within it sounds exactly as the
                 original's; beyond it memory and time per chunk stay constant and the sound drifts a little.
-            sessions: conversations whose decoding shares calls. More may be open; they decode by themselves. From 2 on
-                quantised models decode rows by twos, so that an answer does not depend on who else is answered; that
-                costs one that is alone a seventh to a third of its decoding speed.
+            sessions: conversations whose decoding shares calls, and their flow and vocoder where the backend gains by
+                that. More may be open; they decode by themselves. From 2 on quantised models decode rows by twos, so
+                that an answer does not depend on who else is answered; that costs one that is alone a seventh to a
+                third of its decoding speed.
             memory: bytes that caches of all conversations may take together; four fifths of what is free if None, of
                 the device's memory where there is one.
             admission: what happens where that does not do: "shorten" (the flow looks back on less of its own sound, at
