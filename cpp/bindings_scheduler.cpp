@@ -198,6 +198,7 @@ void bind_common(Class& bound) {
             return machine.drained(id, timeout.value_or(kNever));
         },
         session, py::arg("timeout") = py::none());
+    bound.def("wanted", &Machine::wanted, py::arg("stage"), guarded);
     bound.def("counts", [](const Machine& machine) {
         const Guard guard;
         const Counts counts = machine.counts();

@@ -187,6 +187,20 @@ double Core::lead(SessionId id, double now) const {
 
 Counts Core::counts() const { return {sessions_.size(), queued_, running_}; }
 
+bool Core::wanted(size_t number, double now) const {
+    if (number >= stages_.size()) throw std::invalid_argument("there is no stage " + std::to_string(number));
+    const Stage& stage = stages_[number];
+    const std::vector<Task*>& call = stage.running;
+    const bool room = call.size() < stage.shape.max_batch;
+    const auto cuts_in = [&](const Task* task) {
+        const auto comes_after = [&](const Task* other) { return before(*other, *task); };
+        if (!eligible(*task, now)) return false;
+        if (call.empty() || (room && task->key == call.front()->key)) return true;
+        return !std::all_of(call.begin(), call.end(), comes_after);
+    };
+    return std::any_of(stage.ready.begin(), stage.ready.end(), cuts_in);
+}
+
 // The lead's limit as a time, so that start() and wake() compare the same number whatever its rounding.
 double Core::eligible_at(const Session& session) const {
     const bool limited = live_ > 1 && session.phase == Phase::kPlaying;

@@ -120,6 +120,11 @@ Counts Scheduler::counts() const {
     return core_.counts();
 }
 
+bool Scheduler::wanted(size_t stage) const {
+    const Lock lock(mutex_);
+    return core_.wanted(stage, now());
+}
+
 bool Scheduler::drained(SessionId session, double timeout) {
     if (std::isnan(timeout)) throw std::invalid_argument("timeout must be a number of seconds");
     if (timeout > 0.0 && runs()) throw SchedulerError("a task cannot wait for a session — wait on another thread");

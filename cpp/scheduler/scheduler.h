@@ -55,6 +55,7 @@ public:
     void close(SessionId session);
     double lead(SessionId session) const;
     Counts counts() const;
+    bool wanted(size_t stage) const;
 
     double now() const;  // seconds since construction
 

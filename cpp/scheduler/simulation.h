@@ -46,6 +46,7 @@ public:
     bool drained(SessionId session, double) const { return core_.drained(session); }  // waits for nothing
     double lead(SessionId session) const { return core_.lead(session, now_); }
     Counts counts() const { return core_.counts(); }
+    bool wanted(size_t stage) const { return core_.wanted(stage, now_); }
     double now() const { return now_; }
 
     // Calls action() at a time, which must not lie in the past.

@@ -346,6 +346,12 @@ class Scheduler:
     def now(self) -> float:
         """Seconds since the scheduler was made."""
 
+    def wanted(self, stage: int) -> bool:
+        """Whether a task waits for the stage that would come before its call, or into it, were that cut in two now.
+
+        For a long call that can leave the rest of its work to another one. ValueError for a stage that does not exist.
+        """
+
     def counts(self) -> tuple[int, int, int]:
         """(sessions open, tasks queued, tasks running)."""
 
@@ -398,6 +404,7 @@ class Simulation:
         """Whether no task of the session runs or is queued, whatever the timeout: there is nothing to wait for."""
 
     def now(self) -> float: ...
+    def wanted(self, stage: int) -> bool: ...
     def counts(self) -> tuple[int, int, int]: ...
     def shutdown(self) -> None:
         """Close all sessions and let go of all callables, but keep the trace. SchedulerError from within `run`."""

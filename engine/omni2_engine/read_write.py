@@ -1,14 +1,14 @@
 """Reading and writing: after every R text tokens the speech LM reads them and writes W speech tokens (spec §6).
 
-A turn's two language models, each moving on by one step at a time, so that a scheduler can run them side by side and
-many turns in one call; `ReadWriteLoop.run` is the plain way through, one step after the other. Nothing is ever
-prefilled twice: the speech LM's context only grows, so its cache holds everything but the last token written, which
-goes in with the next round's fused vectors.
+A turn's two language models, each moving on by a burst of tokens at a time, so that a scheduler can run them side by
+side and many turns in one call; `ReadWriteLoop.run` is the plain way through, one token after the other. Nothing is
+ever prefilled twice: the speech LM's context only grows, so its cache holds everything but the last token written,
+which goes in with the next round's fused vectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from omni2_engine.config import ModelConfig
 from omni2_engine.metrics import Recorder
+from omni2_engine.sampling import Choose
+from omni2_engine.stages.burst import Burst
 from omni2_engine.stages.fusion import Fusion
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
 from omni2_engine.text.units import UnitStream, UnitTable
 
 Floats = NDArray[np.float32]
-Choose = Callable[[Floats, list[int]], int]  # (logits (vocab,), ids generated so far) → id
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class ReadWriteLoop:
         max_last_write: int,
         recorder: Recorder,
     ) -> Iterator[Event]:
-        """Answer once, one step after the other.
+        """Answer once, one token after the other.
 
         Args:
             state: the language model's, prefilled with the prompt; on return everything but the last token is in it.
@@ -106,23 +107,24 @@ class ReadWriteLoop:
         text = TextWriter(self, state, choose_text, max_new_tokens)
         speech = SpeechWriter(self, speech_state, choose_speech, max_last_write)
         while True:
-            token = text.take()
-            recorder.text()
-            yield Wrote(token)
-            if (group := text.group()) is not None:
-                yield Read(group.total, group.final)
-                speech.extend(speech.fuse(group, recorder), recorder)
-                while True:
-                    yield speech.take()
-                    if speech.over:
-                        break
-                    with recorder.span("speech_decode"):
-                        self.speech_lm.extend(speech_state, speech.embeds())
-                yield speech.flush()
-                if group.final:
-                    return
             with recorder.span("decode"):
-                self.llm.extend(state, text.embeds())
+                (written,) = self.llm.burst([text.ask(1)])
+            written.check()
+            text.take(written.ids[0], written.hidden[0])
+            recorder.text()
+            yield Wrote(written.ids[0])
+            if (group := text.group()) is None:
+                continue
+            yield Read(group.total, group.final)
+            speech.extend(speech.fuse(group, recorder), recorder)
+            while not speech.over:
+                with recorder.span("speech_decode"):
+                    (spoken,) = self.speech_lm.burst([speech.ask(1)])
+                spoken.check()
+                yield speech.take(spoken.ids[0])
+            yield speech.flush()
+            if group.final:
+                return
 
 
 class TextWriter:
@@ -135,38 +137,42 @@ class TextWriter:
         limit: tokens at most.
 
     Attributes:
+        state, choose: as given.
         tokens: all ids so far, the end token included.
     """
 
     def __init__(self, loop: ReadWriteLoop, state: DecoderState, choose: Choose, limit: int) -> None:
         self._loop = loop
         self.state = state
-        self._choose = choose
+        self.choose = choose
         self._limit = limit
         self._hidden: list[Floats] = []
         self.tokens: list[int] = []
 
-    def take(self) -> int:
-        """Choose the next token from the state's logits."""
-        self.tokens.append(self._choose(self.state.logits, self.tokens))
-        self._hidden.append(self.state.hidden.copy())  # of the position that produced the token, spec §6
-        return self.tokens[-1]
+    def ask(self, tokens: int) -> Burst:
+        """What to ask of the language model for so many further tokens, or as many as there may still be."""
+        feed = self.tokens[-1] if self.tokens else None
+        most = min(tokens, self._limit - len(self.tokens))
+        ends = self._loop.config.tokens.eos
+        return Burst(self.state, feed, self.choose, self.tokens, most, ends, hidden=True)
+
+    def take(self, token: int, hidden: Floats) -> None:
+        """Add a token, with the hidden state (hidden,) of the position that produced it (spec §6)."""
+        self.tokens.append(token)
+        self._hidden.append(hidden)
 
     @property
     def ended(self) -> bool:
         """Whether no token follows."""
-        return self.tokens[-1] in self._loop.config.tokens.eos or len(self.tokens) >= self._limit
+        eos = self._loop.config.tokens.eos
+        return bool(self.tokens) and (self.tokens[-1] in eos or len(self.tokens) >= self._limit)
 
     def group(self) -> Group | None:
         """What is to be read if the last token completes it: R pairs, or the rest at the end."""
-        if not self.ended and len(self.tokens) % self._loop.config.read:
+        if not self._hidden or (not self.ended and len(self.tokens) % self._loop.config.read):
             return None
         hidden, self._hidden = np.stack(self._hidden), []
         return Group(hidden, self.tokens[-len(hidden) :], len(self.tokens), self.ended)
-
-    def embeds(self) -> Floats:
-        """(1, hidden) of the last token, to be fed next."""
-        return self._loop.llm.embed(self.tokens[-1:])
 
 
 class SpeechWriter:
@@ -179,6 +185,7 @@ class SpeechWriter:
         last_write: tokens of the final write at most.
 
     Attributes:
+        state, choose: as given.
         tokens: all speech tokens so far.
         over: whether the present write is finished.
     """
@@ -186,9 +193,10 @@ class SpeechWriter:
     def __init__(self, loop: ReadWriteLoop, state: DecoderState, choose: Choose, last_write: int) -> None:
         self._loop = loop
         self.state = state
-        self._choose = choose
+        self.choose = choose
         self._last_write = last_write
         self._left = 0  # tokens the present write may still have
+        self._unfed = False  # whether the last token is not in the state yet
         self._units = UnitStream(loop.unit_table)
         self.tokens: list[int] = []
         self.over = True
@@ -208,11 +216,18 @@ class SpeechWriter:
         """Feed what `fuse` gave."""
         with recorder.span("speech_prefill"):
             self._loop.speech_lm.extend(self.state, embeds)
+        self._unfed = False
 
-    def take(self) -> Spoke:
-        """Choose the next token from the state's logits."""
-        token = self._choose(self.state.logits, self.tokens)
+    def ask(self, tokens: int) -> Burst:
+        """What to ask of the speech LM for so many further tokens, or as many as this write may still have."""
+        feed = self.tokens[-1] if self._unfed else None
+        ends = (self._loop.config.tokens.speech_eos,)
+        return Burst(self.state, feed, self.choose, self.tokens, min(tokens, self._left), ends)
+
+    def take(self, token: int) -> Spoke:
+        """Add a token."""
         self.tokens.append(token)
+        self._unfed = True
         self._left -= 1
         self.over = token == self._loop.config.tokens.speech_eos or self._left == 0
         return Spoke(token, self._units.push(token))
@@ -220,7 +235,3 @@ class SpeechWriter:
     def flush(self) -> Spoke:
         """What became certain as the write ended."""
         return Spoke(None, self._units.flush())
-
-    def embeds(self) -> Floats:
-        """(1, hidden) of the last token, to be fed next."""
-        return self._loop.speech_lm.embed(self.tokens[-1:])

@@ -8,7 +8,7 @@ and cpp/sampling.h.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -19,6 +19,7 @@ from omni2_engine import _core
 from omni2_engine.errors import BackendError, SettingError
 
 SEED_LIMIT = 2**64
+Choose = Callable[[NDArray[np.float32], list[int]], int]  # (logits (vocab,), ids generated so far) → id
 
 
 class Stream(IntEnum):
@@ -118,10 +119,41 @@ def choose(
             step,
         )
     except _core.NoCandidateError as error:
-        raise BackendError(
-            f"the language model's logits hold no usable number at step {step} ({error})",
-            "build the engine again with --precision exact",
-        ) from error
+        raise no_usable_logit(step, str(error)) from error
+
+
+def no_usable_logit(step: int, reason: str) -> BackendError:
+    """The error for a token that cannot be chosen."""
+    return BackendError(
+        f"the language model's logits hold no usable number at step {step} ({reason})",
+        "build the engine again with --precision exact",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    """How one model's tokens of one turn are chosen; to be called as `Choose`.
+
+    A device with the same samplers takes sampling and key from here and calls nothing.
+
+    Args:
+        sampling: settings.
+        key: of its draws; a token's step is its number within the turn.
+        forced: ids that the turn goes on with in place of those chosen, as many as there are.
+        steer: called with the ids so far and the next one; the turn goes on with what it returns.
+    """
+
+    sampling: Sampling
+    key: DrawKey
+    forced: Sequence[int] = ()
+    steer: Callable[[list[int], int], int] | None = None
+
+    def __call__(self, logits: NDArray[np.float32], generated: list[int]) -> int:
+        step, penalised = len(generated), generated if self.sampling.repetition_penalty != 1.0 else []
+        token = choose(logits, self.sampling, self.key, step, penalised)
+        if step < len(self.forced):
+            token = self.forced[step]
+        return token if self.steer is None else self.steer(generated, token)
 
 
 def normal(shape: tuple[int, ...], key: DrawKey, step: int) -> NDArray[np.float32]:

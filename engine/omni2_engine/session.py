@@ -261,7 +261,12 @@ class Session:
         output = self._output = ChunkQueue(options.unread, lambda held: scheduler.hold(self._id, held))
         turn = Turn(engine, history, conversation.state, states, layout, options, output, recorder, on_text, steer)
         turn.policy = TurnPolicy(
-            engine.config.read, turn.schedule, submitter(scheduler, self._id, turn), lambda: scheduler.lead(self._id)
+            engine.config.read,
+            engine.config.write,
+            turn.schedule,
+            submitter(scheduler, self._id, turn),
+            lambda: scheduler.lead(self._id),
+            turn.bursts,
         )
         try:
             if not self._cancelled:

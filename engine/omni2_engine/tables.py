@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,11 @@ class EmbeddingTable:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def stored(self) -> NDArray[Any]:
+        """(vocab, hidden), mapped; bfloat16 as uint16."""
+        return self._rows
 
     def __call__(self, ids: Sequence[int] | NDArray[np.int64]) -> Floats:
         """Rows of the table.

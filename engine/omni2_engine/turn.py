@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,12 @@ from omni2_engine.chunk import Chunk
 from omni2_engine.conversation import Exchange, Layout
 from omni2_engine.metrics import Recorder
 from omni2_engine.options import Options
-from omni2_engine.read_write import Choose, Group, SpeechWriter, Spoke, TextWriter
-from omni2_engine.sampling import DrawKey, Stream, choose
+from omni2_engine.read_write import Group, SpeechWriter, Spoke, TextWriter
+from omni2_engine.sampling import Chooser, DrawKey, Stream
 from omni2_engine.scheduling.chunking import ChunkSchedule
 from omni2_engine.scheduling.output import ChunkQueue
-from omni2_engine.scheduling.turn_policy import TurnPolicy
+from omni2_engine.scheduling.turn_policy import Bursts, TurnPolicy
+from omni2_engine.stages.burst import Tokens
 from omni2_engine.stages.flow import FlowCall
 from omni2_engine.stages.language_model import DecoderState
 from omni2_engine.stages.vocoder import VocoderCall
@@ -113,10 +115,16 @@ class Turn:
         first = max(config.write, self.engine.pipeline.decoder.fewest_units)
         return ChunkSchedule(first, config.flow_encoder.unit_rate, self.options.chunks == "growing")
 
+    @property
+    def bursts(self) -> Bursts:
+        """Tokens of one step, as the models can give them."""
+        pipeline = self.engine.pipeline
+        return Bursts(pipeline.llm.longest(self.writer.choose), pipeline.speech_lm.longest(self.speaker.choose))
+
     # -- the language model's steps --------------------------------------------------------------------------------
 
-    def prefill(self) -> None:
-        """Feed the part of the prompt that is not in the cache yet, and choose the first token."""
+    def prefill(self, tokens: int) -> None:
+        """Feed the part of the prompt that is not in the cache yet, and choose the first token if it is wanted."""
         engine, history, metrics = self.engine, self.history, self.recorder.metrics
         llm, state, layout = engine.pipeline.llm, self.writer.state, self.layout
         with self.recorder.span("prefill"):
@@ -128,22 +136,24 @@ class Turn:
             history.fed = layout.items[:reused]
             llm.extend(state, layout.embeds(reused, llm.table))
             history.fed = list(layout.items)
-        self.wrote()
+        self.wrote(llm.burst([self.writer.ask(tokens)])[0] if tokens else Tokens())
 
-    def wrote(self) -> None:
-        """Choose a text token from what the model has just been fed."""
-        token = self.writer.take()
-        self.recorder.text()
-        self._remember(token)
-        if token not in self.engine.config.tokens.eos:
-            self._write_text(self._characters.push(token))
+    def wrote(self, written: Tokens) -> None:
+        """Take the text tokens of a burst."""
+        for token, hidden in zip(written.ids, written.hidden, strict=True):
+            self.writer.take(token, hidden)
+            self.recorder.text()
+            self._remember(token)
+            if token not in self.engine.config.tokens.eos:
+                self._write_text(self._characters.push(token))
+        written.check()
         group = self.writer.group()
         if group is not None:
             if group.final:
                 self._write_text(self._characters.flush())
             self._groups.append(group)
             self._read.append((-1, len(self._text)))
-        self.policy.wrote(self.writer.ended)
+        self.policy.wrote(len(written.ids), self.writer.ended)
 
     def _remember(self, token: int) -> None:
         """Keep the history in step with the KV cache: when token i is chosen, token i − 1 has been fed."""
@@ -166,21 +176,23 @@ class Turn:
 
     # -- the speech LM's -------------------------------------------------------------------------------------------
 
-    def read(self) -> None:
-        """Feed the speech LM the next group of text, and choose the first token of its write."""
+    def read(self, tokens: int) -> None:
+        """Feed the speech LM the next group of text, and choose the first token of its write if it is wanted."""
         group = self._groups.popleft()
         number = len(self.history.rounds)
         self._read[number] = (len(self._units), self._read[number][1])
         self.history.rounds.append((len(self._units), group.total))
         self.speaker.extend(self.speaker.fuse(group, self.recorder), self.recorder)
-        self.spoke()
+        self.spoke(self.engine.pipeline.speech_lm.burst([self.speaker.ask(tokens)])[0] if tokens else Tokens())
 
-    def spoke(self) -> None:
-        """Choose a speech token from what the model has just been fed."""
-        self._hear(self.speaker.take())
+    def spoke(self, spoken: Tokens) -> None:
+        """Take the speech tokens of a burst."""
+        for token in spoken.ids:
+            self._hear(self.speaker.take(token))
+        spoken.check()
         if self.speaker.over:
             self._hear(self.speaker.flush())
-        self.policy.spoke(self.speaker.over)
+        self.policy.spoke(len(spoken.ids), self.speaker.over)
 
     def _hear(self, event: Spoke) -> None:
         """Take the units of a speech token; ids that are no unit, or none the flow knows, make no sound (spec §6)."""
@@ -247,15 +259,8 @@ class Turn:
         self._count += 1
         self.output.put(chunk)
 
-    def _chooser(self, stream: Stream) -> Choose:
+    def _chooser(self, stream: Stream) -> Chooser:
         tokens = self.engine.config.tokens
         sampling = self.options.sampling_of_text(tokens) if stream is Stream.TEXT else self.options.speech_sampling
         key = DrawKey(self.options.seed, stream, self.recorder.metrics.turn)
-        steer = self._steer
-
-        def pick(logits: Any, generated: list[int]) -> int:
-            penalised = generated if sampling.repetition_penalty != 1.0 else []
-            chosen = choose(logits, sampling, key, len(generated), penalised)
-            return chosen if steer is None else steer(stream, generated, chosen)
-
-        return pick
+        return Chooser(sampling, key, steer=None if self._steer is None else partial(self._steer, stream))

@@ -59,6 +59,54 @@ TEST("a task starts once, when its stage is free") {
     CHECK(bench.core.drained(a));
 }
 
+TEST("a stage is wanted by those who would come before its call, or into it") {
+    Bench bench({{3, 0}, {1, 0}});
+    const SessionId asks = bench.open(), plays = bench.open(1.0), next = bench.open();
+    bench.core.begin(plays);
+    bench.core.delivered(plays, 10.0, 0.0);
+    CHECK(!bench.core.wanted(0, 0.0));
+    const TaskId running = bench.submit(plays, 0, {}, 7);
+    CHECK(bench.core.wanted(0, 0.0));  // nothing runs there
+    bench.core.start(0.0);
+    CHECK(!bench.core.wanted(0, 0.0));
+    bench.submit(plays, 0, {running}, 7);
+    CHECK(!bench.core.wanted(0, 0.0));  // it comes after what runs
+    bench.submit(next, 0, {}, 8);
+    CHECK(!bench.core.wanted(0, 0.0));  // it has no deadline, and another key
+    bench.submit(next, 1, {}, 8);
+    CHECK(!bench.core.wanted(0, 0.0));
+    bench.submit(asks, 0, {}, 8);
+    CHECK(!bench.core.wanted(0, 0.0));
+    bench.core.begin(asks);
+    CHECK(bench.core.wanted(0, 0.0));  // a first chunk goes before
+    bench.core.hold(asks, true);
+    CHECK(!bench.core.wanted(0, 0.0));
+    bench.core.hold(asks, false);
+    bench.core.cancel(asks);
+    CHECK(!bench.core.wanted(0, 0.0));
+    bench.core.cancel(next);
+    bench.core.revive(next);
+    bench.submit(next, 0, {}, 7);
+    CHECK(bench.core.wanted(0, 0.0));  // it would join
+    CHECK_THROWS(std::invalid_argument, bench.core.wanted(2, 0.0));
+}
+
+TEST("who would join a full call does not want its stage, nor who is held back by its lead") {
+    Bench bench({{1, 0}});
+    const SessionId one = bench.open(), other = bench.open(1.0);
+    for (const SessionId session : {one, other}) {
+        bench.core.begin(session);
+        bench.core.delivered(session, session == one ? 1.0 : 5.0, 0.0);
+    }
+    bench.submit(one, 0);
+    bench.core.start(0.0);
+    bench.submit(other, 0);
+    CHECK(!bench.core.wanted(0, 4.5));
+    bench.core.delivered(one, 20.0, 0.0);  // now the other one's player is the first to run dry
+    CHECK(!bench.core.wanted(0, 3.5));
+    CHECK(bench.core.wanted(0, 4.5));
+}
+
 TEST("stages run at the same time, up to the width") {
     for (const size_t width : {1, 2, 3}) {
         Bench bench(plain(3), width);

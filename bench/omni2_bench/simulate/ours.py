@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from omni2_bench.simulate.device import Effort, Limits
@@ -19,6 +20,7 @@ from omni2_engine.options import Options
 from omni2_engine.scheduling.chunking import ChunkSchedule
 from omni2_engine.scheduling.turn_policy import (
     STAGE_OF,
+    Bursts,
     Decode,
     Prefill,
     Read,
@@ -33,17 +35,23 @@ from omni2_engine.scheduling.workers import READING
 
 STAGES = ("encoder", "LLM", "speech LM", "flow", "vocoder")  # in the order of `StageIndex`
 LARGEST_BATCH = {StageIndex.LLM: 32, StageIndex.SPEECH_LM: 32}  # sessions in one call; the other stages take one
+BURSTS = Bursts()  # a token a step
 DECODING = 1  # key of the steps that are decoded together, as if all sessions' caches were slots of one
 Order = Literal["deadline", "arrival"]
 Row = Any  # what a stage's effort depends on, one per session in a call
 
 
-@dataclass(frozen=True)
+@dataclass
 class Task:
-    """What begins with a call, which gives what its effort depends on, and what follows when it is done."""
+    """What begins with a call, which gives what its effort depends on, and what follows when it is done.
+
+    Attributes:
+        row: what its call's effort depended on, once that has begun.
+    """
 
     begin: Callable[[], Row]
-    done: Callable[[], None]
+    done: Callable[[Row], None]
+    row: Row = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,21 @@ class Positions:
     fed: int
     held: int
     pairs: int = 0
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A burst: how many tokens, positions the cache holds before it, and whether the first one follows from those
+    alone, so that it is chosen without a call."""
+
+    count: int
+    held: int
+    fresh: bool
+
+    @property
+    def calls(self) -> int:
+        """Of the model, one after another, a position each."""
+        return self.count - self.fresh
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,7 @@ class Answering:
         turn: hears the sound.
         answer: how long it is.
         heard: called when all of it is ready.
+        bursts: tokens of one step.
     """
 
     def __init__(
@@ -85,6 +109,7 @@ class Answering:
         turn: Turn,
         answer: Answer,
         heard: Callable[[], None],
+        bursts: Bursts,
     ) -> None:
         self._simulation = simulation
         self._session = session
@@ -93,9 +118,11 @@ class Answering:
         self._answer = answer
         self._heard = heard
         chunks = ChunkSchedule(model.hop, model.sound.units.unit_rate, growing=True)
-        self._policy = TurnPolicy(model.read, chunks, self._submit, lambda: simulation.lead(session))
+        lead = partial(simulation.lead, session)
+        self._policy = TurnPolicy(model.read, model.write, chunks, self._submit, lead, bursts)
         self._tokens = 0  # of the text
         self._context = 0  # positions of the speech LM
+        self._unfed = False  # whether the last speech token is not among those
         self._units = 0  # spoken
         self._left = 0  # units of the present write
         self._seen = 0  # units, by the flow
@@ -105,7 +132,7 @@ class Answering:
     def begin(self) -> None:
         """Take the turn up now."""
         self._simulation.begin(self._session)
-        self._queue(StageIndex.ENCODER, Task(lambda: None, self._understood), self._alone)
+        self._queue(StageIndex.ENCODER, Task(lambda: None, lambda _: self._understood()), self._alone)
 
     @property
     def _alone(self) -> int:
@@ -131,27 +158,30 @@ class Answering:
         prompt = self._model.prompt
         match step:
             case Prefill():
-                return Task(lambda: Positions(prompt, 0), self._wrote)
+                return Task(lambda: Positions(prompt, 0), lambda _: self._wrote(step.tokens))
             case Decode():
-                return Task(lambda: Positions(1, prompt + self._tokens - 1), self._wrote)
+                return Task(lambda: self._text(step.tokens), lambda row: self._wrote(row.count))
             case Read():
-                return Task(lambda: self._read(step), self._spoke)
+                return Task(lambda: self._read(step), lambda _: self._spoke(step.tokens))
             case Speak():
-                return Task(lambda: self._extension(1), self._spoke)
+                return Task(lambda: Tokens(step.tokens, self._context, not self._unfed), self._spoken)
             case Render():
-                return Task(lambda: self._render(step), self._rendered)
+                return Task(lambda: self._render(step), lambda _: self._rendered())
             case Voice():
-                return Task(lambda: self._mel[0].frames, self._voiced)
+                return Task(lambda: self._mel[0].frames, lambda _: self._voiced())
+
+    def _text(self, tokens: int) -> Tokens:
+        fresh = not self._tokens  # the first of all follows from the prompt
+        return Tokens(tokens, self._model.prompt + max(self._tokens - 1, 0), fresh)
 
     def _read(self, step: Read) -> Positions:
         left = self._answer.units - self._units
         self._left = left if step.final else min(left, self._model.write)
         before = 1 if self._units else 0  # the last unit of the write before goes in with the pairs
-        return self._extension(before + step.pairs, step.pairs)
-
-    def _extension(self, fed: int, pairs: int = 0) -> Positions:
-        held, self._context = self._context, self._context + fed
-        return Positions(fed, held, pairs)
+        found = Positions(before + step.pairs, self._context, step.pairs)
+        self._context += found.fed
+        self._unfed = False
+        return found
 
     def _render(self, step: Render) -> tuple[int, int]:
         """Frames that a call of the flow computes, and frames of finished blocks that it sees beside them."""
@@ -163,16 +193,24 @@ class Answering:
         finished = sound.finished(before)
         return sound.frames(self._seen, call.final) - finished, finished
 
-    def _wrote(self) -> None:
-        self._tokens += 1
-        self._policy.wrote(self._tokens == self._answer.tokens)
+    def _wrote(self, tokens: int) -> None:
+        tokens = min(tokens, self._answer.tokens - self._tokens)
+        self._tokens += tokens
+        self._policy.wrote(tokens, self._tokens == self._answer.tokens)
 
-    def _spoke(self) -> None:
-        if self._left:
-            self._left -= 1
-            self._units += 1
+    def _spoken(self, burst: Tokens) -> None:
+        """What was computed behind a write's end is thrown away again."""
+        self._context += burst.calls - (burst.count - max(min(burst.count, self._left), 1))
+        self._spoke(burst.count)
+
+    def _spoke(self, tokens: int) -> None:
+        units = min(tokens, self._left)
+        self._left -= units
+        self._units += units
+        for _ in range(units):
             self._policy.heard(1)
-        self._policy.spoke(self._left == 0)
+        self._unfed = self._unfed or tokens > 0
+        self._policy.spoke(tokens, self._left == 0 and tokens > 0)
 
     def _rendered(self) -> None:
         self._policy.rendered(self._mel[-1].final)
@@ -197,10 +235,19 @@ class OverlappedServer:
         limits: of the device.
         width: calls that run at once, None for one per stage.
         order: in which sessions are served.
+        bursts: tokens of one step.
     """
 
-    def __init__(self, model: Model, limits: Limits, width: int | None, order: Order = "deadline") -> None:
+    def __init__(
+        self,
+        model: Model,
+        limits: Limits,
+        width: int | None,
+        order: Order = "deadline",
+        bursts: Bursts = BURSTS,
+    ) -> None:
         self._model = model
+        self._bursts = bursts
         self._limits = limits
         stages = [
             Stage(name, _run, max_batch=LARGEST_BATCH.get(index, 1), priority=-index)
@@ -214,7 +261,7 @@ class OverlappedServer:
         if turn.session not in self._sessions:
             self._sessions[turn.session] = self.simulation.open(run_ahead=Options.run_ahead)
         session = self._sessions[turn.session]
-        Answering(self.simulation, session, self._model, turn, answer, heard).begin()
+        Answering(self.simulation, session, self._model, turn, answer, heard, self._bursts).begin()
 
     def spans(self) -> list[Span]:
         """Calls so far, sessions numbered as in the load."""
@@ -226,6 +273,10 @@ class OverlappedServer:
 
     def _seconds(self, stage: int, tasks: list[Task]) -> float:
         rows = [task.begin() for task in tasks]
+        if isinstance(rows[0], Tokens):  # as `omni2_engine.scheduling.workers` has it, the shortest ends it for all
+            rows = [replace(row, count=min(row.count for row in rows)) for row in rows]
+        for task, row in zip(tasks, rows, strict=True):
+            task.row = row
         return sum(self._limits.seconds(effort) for effort in _calls(self._model.efforts, StageIndex(stage), rows))
 
 
@@ -234,18 +285,26 @@ def _calls(efforts: Efforts, stage: StageIndex, rows: list[Row]) -> list[Effort]
     match stage:
         case StageIndex.ENCODER:
             return [efforts.encode]
+        case StageIndex.LLM if isinstance(rows[0], Tokens):
+            return _burst(efforts.extend_llm, rows)
         case StageIndex.LLM:
             return [efforts.extend_llm([(row.fed, row.held) for row in rows])]
-        case StageIndex.SPEECH_LM if rows[0].pairs:
-            return [efforts.extend_speech([(row.fed, row.held)]) + efforts.fuse([row.pairs]) for row in rows]
+        case StageIndex.SPEECH_LM if isinstance(rows[0], Tokens):
+            return _burst(efforts.extend_speech, rows)
         case StageIndex.SPEECH_LM:
-            return [efforts.extend_speech([(row.fed, row.held) for row in rows])]
+            return [efforts.extend_speech([(row.fed, row.held)]) + efforts.fuse([row.pairs]) for row in rows]
         case StageIndex.FLOW:
             return [efforts.flow(rows)]
         case StageIndex.VOCODER:
             return [efforts.vocode(rows)]
 
 
+def _burst(extend: Callable[[list[tuple[int, int]]], Effort], rows: list[Tokens]) -> list[Effort]:
+    """One call after another; who is done a call earlier takes no part in the last."""
+    most = max(row.calls for row in rows)
+    return [extend([(1, row.held + call) for row in rows if row.calls > call]) for call in range(most)]
+
+
 def _run(tasks: list[Task]) -> None:
     for task in tasks:
-        task.done()
+        task.done(task.row)

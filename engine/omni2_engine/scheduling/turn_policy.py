@@ -34,25 +34,33 @@ class StageIndex(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """Feed the prompt to the language model; `wrote` follows."""
+    """Feed the prompt to the language model and choose `tokens` text tokens, 0 or 1; `wrote` follows."""
+
+    tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Feed the last text token; `wrote` follows."""
+    """Choose at most `tokens` text tokens, one after another; `wrote` follows."""
+
+    tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Fuse `pairs` pairs and feed them to the speech LM; `heard` and `spoke` follow."""
+    """Fuse `pairs` pairs, feed them to the speech LM and choose `tokens` speech tokens, 0 or 1; `heard` and `spoke`
+    follow."""
 
     pairs: int
     final: bool
+    tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Speak:
-    """Feed the last speech token; `heard` and `spoke` follow."""
+    """Choose at most `tokens` speech tokens, one after another; `heard` and `spoke` follow."""
+
+    tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +89,52 @@ STAGE_OF: dict[type, StageIndex] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Bursts:
+    """How many tokens each model can be asked for in one step.
+
+    A model that gives one at a time chooses its first with the step that feeds what it goes on from. One that gives
+    more leaves that to the burst that follows: then nothing is waited for in between.
+
+    Args:
+        text, speech: tokens, ≥ 1; a step never takes more than complete a group of R, or a write of W.
+    """
+
+    text: int = 1
+    speech: int = 1
+
+
 class TurnPolicy:
     """One turn while it runs.
 
     Args:
         read: R, pairs the speech LM reads before each write.
+        write: W, speech tokens of each write but the final one.
         chunks: units per flow call.
         submit: queues a step; steps of one stage run in the order they were queued.
         lead: seconds of sound the player has left.
+        bursts: tokens of one step.
     """
 
     def __init__(
-        self, read: int, chunks: ChunkSchedule, submit: Callable[[Step], None], lead: Callable[[], float]
+        self,
+        read: int,
+        write: int,
+        chunks: ChunkSchedule,
+        submit: Callable[[Step], None],
+        lead: Callable[[], float],
+        bursts: Bursts = Bursts(),
     ) -> None:
         self._read = read
+        self._write = write
+        self._text = min(bursts.text, read)
+        self._speech = min(bursts.speech, write)
         self._chunks = chunks
         self._submit = submit
         self._lead = lead
         self._lock = threading.RLock()
         self._pairs = 0  # since the last group
+        self._spoken = 0  # speech tokens of the present write
         self._groups: deque[Read] = deque()  # the speech LM has still to read
         self._text_waits = self._speech_waits = False  # for the stage that follows to catch up
         self._writing: Read | None = None  # the group the speech LM is at
@@ -110,14 +145,14 @@ class TurnPolicy:
 
     def begin(self) -> None:
         """Start."""
-        self._submit(Prefill())
+        self._submit(Prefill(_at_once(self._text)))
 
-    def wrote(self, ended: bool) -> None:
-        """A text token was chosen; `ended` if it is the last."""
+    def wrote(self, tokens: int, ended: bool) -> None:
+        """So many text tokens were chosen; `ended` if the last of them is the text's."""
         with self._lock:
-            self._pairs += 1
+            self._pairs += tokens
             if ended or self._pairs == self._read:
-                self._groups.append(Read(self._pairs, ended))
+                self._groups.append(Read(self._pairs, ended, _at_once(self._speech)))
                 self._pairs = 0
             self._text_waits = not ended
             self._go_on()
@@ -128,12 +163,13 @@ class TurnPolicy:
             self._units += units
             self._cut()
 
-    def spoke(self, over: bool) -> None:
-        """A speech token was chosen; `over` if this write is finished with it."""
+    def spoke(self, tokens: int, over: bool) -> None:
+        """So many speech tokens were chosen; `over` if this write is finished with them."""
         with self._lock:
+            self._spoken += tokens
             if over:
                 assert self._writing is not None
-                self._all_spoken, self._writing = self._writing.final, None
+                self._all_spoken, self._writing, self._spoken = self._writing.final, None, 0
             self._speech_waits = not over
             self._go_on()
 
@@ -167,13 +203,18 @@ class TurnPolicy:
         if self._units + sum(self._rendering) < CHUNKS_AHEAD * self._chunks.most:
             if self._speech_waits:
                 self._speech_waits = False
-                self._submit(Speak())
+                self._submit(Speak(self._next_speech()))
             elif self._writing is None and self._groups:
                 self._writing = self._groups.popleft()
                 self._submit(self._writing)
         if self._text_waits and len(self._groups) < GROUPS_AHEAD:
             self._text_waits = False
-            self._submit(Decode())
+            self._submit(Decode(min(self._text, self._read - self._pairs)))
+
+    def _next_speech(self) -> int:
+        """Tokens the present write is asked for next; nobody knows how long the final one gets."""
+        assert self._writing is not None
+        return self._speech if self._writing.final else min(self._speech, self._write - self._spoken)
 
     def _cut(self) -> None:
         """Queue a flow call if its units are there. A growing schedule decides late: not before the flow is free."""
@@ -191,3 +232,8 @@ class TurnPolicy:
         self._last = units
         self._rendering.append(units)
         self._submit(Render(units, final))
+
+
+def _at_once(burst: int) -> int:
+    """Tokens to choose with the step that feeds what they follow from, see `Bursts`."""
+    return 1 if burst == 1 else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from omni2_engine._core import Scheduler, SessionCancelledError, Stage
 from omni2_engine.scheduling.turn_policy import STAGE_OF, Decode, Prefill, Read, Render, Speak, StageIndex, Step, Voice
+from omni2_engine.stages.burst import Burst
 
 if TYPE_CHECKING:
     from omni2_engine.speech_decoder import SpeechDecoder
@@ -67,26 +68,25 @@ class Workers:
         return [Stage(index.name.lower(), run, batch, priority=-index) for index, (run, batch) in sorted(runs.items())]
 
     def write(self, tasks: list[Task]) -> Errors:
-        """Language model: one prefill, or one token for each."""
+        """Language model: one prefill, or a burst of tokens for each.
+
+        Its tokens take longest of all, so a burst ends as soon as somebody would come before it, or into it.
+        """
         if isinstance(tasks[0].step, Prefill):
-            return [attempt(task.turn.prefill) for task in tasks]
-        turns = [task.turn for task in tasks]
-        with spans(turns, "decode"):
-            self._llm.decode(
-                [turn.writer.state for turn in turns], np.concatenate([turn.writer.embeds() for turn in turns])
-            )
-        return [attempt(turn.wrote) for turn in turns]
+            return [attempt(partial(_prefill, task)) for task in tasks]
+        bursts = aligned([task.turn.writer.ask(_tokens(task)) for task in tasks])
+        with spans([task.turn for task in tasks], "decode"):
+            found = self._llm.burst(bursts, partial(tasks[0].scheduler.wanted, StageIndex.LLM))
+        return [attempt(partial(task.turn.wrote, tokens)) for task, tokens in zip(tasks, found, strict=True)]
 
     def speak(self, tasks: list[Task]) -> Errors:
-        """Speech LM: one group read, or one token for each."""
+        """Speech LM: one group read, or a burst of tokens for each."""
         if isinstance(tasks[0].step, Read):
-            return [attempt(task.turn.read) for task in tasks]
-        turns = [task.turn for task in tasks]
-        with spans(turns, "speech_decode"):
-            self._speech_lm.decode(
-                [turn.speaker.state for turn in turns], np.concatenate([turn.speaker.embeds() for turn in turns])
-            )
-        return [attempt(turn.spoke) for turn in turns]
+            return [attempt(partial(_read, task)) for task in tasks]
+        bursts = aligned([task.turn.speaker.ask(_tokens(task)) for task in tasks])
+        with spans([task.turn for task in tasks], "speech_decode"):
+            found = self._speech_lm.burst(bursts)
+        return [attempt(partial(task.turn.spoke, tokens)) for task, tokens in zip(tasks, found, strict=True)]
 
     def render(self, tasks: list[Task]) -> Errors:
         """Flow."""
@@ -95,6 +95,16 @@ class Workers:
     def voice(self, tasks: list[Task]) -> Errors:
         """Vocoder, and the sound on its way to the player."""
         return _shared(tasks, "vocoder", _begin_sound, self._decoder.finish_sound, _voiced)
+
+
+def aligned(bursts: list[Burst]) -> list[Burst]:
+    """Those of one call, all as long as the shortest.
+
+    Whoever is done would otherwise wait for the longest, and so would those who come meanwhile: calls would serve
+    fewer, and nobody would gain. The rest of a longer burst goes into the next call.
+    """
+    shortest = min(burst.tokens for burst in bursts)
+    return [replace(burst, tokens=shortest) for burst in bursts]
 
 
 def listen(tasks: list[Callable[[], None]]) -> Errors:
@@ -125,6 +135,19 @@ def submitter(scheduler: Scheduler, session: int, turn: Turn) -> Callable[[Step]
         scheduler.submit(session, STAGE_OF[type(step)], Task(turn, step, scheduler, session), key=key)
 
     return submit
+
+
+def _tokens(task: Task) -> int:
+    assert not isinstance(task.step, Render | Voice)
+    return task.step.tokens
+
+
+def _prefill(task: Task) -> None:
+    task.turn.prefill(_tokens(task))
+
+
+def _read(task: Task) -> None:
+    task.turn.read(_tokens(task))
 
 
 def _shared(

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from omni2_engine.backends.base import Graph
 from omni2_engine.config import DecoderConfig
 from omni2_engine.errors import ContextError
+from omni2_engine.sampling import Choose
+from omni2_engine.stages.burst import Burst, Enough, Tokens
 from omni2_engine.stages.slots import RELEASED, DecoderState, SlotCache, most_positions, rounded, slot_bytes
 from omni2_engine.tables import EmbeddingTable
 
@@ -67,6 +69,35 @@ class LanguageModel:
         """Embeddings (n, hidden) float32 of token ids."""
         return self.table(ids)
 
+    def longest(self, choose: Choose) -> int:
+        """Tokens worth asking for in one burst when they are chosen like this."""
+        return 1  # the host chooses every single one, and who else waits may come in between
+
+    def burst(self, bursts: Sequence[Burst], enough: Enough | None = None) -> list[Tokens]:
+        """Let several conversations write on, each token of all of them in as few calls as pays.
+
+        Args:
+            bursts: of different slots of one cache; what each gets does not depend on the others.
+            enough: asked after a token of each whether to leave it at that.
+
+        Returns:
+            What came of each; what fails for one alone is in there.
+
+        Raises:
+            ContextError, ValueError: as `decode`.
+        """
+        found = [Tokens() for _ in bursts]
+        going = list(zip(bursts, found, strict=True))
+        while going:
+            last = [(burst.state, tokens.ids[-1] if tokens.ids else burst.feed) for burst, tokens in going]
+            fed = [(state, token) for state, token in last if token is not None]
+            if fed:
+                self.decode([state for state, _ in fed], self.embed([token for _, token in fed]))
+            going = [(burst, tokens) for burst, tokens in going if _choose(burst, tokens)]
+            if going and enough is not None and enough():
+                break
+        return found
+
     def extend(self, state: DecoderState, embeds: Floats) -> None:
         """Feed positions to one state: prefill with many, decode with one.
 
@@ -80,7 +111,7 @@ class LanguageModel:
         if len(embeds) == 1:
             self.decode([state], embeds)
             return
-        _check_room([state], len(embeds))
+        check_room([state], len(embeds))
         piece = self._graph.most("embeds", 1) or len(embeds)
         for begin in range(0, len(embeds), piece):
             self._extend(state, embeds[begin : begin + piece])
@@ -112,7 +143,7 @@ class LanguageModel:
             ContextError: one of them is full; none was fed.
             ValueError: the states are not different slots of one cache.
         """
-        _check_room(states, 1)
+        check_room(states, 1)
         order = sorted(range(len(states)), key=lambda number: states[number].index)
         slots = [states[number].index for number in order]
         if any(state.cache is not states[0].cache for state in states) or len(set(slots)) < len(slots):
@@ -120,6 +151,19 @@ class LanguageModel:
         for begin, end in _runs(slots):
             members = order[begin:end]
             _decode_run([states[number] for number in members], embeds[members])
+
+
+def _choose(burst: Burst, tokens: Tokens) -> bool:
+    """Choose a token from the state's logits; whether another is to follow."""
+    try:
+        token = burst.choose(burst.state.logits, [*burst.generated, *tokens.ids])
+    except BaseException as error:
+        tokens.error = error
+        return False
+    tokens.ids.append(token)
+    if burst.hidden:
+        tokens.hidden.append(burst.state.hidden.copy())
+    return token not in burst.ends and len(tokens.ids) < burst.tokens
 
 
 def _decode_run(states: Sequence[DecoderState], embeds: Floats) -> None:
@@ -161,7 +205,8 @@ def _runs(slots: Sequence[int]) -> Iterator[tuple[int, int]]:
             begin = end
 
 
-def _check_room(states: Sequence[DecoderState], count: int) -> None:
+def check_room(states: Sequence[DecoderState], count: int) -> None:
+    """Refuse to feed so many positions to states of which one has no room for them; see `LanguageModel.decode`."""
     for state in states:
         if state.index == RELEASED:
             raise ValueError("the state was released")

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from omni2_engine.engine import Engine
 from omni2_engine.metrics import Recorder
-from omni2_engine.read_write import Choose, Read, Spoke
-from omni2_engine.sampling import DrawKey, Sampling, Stream, choose
+from omni2_engine.read_write import Read, Spoke
+from omni2_engine.sampling import Choose, DrawKey, Sampling, Stream, choose
+from omni2_engine.stages.burst import Burst, Tokens
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
 from omni2_engine.text.units import units_of_text
 
@@ -65,6 +66,11 @@ class _Recorded:
         """See `LanguageModel.extend`."""
         self.fed.append(np.array(embeds))
         self._model.extend(state, embeds)
+
+    def burst(self, bursts: Sequence[Burst]) -> list[Tokens]:
+        """See `LanguageModel.burst`; the loop asks for one token of one state."""
+        self.fed += [self.embed([burst.feed]) for burst in bursts if burst.feed is not None]
+        return self._model.burst(bursts)
 
 
 def run_turn(

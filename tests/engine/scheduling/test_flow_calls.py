@@ -19,7 +19,7 @@ class Speaker:
 
     def __init__(self, growing: bool, units: int) -> None:
         self.chunks = ChunkSchedule(FIRST, 25.0, growing)
-        self.policy = TurnPolicy(1, self.chunks, self._submit, lambda: 0.0)
+        self.policy = TurnPolicy(1, FIRST, self.chunks, self._submit, lambda: 0.0)
         self.left = units
         self.queued: deque[Render] = deque()
         self.running: Render | None = None
@@ -27,7 +27,7 @@ class Speaker:
         self.voiced: list[bool] = []
         self._may_speak = False
         self.policy.begin()
-        self.policy.wrote(ended=True)
+        self.policy.wrote(1, ended=True)
 
     def _submit(self, step: Step) -> None:
         if isinstance(step, Read | Speak):
@@ -45,7 +45,7 @@ class Speaker:
         self._may_speak = False
         self.left -= 1
         self.policy.heard(1)
-        self.policy.spoke(over=not self.left)
+        self.policy.spoke(1, over=not self.left)
 
     def begin_call(self) -> None:
         self.running = self.policy.rendering(self.queued.popleft())

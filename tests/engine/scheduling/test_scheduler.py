@@ -213,6 +213,25 @@ def test_a_held_session_starts_nothing(runtime: dict[str, Any]) -> None:
         assert log == [0]
 
 
+def test_a_running_task_sees_who_wants_its_stage(runtime: dict[str, Any]) -> None:
+    seen: list[bool] = []
+    with Scheduler(plain_stages(2, max_batch=2), **runtime) as scheduler:
+        sessions = [scheduler.open(), scheduler.open()]
+
+        def look() -> None:
+            seen.append(scheduler.wanted(0))
+            scheduler.submit(sessions[1], 1, lambda: None)
+            seen.append(scheduler.wanted(0))
+            scheduler.submit(sessions[1], 0, lambda: None)
+            seen.append(scheduler.wanted(0))
+
+        scheduler.submit(sessions[0], 0, look)
+        assert all(scheduler.drained(session, SOON) for session in sessions)
+        assert seen == [False, False, True]
+        with pytest.raises(ValueError, match="no stage 2"):
+            scheduler.wanted(2)
+
+
 def fail(message: str) -> None:
     raise LookupError(message)
 

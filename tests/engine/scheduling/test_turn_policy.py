@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -18,6 +18,7 @@ from omni2_engine.scheduling.turn_policy import (
     CHUNKS_AHEAD,
     GROUPS_AHEAD,
     STAGE_OF,
+    Bursts,
     Decode,
     Prefill,
     Read,
@@ -47,6 +48,10 @@ class Script:
     units: list[int]
     early: dict[int, int]
     chunks: ChunkSchedule
+    bursts: Bursts = field(default_factory=Bursts)
+
+
+lengths = st.sampled_from((1, 2, 3, 5, 8, 10**6))  # of a burst, on the host and on devices
 
 
 @st.composite
@@ -60,6 +65,7 @@ def scripts(draw: Any, growing: bool = False) -> Script:
         units=draw(st.lists(st.integers(0, 3), min_size=1, max_size=12)),
         early=draw(st.dictionaries(st.integers(0, 8), st.integers(1, 12), max_size=3)),
         chunks=ChunkSchedule(max(write, draw(st.integers(1, 9))), RATE, growing),
+        bursts=Bursts(draw(lengths), draw(lengths)),
     )
 
 
@@ -71,14 +77,14 @@ class Answer:
 
     def __init__(self, script: Script, lead: Callable[[], float] = lambda: 0.0) -> None:
         self.script = script
-        self.policy = TurnPolicy(script.read, script.chunks, self._submit, lead)
+        self.policy = TurnPolicy(script.read, script.write, script.chunks, self._submit, lead, script.bursts)
         self.steps: list[Step] = []  # in the order they were queued
         self.heard: list[int] = []  # units, as they became certain
         self.written = self.rendered = self.mel = self.spoken = 0
         self.read: list[Read] = []
         self._writes = 0
         self._left = 0
-        self._units = iter(())
+        self._most: int | None = None  # tokens the write may still be asked for
         self._queues: dict[StageIndex, deque[Step]] = {stage: deque() for stage in StageIndex}
         self._running: dict[StageIndex, Iterator[None]] = {}
 
@@ -113,26 +119,37 @@ class Answer:
         )(step)
 
     def _write(self, step: Step) -> Iterator[None]:
-        self.written += 1
-        assert self.written <= self.script.text
-        self.policy.wrote(ended=self.written == self.script.text)
+        assert isinstance(step, Prefill | Decode)
+        assert step.tokens <= self.script.read - self.written % self.script.read  # a burst is of one group
+        tokens = min(step.tokens, self.script.text - self.written)
+        assert tokens > 0 or isinstance(step, Prefill)
+        self.written += tokens
+        self.policy.wrote(tokens, ended=self.written == self.script.text)
         yield
 
     def _speak(self, step: Step) -> Iterator[None]:
+        assert isinstance(step, Read | Speak)
         if isinstance(step, Read):
             assert not self._left
             self.read.append(step)
             limit = self.script.last_write if step.final else self.script.write
             self._left = min(limit, self.script.early.get(self._writes, limit))
+            self._most = None if step.final else limit
             self._writes += 1
         assert self._left > 0  # else there is nothing to say
-        self._left -= 1
-        self._hear()
-        yield
+        if self._most is not None:
+            assert step.tokens <= self._most  # nor is it of two writes
+            self._most -= step.tokens
+        tokens = min(step.tokens, self._left)
+        for _ in range(tokens):
+            self._left -= 1
+            self._hear()
+            yield
+        assert tokens or isinstance(step, Read)
         if not self._left:
             self._hear()  # what the end of the write made certain
             yield
-        self.policy.spoke(over=not self._left)
+        self.policy.spoke(tokens, over=not self._left)
         yield
 
     def _hear(self) -> None:
@@ -168,12 +185,16 @@ def serial(heard: list[int], first: int) -> list[Render]:
 
 
 def check_text(answer: Answer) -> None:
-    """Every token once and in order: groups of R, and a last one."""
+    """Every token once and in order: groups of R, and a last one; in as few steps as the bursts allow."""
     script = answer.script
+    text, speech = min(script.bursts.text, script.read), min(script.bursts.speech, script.write)
+    at_once = int(text == 1), int(speech == 1)
     assert answer.written == script.text
-    assert [type(step) for step in answer.of(Prefill, Decode)] == [Prefill] + [Decode] * (script.text - 1)
     whole, rest = divmod(script.text - 1, script.read)
-    assert answer.of(Read) == answer.read == [Read(script.read, False)] * whole + [Read(rest + 1, True)]
+    bursts = whole * -(-script.read // text) + -(-(rest + 1) // text)
+    assert answer.of(Prefill) == [Prefill(at_once[0])] and len(answer.of(Decode)) == bursts - at_once[0]
+    groups = [(script.read, False)] * whole + [(rest + 1, True)]
+    assert answer.of(Read) == answer.read == [Read(pairs, final, at_once[1]) for pairs, final in groups]
 
 
 def check_sound(answer: Answer) -> None:
@@ -194,6 +215,20 @@ def test_a_fixed_schedule_gives_what_a_serial_loop_gives(script: Script, seed: i
     check_text(answer)
     check_sound(answer)
     assert answer.of(Render) == serial(answer.heard, script.chunks.first)
+
+
+@settings(max_examples=200, deadline=None)
+@given(script=scripts(), text=lengths, speech=lengths, seed=st.integers(0, 2**32))
+def test_bursts_of_any_length_give_the_same(script: Script, text: int, speech: int, seed: int) -> None:
+    random, answers = Random(seed), []
+    for bursts in (Bursts(), Bursts(text, speech)):
+        answers.append(Answer(Script(**{**vars(script), "bursts": bursts})))
+        answers[-1].policy.begin()
+        answers[-1].finish(random.choice)
+    plain, burst = answers
+    assert plain.heard == burst.heard and plain.written == burst.written
+    assert [(step.pairs, step.final) for step in plain.read] == [(step.pairs, step.final) for step in burst.read]
+    assert plain.of(Render) == burst.of(Render) and plain.of(Voice) == burst.of(Voice)
 
 
 @settings(max_examples=300, deadline=None)
@@ -219,7 +254,8 @@ def test_no_stage_is_far_ahead_of_the_next(script: Script, growing: bool, seed: 
     random = Random(seed)
     answer = Answer(script, lead=lambda: random.uniform(-1, 8))
     answer.policy.begin()
-    most_units = CHUNKS_AHEAD * script.chunks.most - 1 + 2 * max(script.units)  # of a token and the end of its write
+    burst = min(script.bursts.speech, script.write)
+    most_units = CHUNKS_AHEAD * script.chunks.most - 1 + (burst + 1) * max(script.units)  # its tokens', and the end's
     weights = [random.random() ** 3 for _ in StageIndex]  # some stage may be very slow
     while answer.busy:
         answer.advance(random.choices(answer.busy, [weights[stage] + 1e-6 for stage in answer.busy])[0])
@@ -261,6 +297,19 @@ def test_text_goes_on_while_the_speech_lm_writes() -> None:
     assert answer.busy == [StageIndex.LLM, StageIndex.SPEECH_LM]
 
 
+def test_a_first_chunk_takes_two_bursts() -> None:
+    """Of a model on a device: R text tokens, then W speech tokens; nothing is waited for in between."""
+    answer = Answer(Script(**{**vars(LONG), "bursts": Bursts(1000, 1000)}))
+    answer.policy.begin()
+    answer.finish(max)
+    read, write = LONG.read, LONG.write
+    before = answer.steps[: answer.steps.index(Render(write, False))]
+    assert answer.of(Prefill, Decode)[:2] == [Prefill(0), Decode(read)]
+    assert [step for step in before if isinstance(step, Read | Speak)] == [Read(read, False, 0), Speak(write)]
+    final = answer.steps[answer.steps.index(Read(read, True, 0)) :]
+    assert [step for step in final if isinstance(step, Speak)] == [Speak(write)] * (LONG.last_write // write)
+
+
 def test_a_turn_without_sound_ends_as_well() -> None:
     answer = Answer(Script(read=3, write=10, text=1, last_write=1, units=[0], early={}, chunks=LONG.chunks))
     answer.policy.begin()
@@ -287,8 +336,8 @@ def test_an_error_in_submitting_reaches_the_step_and_leaves_no_lock() -> None:
     def refuse(step: Step) -> None:
         raise RuntimeError("cancelled")
 
-    policy = TurnPolicy(1, LONG.chunks, refuse, lambda: 0.0)
-    for call in (policy.begin, lambda: policy.wrote(ended=False)):
+    policy = TurnPolicy(1, 10, LONG.chunks, refuse, lambda: 0.0)
+    for call in (policy.begin, lambda: policy.wrote(1, ended=False)):
         with pytest.raises(RuntimeError, match="cancelled"):
             call()
     others = threading.Thread(target=policy.heard, args=(1,))
