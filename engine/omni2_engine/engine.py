@@ -24,6 +24,7 @@ from omni2_engine.backends.choose import Device, choose_backend
 from omni2_engine.chunk import Chunk
 from omni2_engine.config import DecoderConfig, ModelConfig
 from omni2_engine.conversation import Exchange, Layout, PromptBuilder
+from omni2_engine.device.language_model import language_model_on
 from omni2_engine.device.memory_plan import MemoryPlan
 from omni2_engine.errors import SettingError
 from omni2_engine.manifest import EngineDirectory
@@ -325,10 +326,11 @@ class Engine:
         }
         plural = "s" if sessions > 1 else ""
         title = f"{model.name}, {sessions} session{plural}, {p.decoder.flow.left_context:g} s flow context"
-        available = device.free + sum(device.holds.values())
-        return MemoryPlan(title, available, device.total, {**device.holds, **caches})
+        held = {**device.holds, "embeddings": p.llm.held + p.speech_lm.held}
+        return MemoryPlan(title, device.free + sum(held.values()), device.total, held | caches)
 
     def _warm_up(self) -> None:
+        self.states.warm_up()
         silence = np.zeros(self.config.encoder.samples, np.float32)
         options = {"max_new_tokens": WARM_UP_TOKENS, "max_last_write": 2 * self.config.write}
         with self.session(**options) as session:
@@ -349,7 +351,7 @@ def _load_pipeline(directory: EngineDirectory, backend: Backend, left_context: f
 
     def model(stage: str, dimensions: DecoderConfig) -> LanguageModel:
         pairs = backend.by_twos and sessions > 1 and directory.manifest.precision.get(stage, "fp32") != "fp32"
-        return LanguageModel(load(stage), dimensions, EmbeddingTable(tables / f"{stage}_embed.npy"), pairs)
+        return language_model_on(load(stage), dimensions, EmbeddingTable(tables / f"{stage}_embed.npy"), pairs)
 
     llm, speech_lm = model("llm", config.llm), model("speech_lm", config.speech_lm)
     speech = directory.path / "speech"

@@ -89,6 +89,11 @@ class StatePool:
         self._open = self._running = 0
         self._lock = threading.RLock()  # garbage collection may close a dropped session at any moment, in here too
 
+    def warm_up(self) -> None:
+        """Prepare the shared caches, before anybody has one of their slots."""
+        self._llm.warm_up(self._conversations)
+        self._speech_lm.warm_up(self._speeches)
+
     def open(self) -> Conversation:
         """Room for a conversation.
 

@@ -12,7 +12,7 @@ import pytest
 
 from omni2_engine import Engine
 
-from .stand_ins.cuda import FakeCuda, build_fake_cudart
+from .stand_ins.cuda import FakeCuda, build_emulated_kernels, build_fake_cudart
 
 SESSIONS = 8
 SOON = 30.0  # seconds in which what must happen does, on any machine
@@ -93,3 +93,18 @@ def fake_cuda(fake_cudart: FakeCuda, request: pytest.FixtureRequest) -> Iterator
     left = {kind: count for kind, count in fake_cudart.live().items() if count > before[kind]}
     assert request.session.testsfailed > failed or not left  # a test that fails holds on to what it had
     assert fake_cudart.damaged() == damaged
+
+
+@pytest.fixture(scope="session")
+def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where kernels that tests compile are kept."""
+    pytest.importorskip("cuda.bindings.nvrtc", reason="needs NVRTC; pip install '.[tensorrt]' to run this test")
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def emulated(fake_cuda: FakeCuda, kernel_cache: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """The stand-in device with the kernels of `omni2_kernels`, which the host runs for it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kernel_cache))
+    assert fake_cuda.emulate(build_emulated_kernels()) > 0
+    return fake_cuda

@@ -52,6 +52,14 @@ class LanguageModel:
         """Bytes of the caches that `new_cache` takes once they are full."""
         return slots * slot_bytes(self._graph, capacity)
 
+    @property
+    def held(self) -> int:
+        """Bytes of a device's memory that it holds beside its graph's."""
+        return 0
+
+    def warm_up(self, cache: SlotCache) -> None:
+        """Prepare what decoding in this cache takes, before anybody does."""
+
     def fitting(self, capacity: int) -> int:
         """So many positions, or as many as the graph was built for if those are fewer."""
         most = most_positions(self._graph)

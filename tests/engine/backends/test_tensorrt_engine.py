@@ -41,9 +41,9 @@ def planned(tiny_engine_dir: Path, tiny_checkpoint: CheckpointPaths, tmp_path_fa
 
 
 @pytest.fixture
-def load(planned: Path, fake_cuda: Any, library: TensorRt) -> Callable[..., Engine]:
+def load(planned: Path, emulated: Any, library: TensorRt) -> Callable[..., Engine]:
     def loaded(**settings: Any) -> Engine:
-        backend = TensorRTBackend(CudaDevice(fake_cuda.path), library, settings.pop("cuda_graphs", True))
+        backend = TensorRTBackend(CudaDevice(emulated.path), library, settings.pop("cuda_graphs", True))
         given = {"max_context": 400, "left_context": 6.0, "warm_up": False} | settings
         return Engine.load(planned, backend=backend, **given)
 

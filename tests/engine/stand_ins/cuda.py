@@ -23,17 +23,26 @@ LIVE = ("streams", "events", "graphs", "modules", "allocations", "bytes", "pinne
 
 def build_fake_cudart() -> Path:
     """Build it, or find it built; skips the test where there is no compiler."""
+    return _make(SOURCES, "fake-cudart", "fake") / "libfake_cudart.so"
+
+
+def build_emulated_kernels() -> Path:
+    """Build what `FakeCuda.emulate` takes, or find it built; skips the test where there is no compiler."""
+    return _make(SOURCES.parent / "kernels", "fake-kernels") / "libomni2_emulated.so"
+
+
+def _make(source: Path, name: str, *goals: str) -> Path:
     if not shutil.which("make") or not shutil.which(os.environ.get("CXX", "g++")):
         pytest.skip("needs make and a C++17 compiler; install g++ and make to run this test")
-    folder = SOURCES.parents[1] / "build" / "fake-cudart"
+    folder = SOURCES.parents[1] / "build" / name
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:  # test processes that run side by side
         fcntl.flock(lock, fcntl.LOCK_EX)
         run = subprocess.run(
-            ["make", "-C", str(SOURCES), "fake", f"BUILD={folder}"], capture_output=True, text=True, timeout=600
+            ["make", "-C", str(source), *goals, f"BUILD={folder}"], capture_output=True, text=True, timeout=600
         )
         assert run.returncode == 0, run.stdout + run.stderr
-    return folder / "libfake_cudart.so"
+    return folder
 
 
 class FakeCuda:

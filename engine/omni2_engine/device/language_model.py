@@ -1,0 +1,118 @@
+"""A language model on the device: tokens are chosen there, in bursts, wherever the samplers of the device can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.backends.base import Graph
+from omni2_engine.backends.tensorrt_graph import TensorRTGraph
+from omni2_engine.config import DecoderConfig
+from omni2_engine.device.decode_batch import RING, DecodeBatch
+from omni2_engine.device.decode_loop import DecodeLoop, serves
+from omni2_engine.device.decode_step import KERNELS_OF_A_STEP
+from omni2_engine.device.kernels import DeviceKernels
+from omni2_engine.device.prefill import Prefill
+from omni2_engine.device.table import DeviceTable
+from omni2_engine.sampling import Choose
+from omni2_engine.stages.burst import Burst, Enough, Tokens
+from omni2_engine.stages.language_model import DecoderState, LanguageModel, check_room
+from omni2_engine.stages.slots import SlotCache
+from omni2_engine.tables import EmbeddingTable
+
+Floats = NDArray[np.float32]
+USUAL = 1024  # positions: two spoken turns of half a minute, or the units of one
+
+
+def language_model_on(
+    graph: Graph, config: DecoderConfig, table: EmbeddingTable, pairs: bool = False
+) -> LanguageModel:
+    """The language model that fits where its graph runs; arguments of `LanguageModel`."""
+    if isinstance(graph, TensorRTGraph):
+        return DeviceLanguageModel(graph, config, table)
+    return LanguageModel(graph, config, table, pairs)
+
+
+class DeviceLanguageModel(LanguageModel):
+    """See `LanguageModel`. What is fed stays on the device, and so do logits, until somebody needs them on the host.
+
+    Args:
+        graph: an `llm` or `speech_lm` plan.
+        config: its dimensions.
+        table: its token embeddings, copied to the device.
+
+    Raises:
+        BackendError: the device's kernels cannot be compiled.
+        CapacityError: the device has no room for the table.
+    """
+
+    def __init__(self, graph: TensorRTGraph, config: DecoderConfig, table: EmbeddingTable) -> None:
+        super().__init__(graph, config, table)
+        self._plan, self._lane, self._recorded = graph.plan, graph.lane, graph.cuda_graphs
+        self._kernels = DeviceKernels(graph.lane.device, KERNELS_OF_A_STEP)
+        self._device_table = DeviceTable(graph.lane.device, graph.lane.stream, table)
+        self._prefill = Prefill(graph, config.vocab, config.hidden)
+        self._loops: WeakKeyDictionary[SlotCache, DecodeLoop] = WeakKeyDictionary()
+
+    def nbytes(self, slots: int, capacity: int) -> int:
+        """Bytes of the device's memory for so many conversations; see `LanguageModel.nbytes`."""
+        batch = DecodeBatch.bytes_for(slots, capacity, self.config.vocab, self.config.hidden)
+        return super().nbytes(slots, capacity) + batch
+
+    @property
+    def held(self) -> int:
+        """Bytes of the device's memory beside the plan's; see `LanguageModel.held`."""
+        return self._device_table.nbytes
+
+    def longest(self, choose: Choose) -> int:
+        """Tokens worth asking for in one burst; see `LanguageModel.longest`."""
+        return RING if serves(choose) else super().longest(choose)
+
+    def extend(self, state: DecoderState, embeds: Floats) -> None:
+        """Feed positions to one state, waiting for nothing; see `LanguageModel.extend`. `state.logits` and
+        `state.hidden` are not touched."""
+        check_room([state], len(embeds))
+        batch, slot = self._loop(state.cache).batch, state.index
+        caches = {name: cache[slot : slot + 1] for name, cache in state.cache.caches.items()}
+        with self._lane.lock:
+            for first in range(0, len(embeds), self._prefill.most):
+                piece = embeds[first : first + self._prefill.most]
+                self._prefill.run(caches, state.length, piece)
+                state.length += len(piece)
+            batch.take_results(self._lane.stream, slot, self._prefill.logits, self._prefill.hidden)
+
+    def burst(self, bursts: Sequence[Burst], enough: Enough | None = None) -> list[Tokens]:
+        """Let several conversations write on; see `LanguageModel.burst`. Where the device cannot choose, the host does,
+        from logits that are copied for every token."""
+        for burst in bursts:
+            check_room([burst.state], burst.tokens - (burst.feed is None))
+        ours = [burst for burst in bursts if serves(burst.choose)]
+        others = [burst for burst in bursts if not serves(burst.choose)]
+        self._fetch([burst.state for burst in others if burst.feed is None])
+        found = iter(self._loop(ours[0].state.cache).burst(ours, enough) if ours else [])
+        chosen = iter(super().burst(others, enough) if others else [])
+        return [next(found if serves(burst.choose) else chosen) for burst in bursts]
+
+    def warm_up(self, cache: SlotCache) -> None:
+        """Record the steps that most conversations take; see `LanguageModel.warm_up`."""
+        self._loop(cache).warm_up(USUAL)
+
+    def _loop(self, cache: SlotCache) -> DecodeLoop:
+        if cache not in self._loops:
+            self._loops[cache] = DecodeLoop(
+                self._plan, self._lane, cache, self._device_table, self._kernels, self._recorded
+            )
+        return self._loops[cache]
+
+    def _fetch(self, states: Sequence[DecoderState]) -> None:
+        """Copy what the last call made of these states to the host."""
+        if not states:
+            return
+        stream = self._lane.stream
+        with self._lane.lock:
+            for state in states:
+                self._loop(state.cache).batch.fetch_results(stream, state.index, state.logits, state.hidden)
+        stream.synchronize()

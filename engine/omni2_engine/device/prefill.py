@@ -1,0 +1,74 @@
+"""Feeding many positions at once to a language model on the device, without waiting until that is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.backends.tensorrt_graph import TensorRTGraph
+from omni2_engine.device.array import DeviceArray
+from omni2_engine.device.exchange import Block, Exchange
+
+Floats = NDArray[np.float32]
+
+
+class Prefill:
+    """One model's; for one thread at a time.
+
+    Args:
+        graph: the model.
+        vocab, hidden: sizes of its outputs.
+
+    Attributes:
+        most: positions of one call.
+        logits, hidden: addresses of what the last call gave, float32.
+    """
+
+    def __init__(self, graph: TensorRTGraph, vocab: int, hidden: int) -> None:
+        device = graph.lane.device
+        self._stream = graph.lane.stream
+        self._execution = graph.execution
+        self._sent = Exchange(device)
+        self._done = device.event()
+        self._results = Block(device)
+        floats = np.dtype(np.float32)
+        self._results.lay_out({"logits": ((1, vocab), floats), "hidden": ((1, hidden), floats)})
+        self.logits, self.hidden = (self._results.addresses[name] for name in ("logits", "hidden"))
+        self.most = graph.most("embeds", 1) or 1
+
+    def run(self, caches: Mapping[str, DeviceArray], start: int, embeds: Floats) -> None:
+        """Feed positions.
+
+        Args:
+            caches: of one slot, (1, …).
+            start: positions it holds already.
+            embeds: (n, hidden) float32, n ≤ most.
+
+        Raises:
+            BackendError: TensorRT refuses.
+            CapacityError: the device has no room for the inputs.
+        """
+        stop, execution = start + len(embeds), self._execution
+        inputs: dict[str, NDArray[Any]] = {
+            "embeds": embeds[None],
+            "positions": np.arange(start, stop, dtype=np.int64)[None],
+            "write": np.array([start], np.int64),
+            "last": np.array([[len(embeds) - 1]], np.int64),
+            "mask": (np.arange(stop)[None, :] <= np.arange(start, stop)[:, None])[None, None],
+        }
+        self._done.synchronize()  # the inputs may get another place; seldom is there anything to wait for
+        self._sent.lay_out({name: (array.shape, array.dtype) for name, array in inputs.items()})
+        for name, array in inputs.items():
+            self._sent.arrays[name][...] = array
+            execution.set(name, self._sent.addresses[name], array.shape)
+        for name, cache in caches.items():
+            execution.set(name, cache.address, cache.shape)
+            execution.set(f"new_{name}", cache.address)
+        for name, address in self._results.addresses.items():
+            execution.set(name, address)
+        self._sent.send(self._stream)
+        execution.enqueue()
+        self._stream.record(self._done)
