@@ -13,10 +13,10 @@ import onnx
 
 from omni2_engine import Engine
 from omni2_engine.audio.source import AudioInput
-from omni2_engine.backends.base import Array, Arrays, BoundGraph, Graph
+from omni2_engine.backends.base import Array, Graph, Shape
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.errors import SettingError
-from omni2_export.inspection import read_graph
+from omni2_export.inspection import Overheard, read_graph
 
 WEIGHT = ".weight"  # a linear layer multiplies with an initializer called after its label
 Ranges = dict[str, dict[str, float]]  # graph → label of a layer → largest magnitude of what it reads
@@ -71,7 +71,7 @@ class RangeBackend(OnnxRuntimeBackend):
         outputs = _watch(model.graph)
         noted = self.ranges.setdefault(path.stem, dict.fromkeys(outputs.values(), 0.0))
         graph = self.load_bytes(model.SerializeToString(), path.parent, path.name)
-        return _WatchedGraph(graph, outputs, noted)
+        return _Watched(graph, outputs, noted)
 
 
 def _watch(graph: onnx.GraphProto) -> dict[str, str]:
@@ -90,48 +90,21 @@ def _watch(graph: onnx.GraphProto) -> dict[str, str]:
     return outputs
 
 
-class _WatchedGraph:
-    """A graph whose further outputs are noted and not given out; see `Graph`."""
+class _Watched(Overheard):
+    """A graph whose further outputs are noted and not given out."""
 
     def __init__(self, graph: Graph, watched: Mapping[str, str], noted: dict[str, float]) -> None:
-        self._graph = graph
+        super().__init__(graph)
         self._watched = watched
         self._noted = noted
 
     @property
-    def inputs(self) -> Mapping[str, tuple[int | str | None, ...]]:
+    def outputs(self) -> Mapping[str, Shape]:
         """See `Graph`."""
-        return self._graph.inputs
+        return {name: shape for name, shape in super().outputs.items() if name not in self._watched}
 
-    @property
-    def outputs(self) -> Mapping[str, tuple[int | str | None, ...]]:
-        """See `Graph`."""
-        return {name: shape for name, shape in self._graph.outputs.items() if name not in self._watched}
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        """See `Graph.run`."""
-        return self.note(self._graph.run(inputs))
-
-    def bind(self, state: Arrays, fixed: Arrays | None = None) -> BoundGraph:
-        """See `Graph.bind`."""
-        return _BoundWatchedGraph(self, self._graph.bind(state, fixed))
-
-    def note(self, outputs: dict[str, Array]) -> dict[str, Array]:
+    def hear(self, outputs: dict[str, Array]) -> dict[str, Array]:
         """Note ranges and hand on the rest."""
         for name, label in self._watched.items():
             self._noted[label] = float(np.maximum(self._noted[label], outputs.pop(name)))
         return outputs
-
-
-class _BoundWatchedGraph:
-    def __init__(self, graph: _WatchedGraph, bound: BoundGraph) -> None:
-        self._graph = graph
-        self._bound = bound
-
-    def move(self, state: Arrays) -> None:
-        """See `BoundGraph.move`."""
-        self._bound.move(state)
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        """See `BoundGraph.run`."""
-        return self._graph.note(self._bound.run(inputs))

@@ -76,19 +76,19 @@ def open_cut(backend: OnnxRuntimeBackend, path: Path, inputs: Sequence[str], out
     return backend.load_bytes(model.SerializeToString(), path.parent, f"a part of {path.name}")
 
 
-class Tap:
-    """A graph that remembers the outputs of every run, copied; what is bound as state is not among them.
+class Overheard:
+    """A graph whose outputs somebody hears of after every run; see `Graph`. What is bound as state is not among them.
 
     Args:
         graph: the graph behind it.
-
-    Attributes:
-        runs: outputs by name, the last run's at the end.
     """
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self.runs: list[dict[str, Array]] = []
+
+    def hear(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Take note of a run's outputs; returns what is given out."""
+        raise NotImplementedError
 
     @property
     def inputs(self) -> Mapping[str, Shape]:
@@ -105,6 +105,10 @@ class Tap:
         """See `Graph`."""
         return self._graph.dtypes
 
+    def most(self, name: str, axis: int) -> int | None:
+        """See `Graph.most`."""
+        return self._graph.most(name, axis)
+
     def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
         """See `Graph.state`."""
         return self._graph.state(shapes)
@@ -115,25 +119,16 @@ class Tap:
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """See `Graph.run`."""
-        return self.note(self._graph.run(inputs))
-
-    def most(self, name: str, axis: int) -> int | None:
-        """See `Graph.most`."""
-        return self._graph.most(name, axis)
+        return self.hear(self._graph.run(inputs))
 
     def bind(self, state: Mapping[str, Any], fixed: Arrays | None = None) -> BoundGraph:
         """See `Graph.bind`."""
-        return _BoundTap(self, self._graph.bind(state, fixed))
-
-    def note(self, outputs: dict[str, Array]) -> dict[str, Array]:
-        """Remember outputs and hand them on."""
-        self.runs.append({name: np.array(array) for name, array in outputs.items()})
-        return outputs
+        return _BoundOverheard(self, self._graph.bind(state, fixed))
 
 
-class _BoundTap:
-    def __init__(self, tap: Tap, bound: BoundGraph) -> None:
-        self._tap = tap
+class _BoundOverheard:
+    def __init__(self, graph: Overheard, bound: BoundGraph) -> None:
+        self._graph = graph
         self._bound = bound
 
     def move(self, state: Mapping[str, Any]) -> None:
@@ -142,7 +137,24 @@ class _BoundTap:
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """See `BoundGraph.run`."""
-        return self._tap.note(self._bound.run(inputs))
+        return self._graph.hear(self._bound.run(inputs))
+
+
+class Tap(Overheard):
+    """A graph that remembers the outputs of every run, copied.
+
+    Attributes:
+        runs: outputs by name, the last run's at the end.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph)
+        self.runs: list[dict[str, Array]] = []
+
+    def hear(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Remember outputs and hand them on."""
+        self.runs.append({name: np.array(array) for name, array in outputs.items()})
+        return outputs
 
 
 def read_graph(path: Path) -> onnx.ModelProto:

@@ -22,8 +22,8 @@ from omni2_export.graphs.builder import Numerics
 from omni2_export.graphs.linear import Precision
 from omni2_export.graphs.numerics import FLOAT
 from omni2_export.inspection import open_cut
+from omni2_export.narrow_backend import NarrowBackend
 from omni2_export.verify.rows import snr
-from omni2_export.widened import WidenedBackend
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_a_float8_encoder_with_its_ranges(
     for scale in (1.0, 0.05):
         narrowed = {label: scale * size for label, size in ranges["encoder"].items()}
         path = spec.write(tmp_path, Precision.FP8, Numerics(FLOAT, ranges=narrowed))
-        found[scale] = snr(SpeechEncoder(WidenedBackend(1).load(path))(log_mel).astype(np.float64), exact)
+        found[scale] = snr(SpeechEncoder(NarrowBackend(1).load(path))(log_mel).astype(np.float64), exact)
     assert found[1.0] > 20 and found[0.05] < found[1.0] - 10
 
 

@@ -24,9 +24,9 @@ from omni2_export.graphs.attention import attend
 from omni2_export.graphs.builder import BORDER, FLOAT, ISLAND, GraphBuilder, Numerics
 from omni2_export.graphs.linear import Precision
 from omni2_export.graphs.weights import WeightWriter
+from omni2_export.narrow_backend import NarrowBackend
 from omni2_export.rounded import rounded
 from omni2_export.verify.rows import snr
-from omni2_export.widened import WidenedBackend
 
 FLOAT16, BFLOAT16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 SIZES = {"capacity": 512, "up_capacity": 1024}
@@ -147,7 +147,7 @@ def test_islands_keep_what_float16_cannot_hold(tmp_path: Path) -> None:
         g.output(g.mul(g.mul(x, 2.0), 0.25), "outside", FLOAT, [4])
 
     x = np.array([1.0, 60_000.0, -40_000.0, 1 + 2**-20], np.float32)
-    graph = WidenedBackend(1, emulated=True).load(build(tmp_path, Numerics(FLOAT16), lay))
+    graph = NarrowBackend(1, emulated=True).load(build(tmp_path, Numerics(FLOAT16), lay))
     outputs = graph.run({"x": x})
     assert (outputs["inside"] == x / 2).all()
     assert outputs["outside"][0] == 0.5 and np.isinf(outputs["outside"][1]) and outputs["outside"][3] == 0.5
@@ -195,7 +195,7 @@ def test_heads_of_a_width_that_half_types_lack_are_padded(tmp_path: Path, width:
         shapes = {v.name: v.type.tensor_type.shape.dim for v in (*model.graph.value_info, *model.graph.input)}
         (node,) = [node for node in model.graph.node if node.op_type == "Attention"]
         assert {shapes[name][3].dim_value for name in node.input[:3]} == {padded if device else width}
-        found[device] = WidenedBackend(1).load(path).run(inputs)["y"]
+        found[device] = NarrowBackend(1).load(path).run(inputs)["y"]
     assert found[True].shape == found[False].shape == (1, 2, 3, width)
     assert np.abs(found[True] - found[False]).max() < 2e-3
 
@@ -333,7 +333,7 @@ class Graphs(Mapping[str, Graph]):
 
     def __init__(self, specs: Mapping[str, GraphSpec], folder: Path, numerics: Numerics | None, emulated: bool) -> None:
         self._specs, self._folder, self._numerics = specs, folder, numerics
-        self._backend = OnnxRuntimeBackend(1) if numerics is None else WidenedBackend(1, emulated)
+        self._backend = OnnxRuntimeBackend(1) if numerics is None else NarrowBackend(1, emulated)
 
     def __getitem__(self, name: str) -> Graph:
         return self._backend.load(self._specs[name].write(self._folder, Precision.FP32, self._numerics))

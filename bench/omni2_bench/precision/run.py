@@ -28,8 +28,8 @@ from omni2_export.build.graphs import GraphSpec, graph_specs
 from omni2_export.calibration import RangeBackend, Ranges
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.graphs.linear import Precision
+from omni2_export.narrow_backend import NarrowBackend
 from omni2_export.verify.rows import snr
-from omni2_export.widened import WidenedBackend
 
 SCHEMA_VERSION = 1
 MEASURED, CALIBRATED = 0, 1  # seeds: what float8 is calibrated with is not what it is measured with
@@ -164,7 +164,7 @@ class _Reference(Mapping[str, Graph]):
 def _load(spec: GraphSpec, variant: Variant, ranges: Ranges, folder: Path, threads: int) -> Graph:
     precision = variant.precision if spec.quantised else Precision.FP32
     path = spec.write(folder, precision, variant.numerics(spec.name, ranges))
-    return WidenedBackend(threads, variant.emulated).load(path)
+    return NarrowBackend(threads, variant.emulated).load(path)
 
 
 def _snr(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

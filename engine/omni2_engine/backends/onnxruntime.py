@@ -117,16 +117,9 @@ class OnnxRuntimeBackend:
     def session(
         self, model: str | bytes, label: str, place: Place, weights: Path | None = None
     ) -> ort.InferenceSession:
-        options = ort.SessionOptions()
+        options = self.options()
         if weights is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # several sessions on few processors: a spinning pool takes time from the one that has work
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # lets block-quantised weights run in the int8 kernel instead of being expanded
-        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
         try:
             return ort.InferenceSession(model, options, providers=place.providers)
         except Exception as error:  # ONNX Runtime raises a family of its own exception types
@@ -135,6 +128,18 @@ class OnnxRuntimeBackend:
                 f"ONNX Runtime {ort.__version__} cannot load {label}: {text}",
                 "check the engine with `omni2-engine inspect --check`, and that onnxruntime is at least 1.25",
             ) from error
+
+    def options(self) -> ort.SessionOptions:
+        """How every session is set up."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # several sessions on few processors: a spinning pool takes time from the one that has work
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # lets block-quantised weights run in the int8 kernel instead of being expanded
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
+        return options
 
 
 class OnnxRuntimeGraph:
