@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from omni2_engine.backends.base import Array, Arrays, BoundGraph, Graph, Shape, StateMemory
+from omni2_engine.backends.base import Array, Arrays, BoundGraph, Graph, Shape, StateMemory, run_one_by_one
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.errors import EngineDirectoryError
 
@@ -108,6 +108,12 @@ class Overheard:
     def most(self, name: str, axis: int) -> int | None:
         """See `Graph.most`."""
         return self._graph.most(name, axis)
+
+    def run_chain(
+        self, bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+    ) -> dict[str, Array]:
+        """See `Graph.run_chain`; every run is remembered."""
+        return run_one_by_one(bound, inputs, each, carried)
 
     def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
         """See `Graph.state`."""

@@ -114,6 +114,22 @@ class Graph(Protocol):
         """Arrays of the host for outputs of these names, zero at first, where the graph writes them best."""
         ...
 
+    def run_chain(
+        self, bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+    ) -> dict[str, Array]:
+        """Run the graph several times in a row, in one go where the backend can: nothing comes back in between.
+
+        Args:
+            bound: the graph with the state of every run, all in one shape.
+            inputs: of every run; what is carried, of the first.
+            each: of one run alone, in order, all in one shape.
+            carried: output → the next run's input.
+
+        Returns:
+            What the last run gives, see `BoundGraph.run`.
+        """
+        ...
+
     def bind(self, state: Mapping[str, Any], fixed: Arrays | None = None) -> BoundGraph:
         """Bind memory once.
 
@@ -122,6 +138,17 @@ class Graph(Protocol):
             fixed: arrays of `results` that outputs of the same name are written to.
         """
         ...
+
+
+def run_one_by_one(
+    bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+) -> dict[str, Array]:
+    """`Graph.run_chain` in so many calls."""
+    given, outputs = dict(inputs), dict[str, Array]()
+    for graph, own in zip(bound, each, strict=True):
+        outputs = graph.run({**given, **own})
+        given |= {taken: outputs[made] for made, taken in carried.items()}
+    return outputs
 
 
 class Backend(Protocol):

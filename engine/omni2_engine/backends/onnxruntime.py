@@ -10,7 +10,16 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime as ort
 
-from omni2_engine.backends.base import Array, Arrays, DeviceMemory, Shape, StateMemory, is_context
+from omni2_engine.backends.base import (
+    Array,
+    Arrays,
+    BoundGraph,
+    DeviceMemory,
+    Shape,
+    StateMemory,
+    is_context,
+    run_one_by_one,
+)
 from omni2_engine.errors import BackendError, EngineDirectoryError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.memory import Reservation, available_memory
@@ -161,6 +170,12 @@ class OnnxRuntimeGraph:
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with all inputs given; see `Graph.run`."""
         return dict(zip(self.outputs, self._session.run(None, dict(inputs)), strict=True))
+
+    def run_chain(
+        self, bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+    ) -> dict[str, Array]:
+        """Run several times in a row; see `Graph.run_chain`."""
+        return run_one_by_one(bound, inputs, each, carried)
 
     def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
         """Memory for state; see `Graph.state`."""

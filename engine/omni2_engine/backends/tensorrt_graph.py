@@ -11,6 +11,7 @@ import numpy as np
 
 from omni2_engine._core import CudaGraph
 from omni2_engine.backends.base import Array, Arrays, Shape, is_context
+from omni2_engine.backends.tensorrt_chain import Chain, keep_contexts
 from omni2_engine.backends.tensorrt_plan import Execution, Plan
 from omni2_engine.device.array import DeviceArray
 from omni2_engine.device.exchange import Block, Exchange, pinned_arrays
@@ -51,6 +52,16 @@ class TensorRTGraph:
         """Run with all inputs given; see `Graph.run`."""
         return self._stateless.run(inputs)
 
+    def run_chain(
+        self, bound: Sequence[Any], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+    ) -> dict[str, Array]:
+        """Run several times in a row; see `Graph.run_chain`."""
+        return self._chain.run([graph.state for graph in bound], inputs, each, carried)
+
+    @cached_property
+    def _chain(self) -> Chain:
+        return Chain(self.plan, self.execution, self.lane)
+
     def state(self, shapes: Mapping[str, Sequence[int]]) -> DeviceState:
         """Memory for state; see `Graph.state`."""
         return DeviceState(self.lane, {name: (shape, self.dtypes[name]) for name, shape in shapes.items()})
@@ -79,6 +90,11 @@ class BoundTensorRTGraph:
     def __init__(self, graph: TensorRTGraph, state: Mapping[str, DeviceArray], fixed: Arrays) -> None:
         self._lane = graph.lane
         self._call = Call(graph, graph.execution, state, fixed)
+
+    @property
+    def state(self) -> Mapping[str, DeviceArray]:
+        """What is bound."""
+        return self._call.state
 
     def move(self, state: Mapping[str, DeviceArray]) -> None:
         """Bind other memory for state; see `BoundGraph.move`."""
@@ -162,7 +178,7 @@ class Call:
         self, graph: TensorRTGraph, execution: Execution, state: Mapping[str, DeviceArray], fixed: Arrays
     ) -> None:
         self._plan, self._stream, self._execution = graph.plan, graph.lane.stream, execution
-        self._state: dict[str, DeviceArray] = {}
+        self.state: dict[str, DeviceArray] = {}
         self._fixed = dict(fixed)
         kept = {f"new_{name}" for name in state} | set(fixed)
         self._free = [name for name in self._plan.outputs if name not in kept]
@@ -176,26 +192,20 @@ class Call:
         for name, array in state.items():
             if not array.contiguous:
                 raise ValueError(f"state {name} can only be bound in one piece")
-        self._state |= state
+        self.state |= state
 
     def lay_out(self, inputs: Arrays) -> None:
         """Find a place for all that comes and goes, and tell the context."""
         plan, execution = self._plan, self._execution
         self._sent.lay_out({name: (array.shape, plan.dtypes[name]) for name, array in inputs.items()})
         for name, array in inputs.items():
-            place = self._sent.arrays[name].ctypes.data if name in plan.on_host else self._sent.addresses[name]
-            execution.set(name, place, array.shape)
-        for name, view in self._state.items():
-            execution.set(name, view.address, view.shape)
-        values = tuple(inputs[name].tobytes() for name in sorted(plan.on_host))
-        for name in plan.on_host:
-            self._sent.arrays[name][...] = inputs[name]
-        shapes = execution.output_shapes(values)
-        contexts = [f"new_{name}" for name in self._state if is_context(name)]
+            execution.set(name, self._sent.addresses[name], array.shape)
+        execution.set_state(self.state)
+        shapes = execution.output_shapes()
+        contexts = [f"new_{name}" for name in self.state if is_context(name)]
         self._kept.lay_out({name: (shapes[name], plan.dtypes[name]) for name in (*contexts, *self._fixed)})
         self._fetched.lay_out({name: (shapes[name], plan.dtypes[name]) for name in self._free})
-        addresses = {f"new_{name}": view.address for name, view in self._state.items()}
-        for name, address in (addresses | self._kept.addresses | self._fetched.addresses).items():
+        for name, address in (self._kept.addresses | self._fetched.addresses).items():
             execution.set(name, address)
 
     def fill(self, inputs: Arrays) -> None:
@@ -204,19 +214,13 @@ class Call:
         Raises:
             ValueError: one is of another dtype, which a copy would change without a word.
         """
-        for name, array in inputs.items():
-            place = self._sent.arrays[name]
-            if array.dtype != place.dtype:
-                raise ValueError(f"{name} is {array.dtype} and should be {place.dtype}")
-            place[...] = array
+        self._sent.fill(inputs)
 
     def enqueue(self) -> None:
         """Put all of it on the stream."""
         self._sent.send(self._stream)
         self._execution.enqueue()
-        for name, view in self._state.items():
-            if is_context(name):
-                self._stream.copy(view.address, self._kept.addresses[f"new_{name}"], view.nbytes)
+        keep_contexts(self._stream, self.state, self._kept)
         for name, array in self._fixed.items():
             self._stream.download(array, self._kept.addresses[name])
         self._fetched.fetch(self._stream)

@@ -9,6 +9,7 @@ import numpy as np
 
 from omni2_engine.backends.base import Shape, is_cache
 from omni2_engine.backends.tensorrt_library import TensorRt
+from omni2_engine.device.array import DeviceArray
 from omni2_engine.device.lane import Lane
 from omni2_engine.errors import BackendError
 
@@ -39,10 +40,9 @@ class Plan:
     Attributes:
         inputs, outputs: shape per name; a dynamic dimension is None.
         dtypes: of each of them, see `Graph.dtypes`.
-        on_host: inputs whose values TensorRT reads on the host, as sizes depend on them.
 
     Raises:
-        BackendError: a cache is not updated in place.
+        BackendError: a cache is not updated in place, or a size depends on an input's value.
     """
 
     def __init__(self, library: TensorRt, engine: Any, stage: str, runtime_cache: bytes | None = None) -> None:
@@ -59,9 +59,9 @@ class Plan:
         self.inputs = {name: shapes[name] for name in names if modes[name] == module.TensorIOMode.INPUT}
         self.outputs = {name: shapes[name] for name in names if modes[name] == module.TensorIOMode.OUTPUT}
         self.dtypes = {name: np.dtype(DTYPES[engine.get_tensor_dtype(name).name]) for name in names}
-        self.on_host = frozenset(
-            name for name in self.inputs if engine.get_tensor_location(name) == module.TensorLocation.HOST
-        )
+        for name in self.inputs:
+            if engine.get_tensor_location(name) == module.TensorLocation.HOST:
+                raise BackendError(f"the plan of {stage} has sizes that depend on the value of {name}", REBUILD)
         for name in filter(is_cache, self.inputs):
             if engine.get_aliased_input_tensor(f"new_{name}") != name:
                 raise BackendError(f"the plan of {stage} does not update the cache {name} in place", REBUILD)
@@ -127,13 +127,16 @@ class Execution:
                 raise BackendError(f"the plan of {self.plan.stage} takes no {name}: {self._reason()}", REBUILD)
             self._addresses[name] = address
 
-    def output_shapes(self, values: tuple[bytes, ...] = ()) -> Mapping[str, tuple[int, ...]]:
-        """Shape of every output, after all inputs were set.
+    def set_state(self, state: Mapping[str, DeviceArray]) -> None:
+        """Say where state is; caches are updated there, where contexts go is for others to say."""
+        for name, view in state.items():
+            self.set(name, view.address, view.shape)
+            if is_cache(name):
+                self.set(f"new_{name}", view.address)
 
-        Args:
-            values: of the inputs on the host, in one order.
-        """
-        key = (*self._shapes.items(), *values)
+    def output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every output, after all inputs were set."""
+        key = tuple(self._shapes.items())
         if key not in self._known:
             missing = self._context.infer_shapes()
             if missing:

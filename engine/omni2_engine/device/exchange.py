@@ -71,6 +71,18 @@ class Exchange(Block):
         super().lay_out(specs)
         self.arrays = _views(self._host, specs)
 
+    def fill(self, arrays: Mapping[str, Array]) -> None:
+        """Take the host's values, in the pinned half.
+
+        Raises:
+            ValueError: one is of another dtype, which a copy would change without a word.
+        """
+        for name, array in arrays.items():
+            place = self.arrays[name]
+            if array.dtype != place.dtype:
+                raise ValueError(f"{name} is {array.dtype} and should be {place.dtype}")
+            place[...] = array
+
     def send(self, stream: CudaStream) -> None:
         """Copy everything to the device."""
         if self.used:

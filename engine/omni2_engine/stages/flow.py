@@ -239,14 +239,18 @@ class Flow:
 
     def _solve(self, calls: list[FlowCall]) -> None:
         """Euler's method from the noise along the velocity."""
-        for index, dt in enumerate(self._steps()):
-            common = {"shifts": self._shifts[index], "dt": np.array([dt], np.float32)}
-            states = [call.state.steps[index] for call in calls]
-            inputs = [{"z": call.z, **call.inputs} for call in calls]
-            if self._shared is None or len(calls) == 1:
-                outputs = [state.run({**own, **common}) for state, own in zip(states, inputs, strict=True)]
-            else:
-                outputs = self._shared.run(states, inputs, common)
+        each = [
+            {"shifts": shifts, "dt": np.array([dt], np.float32)}
+            for shifts, dt in zip(self._shifts, self._steps(), strict=True)
+        ]
+        if self._shared is None or len(calls) == 1:
+            for call in calls:
+                inputs = {"z": call.z, **call.inputs}
+                call.z = GraphState.run_chain(call.state.steps, inputs, each, {"new_z": "z"})["new_z"]
+            return
+        for index, common in enumerate(each):
+            inputs_of = [{"z": call.z, **call.inputs} for call in calls]
+            outputs = self._shared.run([call.state.steps[index] for call in calls], inputs_of, common)
             for call, output in zip(calls, outputs, strict=True):
                 call.z = output["new_z"]
 

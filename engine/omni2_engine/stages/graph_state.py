@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.base import Graph, Shape, is_cache, is_context
+from omni2_engine.backends.base import BoundGraph, Graph, Shape, is_cache, is_context
 from omni2_engine.errors import CapacityError
 
 Floats = NDArray[np.float32]
+Inputs = Mapping[str, NDArray[Any]]
 TIME_AXIS = -2  # of a cache
 
 
@@ -83,10 +84,21 @@ class GraphState:
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, Floats]:
         """Run once; caches and contexts move on."""
+        return self._settled().run(inputs)
+
+    def _settled(self) -> BoundGraph:
+        """The graph, with what is shown bound to it."""
         if self._moved:
             self._bound.move(self.shown)
             self._moved = False
-        return self._bound.run(inputs)
+        return self._bound
+
+    @staticmethod
+    def run_chain(
+        states: Sequence[GraphState], inputs: Inputs, each: Sequence[Inputs], carried: Mapping[str, str]
+    ) -> dict[str, Floats]:
+        """Run several states of one graph in a row, see `Graph.run_chain`; caches and contexts of each move on."""
+        return states[0]._graph.run_chain([state._settled() for state in states], inputs, each, carried)
 
 
 def cache_bytes(graph: Graph, positions: Callable[[str], int]) -> int:

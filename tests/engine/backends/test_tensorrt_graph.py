@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omni2_engine.backends.base import run_one_by_one
 from omni2_engine.backends.tensorrt_graph import TensorRTGraph
 from omni2_engine.backends.tensorrt_plan import Plan
 from omni2_engine.device.lane import Lane
@@ -42,6 +43,7 @@ class Stage:
         self.graph = graph
         self.state: DeviceState = graph.state({"keys_0": (SLOTS, 2, CAPACITY, 4), "contexts": (1, 4)})
         self.logits = graph.results({"logits": (SLOTS, 4)})["logits"]
+        graph.lane.stream.synchronize()
 
     def bind(self, first: int, stop: int, repeats: bool = False) -> Any:
         arrays = self.state.arrays
@@ -96,6 +98,54 @@ def test_a_call_is_one_copy_there_the_plan_and_the_way_back(fake_cuda: Any, make
         "copy device to host 32",  # logits, to where they are wanted
         "copy device to host 256",  # doubled
     ]
+
+
+def test_runs_in_a_row_are_one_copy_there_the_plans_and_one_copy_back(fake_cuda: Any, make_graph: Make) -> None:
+    graph, rng = make_graph(), np.random.default_rng(15)
+    stages = [Stage(graph) for _ in range(4)]
+    bound = [stage.graph.bind({name: a[:1] for name, a in stage.state.arrays.items()}) for stage in stages]
+    x = rng.standard_normal((1, 2, 3, 4)).astype(np.float32)
+    each = [{"write": np.array([place])} for place in (0, 2, 5, 9)]
+    chained = graph.run_chain(bound, {"x": x}, each, {"doubled": "x"})
+    fake_cuda.log_begin()
+    np.testing.assert_array_equal(graph.run_chain(bound, {"x": x}, each, {"doubled": "x"})["doubled"], 16 * x)
+    assert what(fake_cuda.log()) == [
+        f"copy host to device {256 * (1 + len(each))}",
+        *["host function", "copy device to device 16"] * 4,
+        "copy device to host 512",  # doubled and logits of the last
+    ]
+    references = [Reference() for _ in stages]
+    given = x
+    for reference, own in zip(references, each, strict=True):
+        expected = reference.run(0, 1, given, own["write"])
+        reference.run(0, 1, given, own["write"])
+        given = expected["doubled"]
+    np.testing.assert_array_equal(chained["doubled"], expected["doubled"])
+    np.testing.assert_allclose(chained["logits"], expected["logits"], rtol=1e-5)
+    for stage, reference in zip(stages, references, strict=True):
+        keys, contexts = stage.state.arrays["keys_0"], stage.state.arrays["contexts"]
+        np.testing.assert_array_equal(fake_cuda.contents(keys.address, keys.shape, keys.dtype), reference.keys)
+        there = fake_cuda.contents(contexts.address, contexts.shape, contexts.dtype)
+        np.testing.assert_allclose(there, reference.contexts, rtol=1e-5)
+
+
+def test_runs_in_a_row_give_what_runs_one_by_one_do(make_graph: Make) -> None:
+    graph, rng = make_graph(), np.random.default_rng(16)
+    each = [{"write": np.array([place, 3])} for place in (0, 7)]
+    for length in (3, 1, 5):
+        x = rng.standard_normal((2, 2, length, 4)).astype(np.float32)
+        results = []
+        for run in (graph.run_chain, run_one_by_one):
+            stages = [Stage(graph) for _ in each]
+            bound = [
+                stage.graph.bind({"keys_0": s["keys_0"][:2], "contexts": s["contexts"]})
+                for stage in stages
+                for s in [stage.state.arrays]
+            ]
+            results.append(run(bound, {"x": x}, each, {"doubled": "x"}))
+        assert set(results[0]) == set(results[1]) == {"doubled", "logits"}
+        for name in results[0]:
+            np.testing.assert_array_equal(results[0][name], results[1][name])
 
 
 def test_a_graph_without_state_runs_with_all_inputs(make_graph: Make) -> None:
