@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from omni2_engine import Engine
+from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt, new_logger
 
 from .stand_ins.cuda import FakeCuda, build_emulated_kernels, build_fake_cudart
+from .stand_ins.tensorrt import VERSION, FakeTensorRt
 
 SESSIONS = 8
 SOON = 30.0  # seconds in which what must happen does, on any machine
@@ -93,6 +95,18 @@ def fake_cuda(fake_cudart: FakeCuda, request: pytest.FixtureRequest) -> Iterator
     left = {kind: count for kind, count in fake_cudart.live().items() if count > before[kind]}
     assert request.session.testsfailed > failed or not left  # a test that fails holds on to what it had
     assert fake_cudart.damaged() == damaged
+
+
+@pytest.fixture
+def fake_tensorrt(fake_cuda: FakeCuda) -> FakeTensorRt:
+    """A stand-in TensorRT on the stand-in device."""
+    return FakeTensorRt(fake_cuda)
+
+
+@pytest.fixture
+def library(fake_tensorrt: FakeTensorRt) -> TensorRt:
+    """The same, as the engine finds it."""
+    return TensorRt(fake_tensorrt, MAINLINE, VERSION, new_logger(fake_tensorrt))
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,8 @@ class DecodeBatch:
 
     Attributes:
         addresses: on the device, by the names of `BATCH`; and `last`, which the model is fed.
+        fed_logits, fed_hidden: by slot, where prefill leaves what it made of the last position: every step writes to
+            `logits` and `hidden` of all slots.
         rows: (slots,) of `ROW`, of the host: what `send_rows` sends.
         tokens: (slots, RING) int32, written by the device: token i of a turn is at i modulo RING.
         hidden: (slots, RING, width) float32, likewise: of the position that produced it.
@@ -52,6 +54,8 @@ class DecodeBatch:
         stream.fill(self._memory.address, 0, nbytes)
         self.addresses = {name: self._memory.address + offset for name, offset in places.items()}
         self.addresses["table"] = table.address
+        self.fed_logits = [self.addresses[f"fed_logits_{slot}"] for slot in range(slots)]
+        self.fed_hidden = [self.addresses[f"fed_hidden_{slot}"] for slot in range(slots)]
         shared = {
             "sent": ((slots,), ROW),
             "reports": ((slots,), REPORT),
@@ -87,17 +91,13 @@ class DecodeBatch:
             row = self.addresses[name] + 4 * (slot * self.most_tokens + start)
             stream.upload(row, np.array(ids, np.int32))
 
-    def take_results(self, stream: CudaStream, slot: int, logits: int, hidden: int) -> None:
-        """Copy logits and hidden state of a slot from elsewhere on the device."""
-        for name, source, values in (("logits", logits, self.vocab), ("hidden", hidden, self.width)):
+    def take_fed(self, stream: CudaStream, slot: int) -> None:
+        """Let the next choice for this slot be made from what it was fed."""
+        for name, source, values in (
+            ("logits", self.fed_logits[slot], self.vocab),
+            ("hidden", self.fed_hidden[slot], self.width),
+        ):
             stream.copy(self.addresses[name] + 4 * slot * values, source, 4 * values)
-
-    def fetch_results(
-        self, stream: CudaStream, slot: int, logits: NDArray[np.float32], hidden: NDArray[np.float32]
-    ) -> None:
-        """Copy logits and hidden state of a slot to the host."""
-        for name, array in (("logits", logits), ("hidden", hidden)):
-            stream.download(array, self.addresses[name] + slot * array.nbytes)
 
     @property
     def width(self) -> int:
@@ -135,7 +135,9 @@ class DecodeBatch:
 
 def _specs(slots: int, positions: int, vocab: int, width: int) -> Specs:
     floats, ids, places = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.int64)
-    return {
+    alone = {f"fed_logits_{slot}": ((vocab,), floats) for slot in range(slots)}  # each where TensorRT may write
+    alone |= {f"fed_hidden_{slot}": ((width,), floats) for slot in range(slots)}
+    return alone | {
         "rows": ((slots,), ROW),
         "logits": ((slots, vocab), floats),
         "hidden": ((slots, width), floats),

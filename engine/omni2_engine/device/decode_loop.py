@@ -75,7 +75,10 @@ class DecodeLoop:
         with self._lane.lock:
             step = self._step(needed)
             self._begin(bursts)
-            if any(burst.feed is None for burst in bursts):
+            fresh = [burst.state.index for burst in bursts if burst.feed is None]
+            for slot in fresh:
+                self.batch.take_fed(self._lane.stream, slot)
+            if fresh:
                 step.choose(State.PREFILLED)
             step.resume()
         self._run(step, max(fed), enough)
@@ -91,19 +94,28 @@ class DecodeLoop:
                 if enough():
                     break
             with self._lane.lock:
-                step.run()
+                self._launch(step)
                 stream.record(passed)
         stream.record(self._over)
 
+    def _launch(self, step: DecodeStep) -> None:
+        try:
+            step.run()
+        except BaseException:
+            del self._steps[step.visible]  # nobody knows what its context relies on now
+            raise
+
     def warm_up(self, positions: int) -> None:
-        """Record the steps that show up to so many positions, while nobody has anything to do."""
+        """Record the steps that show up to so many positions, as far as there are any, while nobody has anything to
+        do."""
+        most = self._size(min(positions, self.batch.positions))
         with self._lane.lock:
-            for size in self._sizes[: self._sizes.index(self._size(positions)) + 1]:
+            for size in self._sizes[: self._sizes.index(most) + 1]:
                 step = self._step(size)
                 self._begin([])
                 step.resume()
                 for _ in range(2):
-                    step.run()
+                    self._launch(step)
             self._lane.stream.record(self._over)
         self._over.synchronize()
 

@@ -31,6 +31,9 @@ class DecodeStep:
         kernels: of the device.
         visible: positions.
         recorded: launch it as a CUDA graph.
+
+    Attributes:
+        visible: as given.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class DecodeStep:
         visible: int,
         recorded: bool,
     ) -> None:
+        self.visible = visible
         self._lane = lane
         self._kernels = kernels
         self._recorded = recorded

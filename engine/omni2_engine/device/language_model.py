@@ -54,7 +54,7 @@ class DeviceLanguageModel(LanguageModel):
         self._plan, self._lane, self._recorded = graph.plan, graph.lane, graph.cuda_graphs
         self._kernels = DeviceKernels(graph.lane.device, KERNELS_OF_A_STEP)
         self._device_table = DeviceTable(graph.lane.device, graph.lane.stream, table)
-        self._prefill = Prefill(graph, config.vocab, config.hidden)
+        self._prefill = Prefill(graph)
         self._loops: WeakKeyDictionary[SlotCache, DecodeLoop] = WeakKeyDictionary()
 
     def nbytes(self, slots: int, capacity: int) -> int:
@@ -80,9 +80,8 @@ class DeviceLanguageModel(LanguageModel):
         with self._lane.lock:
             for first in range(0, len(embeds), self._prefill.most):
                 piece = embeds[first : first + self._prefill.most]
-                self._prefill.run(caches, state.length, piece)
+                self._prefill.run(caches, state.length, piece, batch.fed_logits[slot], batch.fed_hidden[slot])
                 state.length += len(piece)
-            batch.take_results(self._lane.stream, slot, self._prefill.logits, self._prefill.hidden)
 
     def burst(self, bursts: Sequence[Burst], enough: Enough | None = None) -> list[Tokens]:
         """Let several conversations write on; see `LanguageModel.burst`. Where the device cannot choose, the host does,
@@ -108,11 +107,13 @@ class DeviceLanguageModel(LanguageModel):
         return self._loops[cache]
 
     def _fetch(self, states: Sequence[DecoderState]) -> None:
-        """Copy what the last call made of these states to the host."""
+        """Copy what prefill made of these states to the host."""
         if not states:
             return
         stream = self._lane.stream
         with self._lane.lock:
             for state in states:
-                self._loop(state.cache).batch.fetch_results(stream, state.index, state.logits, state.hidden)
+                batch = self._loop(state.cache).batch
+                stream.download(state.logits, batch.fed_logits[state.index])
+                stream.download(state.hidden, batch.fed_hidden[state.index])
         stream.synchronize()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from omni2_engine.backends.tensorrt_graph import TensorRTGraph
 from omni2_engine.device.array import DeviceArray
-from omni2_engine.device.exchange import Block, Exchange
+from omni2_engine.device.exchange import Exchange
 
 Floats = NDArray[np.float32]
 
@@ -20,32 +20,27 @@ class Prefill:
 
     Args:
         graph: the model.
-        vocab, hidden: sizes of its outputs.
 
     Attributes:
         most: positions of one call.
-        logits, hidden: addresses of what the last call gave, float32.
     """
 
-    def __init__(self, graph: TensorRTGraph, vocab: int, hidden: int) -> None:
+    def __init__(self, graph: TensorRTGraph) -> None:
         device = graph.lane.device
         self._stream = graph.lane.stream
         self._execution = graph.execution
         self._sent = Exchange(device)
         self._done = device.event()
-        self._results = Block(device)
-        floats = np.dtype(np.float32)
-        self._results.lay_out({"logits": ((1, vocab), floats), "hidden": ((1, hidden), floats)})
-        self.logits, self.hidden = (self._results.addresses[name] for name in ("logits", "hidden"))
         self.most = graph.most("embeds", 1) or 1
 
-    def run(self, caches: Mapping[str, DeviceArray], start: int, embeds: Floats) -> None:
+    def run(self, caches: Mapping[str, DeviceArray], start: int, embeds: Floats, logits: int, hidden: int) -> None:
         """Feed positions.
 
         Args:
             caches: of one slot, (1, …).
             start: positions it holds already.
             embeds: (n, hidden) float32, n ≤ most.
+            logits, hidden: addresses for (vocab,) and (hidden,) float32 of the last position.
 
         Raises:
             BackendError: TensorRT refuses.
@@ -67,8 +62,8 @@ class Prefill:
         for name, cache in caches.items():
             execution.set(name, cache.address, cache.shape)
             execution.set(f"new_{name}", cache.address)
-        for name, address in self._results.addresses.items():
-            execution.set(name, address)
+        execution.set("logits", logits)
+        execution.set("hidden", hidden)
         self._sent.send(self._stream)
         execution.enqueue()
         self._stream.record(self._done)

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper
 
 from omni2_engine._core import CudaDevice
 from omni2_engine.backends.tensorrt_graph import TensorRTGraph
-from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt, new_logger
+from omni2_engine.backends.tensorrt_library import TensorRt
 from omni2_engine.backends.tensorrt_plan import Plan
 from omni2_engine.device.lane import Lane
 
-from ..stand_ins.tensorrt import VERSION, FakeTensorRt, write_plan
+from ..stand_ins.tensorrt import FakeTensorRt, write_plan
 
 CAPACITY = 16
 RANGES = {"B": (1, 2, 4), "S": (1, 1, 8)}
@@ -30,16 +30,6 @@ def device(fake_cuda: Any) -> CudaDevice:
 @pytest.fixture
 def lane(device: CudaDevice) -> Lane:
     return Lane(device)
-
-
-@pytest.fixture
-def fake_tensorrt(fake_cuda: Any) -> FakeTensorRt:
-    return FakeTensorRt(fake_cuda)
-
-
-@pytest.fixture
-def library(fake_tensorrt: FakeTensorRt) -> TensorRt:
-    return TensorRt(fake_tensorrt, MAINLINE, VERSION, new_logger(fake_tensorrt))
 
 
 @pytest.fixture(scope="session")
