@@ -1,6 +1,6 @@
 # omni2-engine on an NVIDIA GPU: docker build -t omni2-engine . && docker run --rm --gpus all omni2-engine doctor
 # Engines and checkpoints come in as a volume:
-#   docker run --rm --gpus all -v "$PWD/engines:/work/engines" omni2-engine stream engines/llama-omni2-7b question.wav
+#   docker run --rm --gpus all -v "$PWD/engines:/home/omni2/engines" omni2-engine stream engines/llama-omni2-7b question.wav
 FROM nvidia/cuda:13.0.1-runtime-ubuntu24.04 AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ python3-dev python3-venv \
@@ -19,11 +19,10 @@ FROM nvidia/cuda:13.0.1-runtime-ubuntu24.04
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 10001 --create-home omni2 \
-    && install -d -o omni2 /work
+    && useradd --uid 10001 --create-home omni2
 COPY --from=build /opt/omni2 /opt/omni2
 ENV PATH=/opt/omni2/bin:$PATH
 USER omni2
-WORKDIR /work
+WORKDIR /home/omni2
 ENTRYPOINT ["omni2-engine"]
 CMD ["doctor"]
