@@ -147,7 +147,7 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Man
         unbuilt = [plan for plan in plans if plan in missing]
         graph = max((plan.size for plan in unbuilt), default=0)  # lies beside its plan
         _check_disk(workspace.path, sum(stage.size for stage in missing) + graph)
-        check_memory({plan.name: plan.memory for plan in unbuilt}, request.force, progress.say)
+        check_memory({plan.name: (plan.memory, plan.size) for plan in unbuilt}, request.force, progress.say)
         for stage in stages:
             if stage in missing:
                 _build_stage(workspace, stage, progress)

@@ -46,7 +46,7 @@ class Space:
     """All shapes of one plan.
 
     Args:
-        capacities: symbolic dimensions that become a number: lengths of caches.
+        capacities: symbolic dimensions that become a number: lengths of caches, and sessions where one is served.
         ranges: what the other symbolic dimensions may be.
     """
 
@@ -140,7 +140,7 @@ def plan_spaces(c: ModelConfig, sizes: Sizes) -> dict[str, Space]:
         ),
         "flow_conditions": Space({}, {"k": Range(1, c.estimator.steps, c.estimator.steps)}),
         "flow_step": Space({"capacity": solver}, {"t": frames, "T": _up_to(solver)}),
-        "vocoder": Space({}, {"F": new, "samples": new.times(c.vocoder.hop), "cached": Range(0, overlap, overlap)}),
+        "vocoder": Space({"B": 1}, {"F": new, "samples": new.times(c.vocoder.hop), "cached": Range(0, overlap, overlap)}),
     }
 
 

@@ -10,6 +10,7 @@ from omni2_engine.backends.tensorrt_library import TensorRt
 from omni2_engine.config import ModelConfig
 from omni2_engine.manifest import PlanEntry
 from omni2_export.build.stages import OnBytes, Stage, file_identity, stage_key
+from omni2_export.graphs.linear import Precision
 from omni2_export.tensorrt.memory import building_memory
 from omni2_export.tensorrt.plans import PlanSpec
 from omni2_export.tensorrt.process import have_built
@@ -32,7 +33,7 @@ class PlanStage(Stage):
     @property
     def memory(self) -> int:
         """Bytes of memory that building it takes, about."""
-        return building_memory(self.size)
+        return building_memory(self.size, self.spec.expected.attentions, self.spec.storage is Precision.INT4)
 
 
 def make_plan_stages(
