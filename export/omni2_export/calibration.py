@@ -5,6 +5,7 @@ The engine's float32 graphs run as always, with one more output per layer: the l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from omni2_engine import Engine
 from omni2_engine.audio.source import AudioInput
 from omni2_engine.backends.base import Array, Graph, Shape
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
-from omni2_engine.errors import SettingError
+from omni2_engine.errors import Omni2Error, SettingError
 from omni2_export.inspection import Overheard, read_graph
 
 WEIGHT = ".weight"  # a linear layer multiplies with an initializer called after its label
@@ -49,6 +50,32 @@ def calibrate(engine: Path, recordings: Sequence[AudioInput], threads: int | Non
         for _ in loaded.stream(recording):
             pass
     return backend.ranges
+
+
+def write_ranges(path: Path, ranges: Ranges) -> None:
+    """Keep ranges for later builds.
+
+    Raises:
+        Omni2Error: the file cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(ranges, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise Omni2Error(f"cannot write {path}: {error.strerror}", "choose another place with -o") from error
+
+
+def read_ranges(path: Path) -> Ranges:
+    """What `write_ranges` wrote.
+
+    Raises:
+        SettingError: the file is something else.
+    """
+    remedy = "make one with `omni2-engine calibrate`"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {graph: {label: float(size) for label, size in sizes.items()} for graph, sizes in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SettingError(f"{path} holds no ranges: {error}", remedy) from error
 
 
 class RangeBackend(OnnxRuntimeBackend):

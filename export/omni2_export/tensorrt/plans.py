@@ -50,7 +50,11 @@ class PlanSpec:
 
 
 def plan_specs(
-    config: ModelConfig, modules: Mapping[str, Tensors], formats: Precisions, sizes: Sizes
+    config: ModelConfig,
+    modules: Mapping[str, Tensors],
+    formats: Precisions,
+    sizes: Sizes,
+    ranges: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[PlanSpec]:
     """Every plan of a pipeline, in the order they are built.
 
@@ -59,13 +63,14 @@ def plan_specs(
         modules: weights of every module.
         formats: what stages compute in and store, for a GPU.
         sizes: what the plans are to hold.
+        ranges: of what layers in float8 read, per graph, see `calibration`.
     """
     graphs = graph_specs(config, modules, sizes.rotary_positions(config))
     expected = _expected(config)
 
     def plan(name: str, space: Space) -> PlanSpec:
         graph = graphs[name]
-        numerics = formats.numerics(graph.stage)
+        numerics = formats.numerics(graph.stage, (ranges or {}).get(name))
         precision = formats.stages.get(graph.stage, "fp32")
         if not graph.quantised:
             precision = precision.partition("+")[0]

@@ -127,6 +127,7 @@ def plan_spaces(c: ModelConfig, sizes: Sizes) -> dict[str, Space]:
     seen = cache_length(max(sizes.speech_positions(c), units.most))
     seen_units, solver = _up_to(seen), sizes.solver_frames(c)
     overlap = c.vocoder.overlap
+    cached = Range(0, overlap, overlap)
     new = Range(1, c.write * ratio, frames.most).plus(VOCODER_OVERLAP_FRAMES)
     return {
         "log_mel": Space(),
@@ -140,7 +141,7 @@ def plan_spaces(c: ModelConfig, sizes: Sizes) -> dict[str, Space]:
         ),
         "flow_conditions": Space({}, {"k": Range(1, c.estimator.steps, c.estimator.steps)}),
         "flow_step": Space({"capacity": solver}, {"t": frames, "T": _up_to(solver)}),
-        "vocoder": Space({"B": 1}, {"F": new, "samples": new.times(c.vocoder.hop), "cached": Range(0, overlap, overlap)}),
+        "vocoder": Space({"B": 1}, {"F": new, "samples": new.times(c.vocoder.hop), "cached": cached}),
     }
 
 

@@ -8,7 +8,6 @@ from omni2_engine.errors import Omni2Error
 from omni2_export.tensorrt import memory
 from omni2_export.tensorrt.memory import building_memory, check_memory
 
-
 # Bytes of weights, attention layers, whether in 4 bits, and the peak that was measured for each (docs/tensorrt.md).
 MEASURED = [
     (1.309e9, 32, False, 3.66e9),
