@@ -73,6 +73,7 @@ class Engine:
     """A model ready to converse; make it with `Engine.load`.
 
     Attributes:
+        backend: what runs it.
         config: the model's dimensions.
         sample_rate: of the sound it makes, Hz.
         max_context: positions of a conversation's KV cache.
@@ -93,6 +94,7 @@ class Engine:
         admission: Admission = Admission.SHORTEN,
     ) -> None:
         self.directory = directory
+        self.backend = backend
         self.config: ModelConfig = directory.manifest.model
         self.sample_rate = self.config.vocoder.sample_rate
         self.text_tokenizer = TextTokenizer.load(directory.path / "text" / "tokenizer.json")
@@ -184,6 +186,7 @@ class Engine:
         )
         if warm_up:
             engine._warm_up()
+            engine.backend.keep(directory)
         return engine
 
     @property

@@ -176,6 +176,10 @@ class Backend(Protocol):
         """
         ...
 
+    def keep(self, directory: EngineDirectory) -> None:
+        """Store in the engine's directory what makes the next start quicker; called after the first turn."""
+        ...
+
     def free_memory(self) -> int:
         """Bytes of the memory that state is kept in, as far as nobody has them."""
         ...

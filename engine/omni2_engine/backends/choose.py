@@ -58,7 +58,7 @@ def choose_backend(
     except Omni2Error as error:
         refused.append(error)
     for reason in refused:
-        log.info("running on the CPU: %s", reason)
+        log.info("running on the CPU: %s", str(reason))
     return _cpu(directory, threads)
 
 

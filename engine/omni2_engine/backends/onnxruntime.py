@@ -85,6 +85,9 @@ class OnnxRuntimeBackend:
         """Load a stage's graph; see `Backend.open`."""
         return self.load(directory.graph(stage))
 
+    def keep(self, directory: EngineDirectory) -> None:
+        """Nothing; see `Backend.keep`."""
+
     def free_memory(self) -> int:
         """Bytes of main memory; see `Backend.free_memory`."""
         return available_memory()

@@ -9,6 +9,7 @@ from typing import Any
 from omni2_engine._core import CudaDevice
 from omni2_engine.backends.base import DeviceMemory
 from omni2_engine.backends.lanes import Lanes
+from omni2_engine.backends.runtime_cache import read_kernels, write_kernels
 from omni2_engine.backends.tensorrt_graph import TensorRTGraph
 from omni2_engine.backends.tensorrt_library import TensorRt, find_tensorrt, open_device
 from omni2_engine.backends.tensorrt_plan import REBUILD, Plan
@@ -40,6 +41,8 @@ class TensorRTBackend:
         self.device = device or open_device()
         self.cuda_graphs = cuda_graphs
         self._weights = 0
+        self._plans: list[Plan] = []
+        self._kernels: dict[str, bytes] = {}  # as stored
         self.lanes = Lanes(self.device)
         self._runtime = self.library.module.Runtime(self.library.logger)
 
@@ -54,9 +57,20 @@ class TensorRTBackend:
         before = self.free_memory()
         engine = self._deserialize(directory.path / entry.file, stage)
         self._weights += max(before - self.free_memory(), 0)
-        plan, lane = Plan(self.library, engine, stage), self.lanes.of(stage)
+        if not self._plans:
+            self._kernels = read_kernels(directory.runtime_cache(self.target))
+        plan, lane = Plan(self.library, engine, stage, self._kernels.get(stage)), self.lanes.of(stage)
+        self._plans.append(plan)
         lane.scratch(plan.working_bytes)  # now, so that what is left is left for state
         return TensorRTGraph(plan, lane, self.cuda_graphs)
+
+    def keep(self, directory: EngineDirectory) -> None:
+        """Store the kernels compiled so far; see `Backend.keep`."""
+        compiled = {plan.stage: plan.kernels for plan in self._plans}
+        kernels = {stage: found for stage, found in compiled.items() if found}
+        if kernels != self._kernels:
+            write_kernels(directory.runtime_cache(self.target), kernels)
+            self._kernels = kernels
 
     def free_memory(self) -> int:
         """Bytes of device memory; see `Backend.free_memory`."""

@@ -52,7 +52,21 @@ class TensorRt:
         """Whether plans can be built for an architecture that is not the present GPU's, or without any GPU."""
         return self.flavour == RTX
 
-    def context(self, engine: Any, *, captured: bool, runtime_cache: bytes | None = None) -> tuple[Any, Any]:
+    def runtime_cache(self, engine: Any, stored: bytes | None = None) -> Any:
+        """A cache of the kernels that TensorRT-RTX compiles for an engine; None for mainline TensorRT, which has none.
+
+        Args:
+            engine: `ICudaEngine`.
+            stored: what `serialize()` gave in an earlier process; if it does not fit this machine it is ignored.
+        """
+        if self.flavour != RTX:
+            return None
+        made = engine.create_runtime_config().create_runtime_cache()
+        if stored and not made.deserialize(stored):
+            log.info("the runtime cache is of another GPU, driver or TensorRT, and is made anew")
+        return made
+
+    def context(self, engine: Any, *, captured: bool, runtime_cache: Any = None) -> Any:
         """An execution context of a deserialized engine, which is to be given its working memory before a call.
 
         Graphs are captured by the caller, so TensorRT-RTX is kept from capturing its own.
@@ -61,22 +75,16 @@ class TensorRt:
             engine: `ICudaEngine`.
             captured: calls will be captured: kernels for a new shape are compiled at once, so that no graph holds the
                 slower one that serves until then. Otherwise they are compiled beside the first calls.
-            runtime_cache: what `cache.serialize()` gave in an earlier process; if it does not fit this machine it is
-                ignored.
-
-        Returns:
-            The context, and the runtime cache it fills (None for mainline TensorRT).
+            runtime_cache: that it takes kernels from and fills; all contexts of an engine share one.
 
         Raises:
             BackendError: the context cannot be made, mostly for want of device memory.
         """
-        caching, strategy = None, self.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        strategy = self.module.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.flavour == RTX:
             config = engine.create_runtime_config()
-            caching = config.create_runtime_cache()
-            if runtime_cache and not caching.deserialize(runtime_cache):
-                log.info("the runtime cache is of another GPU, driver or TensorRT, and is made anew")
-            config.set_runtime_cache(caching)
+            if runtime_cache is not None:
+                config.set_runtime_cache(runtime_cache)
             config.cuda_graph_strategy = self.module.CudaGraphStrategy.DISABLED
             strategies = self.module.DynamicShapesKernelSpecializationStrategy
             config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if captured else strategies.LAZY
@@ -89,7 +97,7 @@ class TensorRt:
                 f"{self.flavour} cannot make an execution context for a plan",
                 "free device memory, or admit fewer sessions",
             )
-        return context, caching
+        return context
 
 
 class Messages:

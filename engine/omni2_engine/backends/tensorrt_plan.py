@@ -35,7 +35,7 @@ class Plan:
         library: the TensorRT it belongs to.
         engine: `ICudaEngine`.
         stage: its name, for errors.
-        runtime_cache: of kernels that an earlier process compiled for it.
+        kernels: that an earlier process compiled for it, see `kernels`.
 
     Attributes:
         inputs, outputs: shape per name; a dynamic dimension is None.
@@ -45,11 +45,11 @@ class Plan:
         BackendError: a cache is not updated in place, or a size depends on an input's value.
     """
 
-    def __init__(self, library: TensorRt, engine: Any, stage: str, runtime_cache: bytes | None = None) -> None:
+    def __init__(self, library: TensorRt, engine: Any, stage: str, kernels: bytes | None = None) -> None:
         self.library = library
         self.engine = engine
         self.stage = stage
-        self._runtime_cache = runtime_cache
+        self._runtime_cache = library.runtime_cache(engine, kernels)
         module = library.module
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         modes = {name: engine.get_tensor_mode(name) for name in names}
@@ -67,6 +67,11 @@ class Plan:
                 raise BackendError(f"the plan of {stage} does not update the cache {name} in place", REBUILD)
 
     @property
+    def kernels(self) -> bytes | None:
+        """What TensorRT-RTX has compiled for it so far, to be kept for the next start; None: nothing worth keeping."""
+        return None if self._runtime_cache is None else bytes(self._runtime_cache.serialize())
+
+    @property
     def working_bytes(self) -> int:
         """Device memory a context needs for what is between inputs and outputs."""
         return int(self.engine.get_device_memory_size_for_profile_v2(PROFILE))
@@ -81,8 +86,8 @@ class Plan:
         Raises:
             BackendError, CapacityError: the context or its memory cannot be had.
         """
-        context, cache = self.library.context(self.engine, captured=recorded, runtime_cache=self._runtime_cache)
-        return Execution(self, context, lane, cache)
+        context = self.library.context(self.engine, captured=recorded, runtime_cache=self._runtime_cache)
+        return Execution(self, context, lane)
 
     def range_of(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The least and the most shape an input may have."""
@@ -91,15 +96,10 @@ class Plan:
 
 
 class Execution:
-    """A context that is told only what has changed since its last call.
+    """A context that is told only what has changed since its last call."""
 
-    Attributes:
-        runtime_cache: kernels compiled for it so far; None for mainline TensorRT.
-    """
-
-    def __init__(self, plan: Plan, context: Any, lane: Lane, runtime_cache: Any) -> None:
+    def __init__(self, plan: Plan, context: Any, lane: Lane) -> None:
         self.plan = plan
-        self.runtime_cache = runtime_cache
         self._lane = lane
         self._context = context
         self._memory = lane.scratch(plan.working_bytes)  # held as long as the context may use it

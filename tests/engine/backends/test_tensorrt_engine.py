@@ -15,8 +15,9 @@ from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Engine
 from omni2_engine._core import CudaDevice
 from omni2_engine.backends.tensorrt import TensorRTBackend
-from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt
+from omni2_engine.backends.tensorrt_library import MAINLINE, RTX, TensorRt, new_logger
 from omni2_engine.errors import BackendError, CapacityError, EngineDirectoryError
+from omni2_engine.manifest import EngineDirectory
 from omni2_engine.stages.language_model import LanguageModel
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.tensorrt.shapes import Sizes
@@ -204,6 +205,35 @@ def test_a_turn_that_is_cancelled_leaves_the_engine_as_it_was(
     again = answer(engine, utterance(1))
     assert again[0] == expected[0]
     np.testing.assert_allclose(again[1], expected[1], atol=1e-4)
+
+
+def test_kernels_compiled_for_plans_are_kept_for_the_next_start(
+    tiny_engine_dir: Path,
+    tiny_checkpoint: CheckpointPaths,
+    fake_cuda: Any,
+    fake_tensorrt: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    library = TensorRt(fake_tensorrt, RTX, VERSION, new_logger(fake_tensorrt))
+    path, graphs = copy_engine(tiny_engine_dir, tmp_path / "engine"), tmp_path / "graphs"
+    graphs.mkdir()
+    checkpoint = open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder)
+    add_plans(path, checkpoint, library, "sm89", SIZES, graphs)
+    cache = EngineDirectory(path).runtime_cache("sm89")
+
+    def compiled() -> int:
+        engine = Engine.load(path, backend=TensorRTBackend(CudaDevice(fake_cuda.path), library), max_context=400)
+        return sum(plan._runtime_cache.compiled for plan in engine.backend._plans)
+
+    first, kept = compiled(), cache.stat().st_mtime_ns
+    assert first > 9
+    assert compiled() == 0 and cache.stat().st_mtime_ns == kept  # nothing new, nothing written
+    cache.write_bytes(b"damaged")
+    with caplog.at_level(logging.INFO, "omni2_engine.tensorrt"):
+        assert compiled() == first
+    assert any("cannot be read" in message for message in caplog.messages)
+    assert compiled() == 0
 
 
 def test_more_sessions_than_plans_take_are_refused(load: Callable[..., Engine]) -> None:

@@ -97,11 +97,12 @@ class Context:
         self.given: bytes | None = None
         self.config = SimpleNamespace(
             create_runtime_cache=lambda: self,
-            set_runtime_cache=lambda cache: None,
+            set_runtime_cache=lambda cache: setattr(self, "cache", cache),
             set_execution_context_allocation_strategy=lambda strategy: setattr(self, "memory", strategy),
         )
         self.made_with: object = "nothing"
         self.memory: object = "its own"
+        self.cache: object = None
 
     def deserialize(self, blob: bytes) -> bool:
         self.given = blob
@@ -128,8 +129,9 @@ def library(flavour: str) -> TensorRt:
 @pytest.mark.parametrize("accepts", [True, False])
 def test_a_context_of_rtx(captured: bool, strategy: str, accepts: bool) -> None:
     engine = Context(accepts)
-    context, cache = library(RTX).context(engine, captured=captured, runtime_cache=b"kernels")
-    assert context == "context" and cache is engine and engine.given == b"kernels"
+    cache = library(RTX).runtime_cache(engine, b"kernels")
+    assert library(RTX).context(engine, captured=captured, runtime_cache=cache) == "context"
+    assert cache is engine is engine.cache and engine.given == b"kernels"
     assert engine.made_with is engine.config and engine.config.cuda_graph_strategy == "off"
     assert engine.config.dynamic_shapes_kernel_specialization_strategy == strategy
     assert engine.memory == "ours"
@@ -137,7 +139,8 @@ def test_a_context_of_rtx(captured: bool, strategy: str, accepts: bool) -> None:
 
 def test_a_context_of_mainline() -> None:
     engine = Context()
-    assert library(MAINLINE).context(engine, captured=True, runtime_cache=b"kernels") == ("context", None)
+    assert library(MAINLINE).runtime_cache(engine, b"kernels") is None
+    assert library(MAINLINE).context(engine, captured=True) == "context"
     assert engine.given is None and engine.made_with == "ours"
 
 

@@ -178,8 +178,57 @@ class Engine:
     def value(self, name: str) -> Any:
         return self.inputs[name] if name in self.inputs else self.outputs[name]
 
-    def create_execution_context(self, strategy: Any = ExecutionContextAllocationStrategy.STATIC) -> Context:
-        return Context(self, strategy)
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig(self)
+
+    def create_execution_context(self, how: Any = ExecutionContextAllocationStrategy.STATIC) -> Context:
+        if not isinstance(how, RuntimeConfig):
+            return Context(self, how)
+        assert how.cuda_graph_strategy is CudaGraphStrategy.DISABLED  # callers record for themselves
+        return Context(self, how.strategy, how.cache)
+
+
+class RuntimeConfig:
+    """How a context of TensorRT-RTX is made."""
+
+    cuda_graph_strategy: Any = None
+    dynamic_shapes_kernel_specialization_strategy: Any = None
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.strategy: Any = ExecutionContextAllocationStrategy.STATIC
+        self.cache: RuntimeCache | None = None
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache(self._engine.name)
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> None:
+        self.cache = cache
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self.strategy = strategy
+
+
+class RuntimeCache:
+    """Kernels compiled for the shapes that an engine was called with."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.kernels: set[str] = set()
+        self.compiled = 0  # that were not in it
+
+    def deserialize(self, blob: bytes) -> bool:
+        name, *kernels = json.loads(blob)
+        if name == self._name:
+            self.kernels = set(kernels)
+        return bool(name == self._name)
+
+    def serialize(self) -> memoryview:
+        return memoryview(json.dumps([self._name, *sorted(self.kernels)]).encode())
+
+    def want(self, kernel: str) -> None:
+        self.compiled += kernel not in self.kernels
+        self.kernels.add(kernel)
 
 
 class _Weights:
@@ -195,8 +244,9 @@ class _Weights:
 
 
 class Context:
-    def __init__(self, engine: Engine, strategy: Any) -> None:
+    def __init__(self, engine: Engine, strategy: Any, cache: RuntimeCache | None = None) -> None:
         self.engine = engine
+        self._cache = cache
         self._own_memory = strategy != ExecutionContextAllocationStrategy.USER_MANAGED
         self._memory: tuple[int, int] | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -256,6 +306,8 @@ class Context:
         addresses = {name: self._addresses[name] for name in shapes}  # KeyError: one was not set
         for output, source in self.engine.aliases.items():
             assert addresses[output] == addresses[source], f"{output} is not where {source} is"
+        if self._cache is not None:
+            self._cache.want(str([shapes[name] for name in self.engine.inputs]))
         status = module.cuda.launch(stream_handle, lambda: self._execute(shapes, addresses))
         if status != 0:
             return self._fail(f"CUDA error {status}")
