@@ -22,6 +22,7 @@ FOLDERS = {
     "omni2_engine": "engine",
     "omni2_export": "export",
     "omni2_bench": "bench",
+    "omni2_training": "training",
 }
 
 # What samplers on the host and kernels on the GPU compute alike stands once, where NVRTC finds it at run time.

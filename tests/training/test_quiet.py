@@ -1,0 +1,42 @@
+"""Pausing while somebody measures, and stopping when told to."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from omni2_training.quiet import VARIABLE, StopRequest, pause_while_measured
+
+
+def test_waits_for_an_exclusive_lock_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "lock"
+    monkeypatch.setenv(VARIABLE, str(lock))
+    with lock.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        pause_while_measured()  # somebody else's shared lock does not stop it
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=pause_while_measured, daemon=True)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        fcntl.flock(other, fcntl.LOCK_UN)
+        waiting.join(10)
+        assert not waiting.is_alive()
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # and it holds nothing afterwards
+
+
+def test_a_signal_is_a_request() -> None:
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop = StopRequest()
+        assert not stop
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

@@ -1,0 +1,4 @@
+"""Training of a small demonstration model: data synthesis, every module, export to the released file formats.
+
+Nothing below this floor imports it. `python -m omni2_training --help` names the stages; `make train-demo` runs all.
+"""

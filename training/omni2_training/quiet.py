@@ -1,0 +1,40 @@
+"""Long work that stays out of the way: it pauses while somebody holds a lock, and saves when it is told to stop.
+
+Name a lock file in `OMNI2_QUIET_LOCK`; whoever measures holds it exclusively (`flock FILE COMMAND`), and training or
+synthesis waits between two steps until it is free again. Without the variable nothing waits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from types import FrameType
+
+VARIABLE = "OMNI2_QUIET_LOCK"
+
+
+def pause_while_measured() -> None:
+    """Return at once, or as soon as nobody holds the lock exclusively."""
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+
+class StopRequest:
+    """True once SIGTERM or SIGINT has come; a second SIGINT ends the process at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def __bool__(self) -> bool:
+        return self._asked
