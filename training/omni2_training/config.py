@@ -1,0 +1,135 @@
+"""What a training run is made of: one YAML file, checked when it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import Field
+
+from omni2_engine.config import (
+    DecoderConfig,
+    EncoderConfig,
+    EstimatorConfig,
+    FlowEncoderConfig,
+    Frozen,
+    FusionConfig,
+    VocoderConfig,
+)
+from omni2_training.loop import Schedule
+from omni2_training.models.tokenizer import TokenizerConfig
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class CorpusSettings(Frozen):
+    """Texts: see `domain.draw_corpus`."""
+
+    sizes: dict[str, int]
+    test_share: float = Field(gt=0, lt=1)
+
+
+class TeacherSettings(Frozen):
+    """The voice that speaks the answers."""
+
+    voice: str = Field(description="file of style vectors, without `.bin`")
+    speed: float = Field(gt=0)
+
+
+class TokenizerSettings(Frozen):
+    """Units from mel frames."""
+
+    model: TokenizerConfig
+    frames: int = Field(gt=0, multiple_of=2, description="mel frames of a crop")
+    mel_weight: float = Field(ge=0, description="of the mel's distance beside the phonemes' cross-entropy")
+    schedule: Schedule
+
+
+class VocoderSettings(Frozen):
+    """Sound from mel frames."""
+
+    model: VocoderConfig
+    frames: int = Field(gt=0, description="mel frames of a crop")
+    mel_weight: float = Field(ge=0)
+    schedule: Schedule
+
+
+class FlowSettings(Frozen):
+    """Mel frames from units."""
+
+    encoder: FlowEncoderConfig
+    estimator: EstimatorConfig
+    schedule: Schedule
+
+
+class DecoderSettings(Frozen):
+    """Dimensions of a Qwen2 decoder that are chosen; the vocabulary follows from the tokenizers."""
+
+    hidden: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    ffn: int = Field(gt=0)
+    rope_theta: float = Field(gt=0)
+
+    def decoder(self, vocab: int) -> DecoderConfig:
+        """All dimensions."""
+        return DecoderConfig(
+            **self.model_dump(),
+            vocab=vocab,
+            head_dim=self.hidden // self.heads,
+            rms_eps=1e-6,
+            max_positions=32_768,
+        )
+
+
+class SpeechLMSettings(Frozen):
+    """Units from text."""
+
+    model: DecoderSettings
+    noise: float = Field(ge=0, lt=1, description="share of the units fed in training that are exchanged for others")
+    schedule: Schedule
+
+
+class ListeningSettings(Frozen):
+    """The frozen encoder."""
+
+    encoder: EncoderConfig
+
+
+class LLMSettings(Frozen):
+    """Answers from questions."""
+
+    model: DecoderSettings
+    follow_ups: float = Field(ge=0, le=1, description="share of the batches that are conversations of two turns")
+    read_share: float = Field(ge=0, lt=1, description="share of the batches that are still read while listening")
+    noise: float = Field(ge=0, description="standard deviation of what is added to the encoder's output in training")
+    transcript_weight: float = Field(ge=0)
+    reading: Schedule
+    listening: Schedule
+
+
+class Settings(Frozen):
+    """A whole run."""
+
+    seed: int
+    corpus: CorpusSettings
+    teacher: TeacherSettings
+    tokenizer: TokenizerSettings
+    vocoder: VocoderSettings
+    flow: FlowSettings
+    merges: int = Field(gt=0, description="of the text tokenizer")
+    read: int = Field(gt=0, description="R")
+    write: int = Field(gt=0, description="W")
+    fusion: FusionConfig
+    speech_lm: SpeechLMSettings
+    listening: ListeningSettings
+    llm: LLMSettings
+    join: Schedule
+    sharpness: float = Field(gt=0, description="of the units' distribution in the exported head: 1 / temperature")
+
+    @classmethod
+    def load(cls, name: str) -> Settings:
+        """Settings of a file, or of one of those in `configs/` by its name."""
+        path = Path(name) if name.endswith(".yaml") else CONFIGS / f"{name}.yaml"
+        return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))

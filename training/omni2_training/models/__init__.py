@@ -1,0 +1,1 @@
+"""Modules that only training needs: the unit tokenizer, factorised tables, discriminators."""

@@ -1,0 +1,63 @@
+"""Stage `answers`: the teacher speaks every answer of the corpus once."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from omni2_training.config import Settings
+from omni2_training.domain import Corpus, draw_corpus
+from omni2_training.domain.item import share
+from omni2_training.quiet import StopRequest, pause_while_measured
+from omni2_training.teacher.kokoro import SAMPLE_RATE, Kokoro
+from omni2_training.teacher.package import voice_file
+from omni2_training.workspace import Workspace
+
+REPORT = 50  # sentences between two lines of progress
+
+
+def make_corpus(settings: Settings, workspace: Workspace, console: Console) -> None:
+    """Stage `corpus`: draw all texts."""
+    corpus = draw_corpus(settings.corpus.sizes, settings.corpus.test_share, settings.seed)
+    workspace.save_corpus(corpus)
+    for kind, (train, test) in corpus.counts().items():
+        console.print(f"  {kind:<18s} {train:5d} to train, {test:4d} to test")
+    console.print(f"{len(answers(corpus))} different answers")
+
+
+def answers(corpus: Corpus) -> list[str]:
+    """All different answers, kinds mixed evenly, so that the first ones are a small corpus of their own."""
+    by_kind: dict[str, list[str]] = {}
+    for item in (*corpus.test, *corpus.train):
+        by_kind.setdefault(item.kind, []).extend(turn.answer for turn in item.turns)
+    unique = {kind: sorted(dict.fromkeys(texts), key=share) for kind, texts in by_kind.items()}
+    # Each kind spreads over the whole order: its k-th of n stands at (k + 1/2) / n.
+    placed = [((k + 0.5) / len(texts), text) for texts in unique.values() for k, text in enumerate(texts)]
+    return list(dict.fromkeys(text for _, text in sorted(placed)))
+
+
+def speak_answers(settings: Settings, workspace: Workspace, console: Console, part: tuple[int, int] = (0, 1)) -> bool:
+    """Synthesise what is not there yet.
+
+    Args:
+        part: (i, n) takes every n-th sentence from the i-th on, for n processes side by side.
+
+    Returns:
+        Whether all is there; False when it was told to stop.
+    """
+    stop = StopRequest()
+    voice = voice_file(workspace, settings.teacher.voice)
+    teacher = Kokoro(workspace.path("cache", "kokoro.onnx").parent, voice, settings.teacher.speed)
+    texts = answers(workspace.corpus())
+    missing = [text for text in texts[part[0] :: part[1]] if not workspace.answer(text).is_file()]
+    console.print(f"{len(missing)} of {len(texts)} answers to speak")
+    seconds = 0.0
+    for done, text in enumerate(missing):
+        pause_while_measured()
+        if stop:
+            return False
+        speech = teacher.say(text)
+        workspace.save_arrays(workspace.answer(text), **vars(speech))
+        seconds += len(speech.pcm) / SAMPLE_RATE
+        if done % REPORT == REPORT - 1:
+            console.print(f"  {done + 1} of {len(missing)} answers, {seconds / 60:.1f} minutes of speech")
+    return True

@@ -1,0 +1,1 @@
+"""The voice the answers are learnt from."""
