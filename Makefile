@@ -10,18 +10,24 @@ PY := $(VENV)/bin/python
 SOURCES := pyproject.toml setup.py $(wildcard cpp/*.h cpp/*.cpp cpp/*/*.h cpp/*/*.cpp kernels/omni2_kernels/cuda/*.cuh)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint sanitize clean
+.PHONY: help demo train-demo test lint sanitize clean
 
 help:
 	@echo "make demo      build a small engine, answer a spoken question: answer.wav, answer.png"
 	@echo "make test      lint, type checks and all tests (installs the CPU build of torch)"
 	@echo "make lint      lint and type checks alone"
 	@echo "make sanitize  the C++ tests under the thread, address and undefined-behaviour sanitizers"
+	@echo "make train-demo  train the demonstration model anew: ten hours of one core, two at a time; goes on when repeated"
 	@echo "make clean     remove .venv and everything built"
 	@echo "PYTHON=...     the Python (3.11 or newer) that .venv is made of; now: $(PYTHON)"
 
 demo: $(VENV)/demo.stamp
 	$(PY) -m omni2_bench.demo
+
+# Needs npm, flite and espeak-ng; TRAIN_STATE keeps everything between runs, at most two processes of lowest priority.
+TRAIN_STATE ?= build/train-demo
+train-demo: $(VENV)/train.stamp
+	$(PY) -m omni2_training all --state $(TRAIN_STATE)
 
 test: lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile
@@ -50,6 +56,10 @@ $(VENV)/venv.stamp:
 $(VENV)/demo.stamp: $(VENV)/venv.stamp $(SOURCES)
 	@echo "Installing what the demo needs and building the C++ extension (a minute)"
 	$(PY) -m pip install -q -e '.[bench]'
+	touch $@
+
+$(VENV)/train.stamp: $(VENV)/dev.stamp
+	$(PY) -m pip install -q -e '.[train]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/venv.stamp $(SOURCES) tests/install_torch.sh

@@ -5,7 +5,7 @@ from __future__ import annotations
 from omni2_bench.random_checkpoint.dimensions import Dimensions
 
 TEMPLATE = """\
-# A CosyVoice2 decoder of random weights.
+# A decoder of the CosyVoice2 kind.
 __set_seed1: !apply:random.seed [1986]
 __set_seed2: !apply:numpy.random.seed [1986]
 __set_seed3: !apply:torch.manual_seed [1986]

@@ -101,10 +101,10 @@ def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def write_text_tokenizer(directory: Path, vocabulary: Vocabulary) -> None:
+def write_text_tokenizer(directory: Path, vocabulary: Vocabulary, template: str = CHAT_TEMPLATE) -> None:
     """The language model's tokenizer: the files Qwen's slow tokenizer reads, chat template included."""
     added = {token: vocabulary.id(token) for token in (*SPECIALS, SPEECH)}
-    _write(directory, vocabulary, added, {"chat_template": CHAT_TEMPLATE})
+    _write(directory, vocabulary, added, {"chat_template": template})
 
 
 def write_speech_tokenizer(directory: Path, vocabulary: Vocabulary, units: int) -> None:

@@ -72,7 +72,7 @@ def write_checkpoint(path: Path, dimensions: Dimensions, seed: int = 0) -> Check
         directory.mkdir(parents=True, exist_ok=True)
     write_text_tokenizer(paths.model, vocabulary)
     write_speech_tokenizer(paths.model / "tts_tokenizer", vocabulary, d.flow_encoder.units)
-    _write_json(paths.model / "config.json", _model_fields(d, vocabulary))
+    _write_json(paths.model / "config.json", model_fields(d, vocabulary))
     end, pad = vocabulary.id(SPECIALS[2]), vocabulary.id(SPECIALS[0])
     generation = {"eos_token_id": [end, pad], "pad_token_id": pad, "repetition_penalty": d.repetition_penalty}
     _write_json(paths.model / "generation_config.json", {"do_sample": False, **generation})
@@ -162,7 +162,7 @@ def _write_json(path: Path, fields: dict[str, Any]) -> None:
     path.write_text(json.dumps(fields, indent=2), encoding="utf-8")
 
 
-def _model_fields(d: Dimensions, vocabulary: Vocabulary) -> dict[str, Any]:
+def model_fields(d: Dimensions, vocabulary: Vocabulary) -> dict[str, Any]:
     """`config.json` (spec §1.1)."""
     ids = {"bos_token_id": vocabulary.id(SPECIALS[0]), "eos_token_id": vocabulary.id(SPECIALS[2])}
     encoder = d.encoder

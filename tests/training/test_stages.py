@@ -1,0 +1,122 @@
+"""Every stage on the tiny configuration, one after another, up to an engine that speaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from omni2_engine import Engine
+from omni2_export.build import BuildRequest, build_engine
+from omni2_export.checkpoint import open_checkpoint
+from omni2_export.reference.build import load_flow, load_llm, load_speech_lm
+from omni2_export.reference.whisper import SpeechEncoder
+from omni2_training import released
+from omni2_training.config import Settings
+from omni2_training.features import load_answers
+from omni2_training.gates import write_units
+from omni2_training.listening.hear import Question, questions
+from omni2_training.loop import load_averaged
+from omni2_training.train_flow import train_flow
+from omni2_training.train_join import train_join
+from omni2_training.train_llm import LISTENING, make_listener, train_listening, train_llm
+from omni2_training.train_speech_lm import make_speech_lm, train_speech_lm
+from omni2_training.train_tokenizer import load_units, train_tokenizer
+from omni2_training.train_tokenizer import write_units as write_all_units
+from omni2_training.train_vocoder import train_vocoder
+from omni2_training.vocabulary import TextIds, read_vocabulary
+from omni2_training.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def trained(workspace: Workspace, settings: Settings, console: Console) -> Workspace:
+    """All stages run once; the questions' features are noise."""
+    torch.manual_seed(0)
+    for stage in (train_tokenizer, write_all_units, train_vocoder, train_flow, train_speech_lm, train_llm):
+        assert stage(settings, workspace, console) in (True, None)
+    encoder = settings.listening.encoder
+    asked = questions(workspace.corpus(), settings.seed)
+    rng = np.random.default_rng(0)
+    for number in range(-(-len(asked) // 64)):
+        count = min(64, len(asked) - 64 * number)
+        rows = rng.standard_normal((count, encoder.positions, encoder.stack * encoder.width)).astype(np.float16)
+        np.save(workspace.path("questions", f"{number:04d}.npy"), rows)
+    assert train_listening(settings, workspace, console) and train_join(settings, workspace, console)
+    return workspace
+
+
+def test_answers_are_held_out_by_their_text(workspace: Workspace) -> None:
+    corpus = workspace.corpus()
+    trained = {turn.answer for item in corpus.train for turn in item.turns}
+    held = [u for u in load_answers(workspace) if u.held]
+    assert held and not {u.text for u in held} & trained
+
+
+def test_questions_are_asked_the_same_way_every_time(workspace: Workspace, settings: Settings) -> None:
+    first: list[Question] = questions(workspace.corpus(), settings.seed)
+    assert first == questions(workspace.corpus(), settings.seed)
+    assert len({q.asking.voice for q in first}) > 5
+
+
+def test_units_belong_to_their_answers(trained: Workspace, settings: Settings) -> None:
+    utterances = load_answers(trained)
+    rows = load_units(utterances, trained)
+    assert [len(row) for row in rows] == [u.units for u in utterances]
+    assert all(row.min() >= 0 and row.max() < settings.flow.encoder.units for row in rows)
+    with pytest.raises(ValueError, match="units"):
+        load_units(utterances[:-1], trained)
+
+
+def test_released_files_hold_what_was_trained(
+    trained: Workspace, settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(released, "load_encoder", lambda config: _random_encoder(config))
+    path = released.export(settings, trained, console)
+    opened = open_checkpoint(path / "omni2", decoder=path / "decoder")
+    assert opened.warnings == []
+    assert (opened.config.read, opened.config.write) == (settings.read, settings.write)
+    ids = TextIds.load(trained)
+    assert opened.config.tokens.speech == ids.speech and opened.config.tokens.eos == (ids.end,)
+    assert opened.config.tokens.sep == ids.size
+
+    listener = load_averaged(trained, LISTENING, make_listener(settings, ids))
+    llm = load_llm(opened)
+    prompt = listener.model.embed_tokens(torch.tensor([ids.prompt()]))
+    assert torch.allclose(llm(prompt)[0], listener.hidden(prompt), atol=2e-2)
+    assert len(read_vocabulary(trained).tokens) + 4 == llm.config.vocab
+
+    # Every text token but the end has one and the same row in the speech head; units have their own.
+    head = load_speech_lm(opened).lm_head.weight
+    text = torch.cat([head[: ids.end], head[ids.end + 1 : ids.size]])
+    assert torch.equal(text, text[:1].expand_as(text))
+    assert len(head[ids.size + 1 :].unique(dim=0)) == settings.flow.encoder.units
+
+    # Whatever voice is asked for, the learnt one speaks.
+    flow = load_flow(opened)
+    one, other = (flow.speaker(torch.randn(1, settings.flow.estimator.speaker)) for _ in range(2))
+    assert torch.equal(one, other)
+
+    engine_path = tmp_path / "engine"
+    voice = Path(__file__).parents[2] / "examples" / "voice.wav"
+    build_engine(BuildRequest(opened, engine_path, [voice]))
+    engine = Engine.load(engine_path, threads=1, warm_up=False)
+    with engine.session(seed=1, max_new_tokens=6, max_last_write=20) as session:
+        chunks = list(session.stream(voice, long="truncate"))
+    assert sum(len(chunk.pcm) for chunk in chunks) > 0
+
+
+def test_speech_is_written_round_by_round(trained: Workspace, settings: Settings) -> None:
+    ids = TextIds.load(trained)
+    model = make_speech_lm(settings, ids)
+    units = write_units(settings, model, ids, "Seven plus five is twelve.")
+    assert np.all((units >= 0) & (units < settings.flow.encoder.units))
+
+
+def _random_encoder(config: object) -> SpeechEncoder:
+    encoder = SpeechEncoder(config)  # type: ignore[arg-type]
+    torch.nn.init.normal_(encoder.positional_embedding, std=0.1)
+    return encoder.eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""Questions as the model hears them: voices, noise, and the frozen speech encoder."""

@@ -1,0 +1,121 @@
+"""Stage `questions`: every question is asked once and heard by the frozen encoder; what it hears is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from omni2_export.reference.frontend import log_mel
+from omni2_training.config import Settings
+from omni2_training.domain import Corpus, Item
+from omni2_training.domain.item import share
+from omni2_training.listening.voices import Asking, heard
+from omni2_training.listening.whisper_weights import load_encoder
+from omni2_training.quiet import StopRequest, pause_while_measured
+from omni2_training.workspace import Workspace
+
+SHARD = 64  # questions of one file
+REPORT = 8  # shards between two lines of progress
+
+
+@dataclass(frozen=True)
+class Question:
+    """One spoken turn: which, and how it is asked."""
+
+    item: Item
+    turn: int
+    held: bool
+    asking: Asking
+
+
+def questions(corpus: Corpus, seed: int) -> list[Question]:
+    """Every turn of the corpus, its voice drawn from the seed and its own words; in mixed order."""
+    out = []
+    for held, items in ((True, corpus.test), (False, corpus.train)):
+        for number, item in enumerate(items):
+            for turn, said in enumerate(item.turns):
+                key = int(share(f"{seed} {number} {held} {turn} {said.question}") * 2**53)
+                out.append(Question(item, turn, held, Asking.draw(np.random.default_rng(key))))
+    return sorted(out, key=lambda q: share(f"{q.item.turns[q.turn].question} {q.asking.seed}"))
+
+
+def hear_questions(settings: Settings, workspace: Workspace, console: Console) -> bool:
+    """Write `questions/NNNN.npy`, (n, positions, stack · width) float16, what is not there yet.
+
+    Returns:
+        Whether all is there; False when it was told to stop.
+    """
+    stop = StopRequest()
+    torch.set_num_threads(1)
+    config = settings.listening.encoder
+    encoder = load_encoder(config)
+    asked = questions(workspace.corpus(), settings.seed)
+    shards = range(0, len(asked), SHARD)
+    for number, start in enumerate(shards):
+        path = workspace.path("questions", f"{number:04d}.npy")
+        if path.is_file():
+            continue
+        rows: list[NDArray[np.float16]] = []
+        for question in asked[start : start + SHARD]:
+            pause_while_measured()
+            if stop:
+                return False
+            audio = heard(question.item.turns[question.turn].question, question.asking)
+            with torch.inference_mode():
+                features = encoder.encode(log_mel(torch.from_numpy(audio), config)[None])[0]
+            rows.append(
+                features[: config.positions * config.stack].reshape(config.positions, -1).numpy().astype(np.float16)
+            )
+        whole = np.stack(rows)
+        workspace.write(path, lambda unfinished, whole=whole: _save(unfinished, whole))
+        if number % REPORT == REPORT - 1:
+            console.print(f"  {start + SHARD} of {len(asked)} questions heard")
+    return True
+
+
+def _save(path: Path, array: NDArray[np.float16]) -> None:
+    with path.open("wb") as file:  # given a name, numpy would add a suffix
+        np.save(file, array)
+
+
+class Heard:
+    """What stage `questions` wrote: features of every question that has been heard so far."""
+
+    def __init__(self, settings: Settings, workspace: Workspace) -> None:
+        asked = questions(workspace.corpus(), settings.seed)
+        self._shards: list[NDArray[np.float16]] = []
+        self._places: dict[tuple[tuple[str, ...], int], tuple[int, int]] = {}
+        found: dict[tuple[str, ...], tuple[Item, bool, set[int]]] = {}
+        for number, start in enumerate(range(0, len(asked), SHARD)):
+            path = workspace.path("questions", f"{number:04d}.npy")
+            if not path.is_file():
+                continue
+            self._shards.append(np.load(path, mmap_mode="r"))
+            for row, question in enumerate(asked[start : start + SHARD]):
+                key = _key(question.item)
+                self._places[key, question.turn] = (len(self._shards) - 1, row)
+                found.setdefault(key, (question.item, question.held, set()))[2].add(question.turn)
+        whole = [(item, held) for item, held, turns in found.values() if len(turns) == len(item.turns)]
+        self._items = {
+            (held, turns): [item for item, h in whole if h == held and len(item.turns) == turns]
+            for held in (False, True)
+            for turns in (1, 2)
+        }
+
+    def items(self, held: bool, turns: int) -> list[Item]:
+        """Conversations of so many turns of which every question has been heard."""
+        return self._items[held, turns]
+
+    def features(self, item: Item, turn: int) -> torch.Tensor:
+        """(positions, stack · width) float32 of a question."""
+        shard, row = self._places[_key(item), turn]
+        return torch.from_numpy(self._shards[shard][row].astype(np.float32))
+
+
+def _key(item: Item) -> tuple[str, ...]:
+    return tuple(turn.question for turn in item.turns)

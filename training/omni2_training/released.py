@@ -1,0 +1,150 @@
+"""Stage `export`: trained modules as a checkpoint of the released file formats, float16 (spec §1)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from torch import Tensor, nn
+
+from omni2_bench.random_checkpoint import CheckpointPaths, Dimensions
+from omni2_bench.random_checkpoint.decoder_yaml import decoder_yaml
+from omni2_bench.random_checkpoint.safetensors_stream import Tensor as Stored
+from omni2_bench.random_checkpoint.safetensors_stream import write_file
+from omni2_bench.random_checkpoint.speaker import write_campplus
+from omni2_bench.random_checkpoint.tokenizer import Vocabulary, write_speech_tokenizer, write_text_tokenizer
+from omni2_bench.random_checkpoint.write import model_fields
+from omni2_export.reference.fusion import Fusion
+from omni2_export.reference.qwen2 import Qwen2
+from omni2_export.reference.solver import Flow
+from omni2_export.reference.vocoder import HiFT
+from omni2_export.reference.whisper import SpeechEncoder
+from omni2_training.config import Settings
+from omni2_training.listening.whisper_weights import load_encoder
+from omni2_training.loop import load_averaged
+from omni2_training.train_flow import STAGE as FLOW
+from omni2_training.train_flow import make_flow
+from omni2_training.train_join import STAGE as JOIN
+from omni2_training.train_llm import LISTENING, make_listener
+from omni2_training.train_speech_lm import make_speech_lm
+from omni2_training.train_vocoder import STAGE as VOCODER
+from omni2_training.train_vocoder import make_vocoder
+from omni2_training.vocabulary import CHAT_TEMPLATE, TextIds, read_vocabulary
+from omni2_training.workspace import Workspace
+
+NAME = "omni2-demo"
+STORAGE = "F16"
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Everything that is trained, in the reference's modules."""
+
+    encoder: SpeechEncoder
+    llm: Qwen2
+    fusion: Fusion
+    speech_lm: Qwen2
+    flow: Flow
+    vocoder: HiFT
+
+
+def trained_modules(settings: Settings, workspace: Workspace) -> Modules:
+    """The averaged weights of every stage.
+
+    Raises:
+        FileNotFoundError: a stage has not been trained.
+    """
+    ids = TextIds.load(workspace)
+    listener = load_averaged(workspace, LISTENING, make_listener(settings, ids))
+    encoder = load_encoder(settings.listening.encoder)
+    encoder.projector.load_state_dict(listener.projector.state_dict())
+    speech_lm, fusion = load_averaged(workspace, JOIN, make_speech_lm(settings, ids)).export(settings.sharpness)
+    flow = load_averaged(workspace, FLOW, make_flow(settings)).export()
+    vocoder = load_averaged(workspace, VOCODER, make_vocoder(settings))
+    return Modules(encoder, listener.model, fusion, speech_lm, flow, vocoder)
+
+
+def dimensions(settings: Settings, modules: Modules) -> Dimensions:
+    """What the files say of the model."""
+    return Dimensions(
+        name=NAME,
+        encoder=settings.listening.encoder,
+        llm=modules.llm.config,
+        fusion=settings.fusion,
+        speech_lm=modules.speech_lm.config,
+        flow_encoder=settings.flow.encoder,
+        estimator=settings.flow.estimator,
+        vocoder=settings.vocoder.model,
+        read=settings.read,
+        write=settings.write,
+        tie_llm=True,
+        repetition_penalty=1.0,
+        storage=STORAGE,
+        decoder_storage=STORAGE,
+    )
+
+
+def write_released(path: Path, d: Dimensions, modules: Modules, vocabulary: Vocabulary) -> CheckpointPaths:
+    """Write `path/omni2` and `path/decoder`, the directories `omni2-engine build` takes.
+
+    Args:
+        path: made anew.
+        d: dimensions that fit `modules`.
+        vocabulary: of the text tokenizer.
+    """
+    shutil.rmtree(path, ignore_errors=True)
+    paths = CheckpointPaths.below(path)
+    for directory in (paths.model, paths.decoder):
+        directory.mkdir(parents=True)
+    write_text_tokenizer(paths.model, vocabulary, CHAT_TEMPLATE)
+    write_speech_tokenizer(paths.model / "tts_tokenizer", vocabulary, d.flow_encoder.units)
+    config = model_fields(d, vocabulary)
+    _write_json(paths.model / "config.json", config)
+    ends = {"eos_token_id": [config["eos_token_id"]], "pad_token_id": config["bos_token_id"]}
+    _write_json(
+        paths.model / "generation_config.json",
+        {"do_sample": False, **ends, "repetition_penalty": d.repetition_penalty},
+    )
+    write_file(paths.model / "model.safetensors", list(_model_tensors(modules)), d.storage)
+    (paths.decoder / "cosyvoice.yaml").write_text(decoder_yaml(d), encoding="utf-8")
+    write_file(paths.decoder / "flow.safetensors", _stored("", modules.flow), d.decoder_storage)
+    write_file(paths.decoder / "hift.safetensors", _stored("", modules.vocoder), d.decoder_storage)
+    write_campplus(paths.decoder / "campplus.onnx", d.estimator.speaker, seed=0)
+    return paths
+
+
+def export(settings: Settings, workspace: Workspace, console: Console) -> Path:
+    """Stage `export`: write `released/` in the workspace."""
+    modules = trained_modules(settings, workspace)
+    path = workspace.path("released")
+    write_released(path, dimensions(settings, modules), modules, read_vocabulary(workspace))
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    console.print(f"Wrote {path}: {size / 1e6:.1f} MB")
+    return path
+
+
+def _model_tensors(modules: Modules) -> Iterator[Stored]:
+    """Every tensor of the LLaMA-Omni2 directory, as it is spelled there (spec §1.1)."""
+    yield from _stored("model.", modules.llm, without=("lm_head.",))
+    yield from _stored("model.speech_encoder.", modules.encoder, without=("projector.",))
+    yield from _stored("model.speech_projector.", modules.encoder.projector)
+    yield from _stored("speech_generator.model.model.", modules.speech_lm, without=("lm_head.",))
+    yield from _stored("speech_generator.model.lm_head.", modules.speech_lm.lm_head)
+    yield from _stored("speech_generator.", modules.fusion)
+
+
+def _stored(prefix: str, module: nn.Module, without: tuple[str, ...] = ()) -> list[Stored]:
+    def one(name: str, value: Tensor) -> Stored:
+        array = value.detach().numpy().astype(np.float32)
+        return Stored(prefix + name, array.shape, lambda: [array])
+
+    return [one(name, value) for name, value in module.state_dict().items() if not name.startswith(without)]
+
+
+def _write_json(path: Path, fields: dict[str, object]) -> None:
+    path.write_text(json.dumps(fields, indent=2), encoding="utf-8")
