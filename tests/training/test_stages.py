@@ -26,7 +26,7 @@ from omni2_training.train_llm import LISTENING, make_listener, train_listening, 
 from omni2_training.train_speech_lm import make_speech_lm, train_speech_lm
 from omni2_training.train_tokenizer import load_units, train_tokenizer
 from omni2_training.train_tokenizer import write_units as write_all_units
-from omni2_training.train_vocoder import train_vocoder
+from omni2_training.train_vocoder import finish_vocoder, train_vocoder
 from omni2_training.vocabulary import TextIds, read_vocabulary
 from omni2_training.workspace import Workspace
 
@@ -35,7 +35,15 @@ from omni2_training.workspace import Workspace
 def trained(workspace: Workspace, settings: Settings, console: Console) -> Workspace:
     """All stages run once; the questions' features are noise."""
     torch.manual_seed(0)
-    for stage in (train_tokenizer, write_all_units, train_vocoder, train_flow, train_speech_lm, train_llm):
+    for stage in (
+        train_tokenizer,
+        write_all_units,
+        train_vocoder,
+        finish_vocoder,
+        train_flow,
+        train_speech_lm,
+        train_llm,
+    ):
         assert stage(settings, workspace, console) in (True, None)
     encoder = settings.listening.encoder
     asked = questions(workspace.corpus(), settings.seed)

@@ -74,6 +74,14 @@ def vocoder(state: State = DEFAULT_STATE, config: Config = "demo") -> None:
 
 
 @app.command()
+def finish(state: State = DEFAULT_STATE, config: Config = "demo") -> None:
+    """Train the vocoder a little further against an adversary."""
+    from omni2_training.train_vocoder import finish_vocoder
+
+    _ended(finish_vocoder(Settings.load(config), Workspace(state), Console()))
+
+
+@app.command()
 def flow(state: State = DEFAULT_STATE, config: Config = "demo") -> None:
     """Train the flow."""
     from omni2_training.train_flow import train_flow

@@ -17,6 +17,7 @@ from omni2_engine.config import (
     VocoderConfig,
 )
 from omni2_training.loop import Schedule
+from omni2_training.models.critic import CriticConfig
 from omni2_training.models.tokenizer import TokenizerConfig
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -52,6 +53,8 @@ class VocoderSettings(Frozen):
     frames: int = Field(gt=0, description="mel frames of a crop")
     mel_weight: float = Field(ge=0)
     schedule: Schedule
+    critic: CriticConfig
+    finish: Schedule
 
 
 class FlowSettings(Frozen):

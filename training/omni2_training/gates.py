@@ -30,8 +30,7 @@ from omni2_training.train_flow import make_flow
 from omni2_training.train_speech_lm import STAGE as SPEECH_LM
 from omni2_training.train_speech_lm import make_speech_lm
 from omni2_training.train_tokenizer import load_units
-from omni2_training.train_vocoder import STAGE as VOCODER
-from omni2_training.train_vocoder import draws, make_vocoder
+from omni2_training.train_vocoder import draws, load_vocoder
 from omni2_training.vocabulary import TextIds
 from omni2_training.workspace import Workspace
 
@@ -76,7 +75,7 @@ def kinds_of(corpus: Corpus) -> dict[str, str]:
 def _voice(gate: str, settings: Settings, workspace: Workspace, utterances: list[Utterance]) -> Say:
     if gate == "teacher":
         return lambda u: u.pcm.astype(np.float32) / 32768
-    vocoder = load_averaged(workspace, VOCODER, make_vocoder(settings))
+    vocoder = load_vocoder(settings, workspace)
 
     def sound(mel: torch.Tensor) -> Floats:
         with torch.inference_mode():

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -42,6 +42,14 @@ class Schedule(Frozen):
         return self.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
+class Stateful(Protocol):
+    """Something with a state to be saved."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 @dataclass
 class Task:
     """What is learnt.
@@ -52,6 +60,7 @@ class Task:
         loss: (number of the step, its random numbers) → named losses; "loss" is minimised, the others are reported.
         validate: named figures on held-out material, asked for now and then; the module holds the averaged weights.
         parameters: what is optimised, if not all of the module.
+        beside: learns for itself in `loss`, and is saved and loaded with the rest.
     """
 
     name: str
@@ -59,6 +68,7 @@ class Task:
     loss: Callable[[int, np.random.Generator], dict[str, Tensor]]
     validate: Callable[[], dict[str, float]] | None = None
     parameters: Callable[[], list[nn.Parameter]] | None = None
+    beside: Stateful | None = None
 
 
 class Trainer:
@@ -165,6 +175,7 @@ class Trainer:
             "module": self._task.module.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "average": self._average,
+            "beside": self._task.beside.state_dict() if self._task.beside else None,
         }
 
     def _save(self) -> None:
@@ -175,6 +186,8 @@ class Trainer:
         self._task.module.load_state_dict(state["module"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._average = state["average"]
+        if self._task.beside:
+            self._task.beside.load_state_dict(state["beside"])
         self.step, self._seconds = state["step"], state["seconds"]
 
 

@@ -32,8 +32,7 @@ from omni2_training.train_flow import make_flow
 from omni2_training.train_join import STAGE as JOIN
 from omni2_training.train_llm import LISTENING, make_listener
 from omni2_training.train_speech_lm import make_speech_lm
-from omni2_training.train_vocoder import STAGE as VOCODER
-from omni2_training.train_vocoder import make_vocoder
+from omni2_training.train_vocoder import load_vocoder
 from omni2_training.vocabulary import CHAT_TEMPLATE, TextIds, read_vocabulary
 from omni2_training.workspace import Workspace
 
@@ -65,7 +64,7 @@ def trained_modules(settings: Settings, workspace: Workspace) -> Modules:
     encoder.projector.load_state_dict(listener.projector.state_dict())
     speech_lm, fusion = load_averaged(workspace, JOIN, make_speech_lm(settings, ids)).export(settings.sharpness)
     flow = load_averaged(workspace, FLOW, make_flow(settings)).export()
-    vocoder = load_averaged(workspace, VOCODER, make_vocoder(settings))
+    vocoder = load_vocoder(settings, workspace)
     return Modules(encoder, listener.model, fusion, speech_lm, flow, vocoder)
 
 

@@ -48,14 +48,15 @@ STAGES = (
     Stage(("tokenizer",), ("features",), 15),
     Stage(("units",), ("tokenizer",), 1),
     Stage(("vocoder",), ("features",), 150),
+    Stage(("finish",), ("vocoder",), 50),
     Stage(("speech-lm",), ("units", "vocabulary"), 90),
     Stage(("flow",), ("units",), 60),
     Stage(("join",), ("speech-lm", "listen"), 15),
     Stage(("gates", "teacher"), ("features",), 4),
-    Stage(("gates", "copy"), ("vocoder",), 5),
-    Stage(("gates", "units"), ("vocoder", "flow"), 6),
-    Stage(("gates", "text"), ("vocoder", "flow", "speech-lm"), 8),
-    Stage(("export",), ("vocoder", "flow", "join")),
+    Stage(("gates", "copy"), ("finish",), 5),
+    Stage(("gates", "units"), ("finish", "flow"), 6),
+    Stage(("gates", "text"), ("finish", "flow", "speech-lm"), 8),
+    Stage(("export",), ("finish", "flow", "join")),
 )
 POLL = 0.5  # seconds between two looks at running stages
 

@@ -1,4 +1,4 @@
-"""Stage `vocoder`: HiFT from mel and pitch to sound, by spectral losses."""
+"""Stages `vocoder` and `finish`: HiFT from mel and pitch to sound."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from omni2_export.reference.vocoder import HiFT, SourceDraws
 from omni2_training.batches import as_tensor
 from omni2_training.config import Settings
 from omni2_training.features import Utterance, load_answers
-from omni2_training.loop import Task, Trainer
+from omni2_training.loop import Schedule, Task, Trainer, load_averaged
+from omni2_training.models.critic import Adversary
 from omni2_training.models.snake import with_fast_snakes
 from omni2_training.models.spectral import spectral_losses
 from omni2_training.models.start import initialise
 from omni2_training.workspace import Workspace
 
-STAGE = "vocoder"
+STAGE, FINISH = "vocoder", "finish"
 OWN_PITCH = 0.5  # share of the batches whose source follows the predicted pitch, as it does in use
 
 
@@ -50,36 +51,71 @@ def voiced_sound(vocoder: HiFT, mel: Tensor, pitch: Tensor) -> Tensor:
 
 
 def train_vocoder(settings: Settings, workspace: Workspace, console: Console) -> bool:
-    """Train it; see `Trainer.run`."""
+    """Stage `vocoder`: by spectral losses; see `Trainer.run`."""
+    torch.manual_seed(settings.seed)
+    model = make_vocoder(settings)
+    return _train(STAGE, settings.vocoder.schedule, model, None, settings, workspace, console)
+
+
+def finish_vocoder(settings: Settings, workspace: Workspace, console: Console) -> bool:
+    """Stage `finish`: what `vocoder` gave, against an adversary for a short while; see `Trainer.run`."""
+    torch.manual_seed(settings.seed)
+    model = make_vocoder(settings)
+    load_averaged(workspace, STAGE, model).train().requires_grad_(True)
+    adversary = Adversary(settings.vocoder.critic)
+    return _train(FINISH, settings.vocoder.finish, model, adversary, settings, workspace, console)
+
+
+def _train(
+    name: str,
+    schedule: Schedule,
+    model: HiFT,
+    adversary: Adversary | None,
+    settings: Settings,
+    workspace: Workspace,
+    console: Console,
+) -> bool:
     c = settings.vocoder
     utterances = load_answers(workspace)
     learnt = [u for u in utterances if not u.held]
     held = [u for u in utterances if u.held][:20]
-    torch.manual_seed(settings.seed)
-    model = make_vocoder(settings)
-    hop, threshold = c.model.hop, c.model.voiced_threshold
+    threshold = c.model.voiced_threshold
 
-    def losses(mel: Tensor, true_pitch: Tensor, wave: Tensor, own: bool) -> dict[str, Tensor]:
+    def losses(mel: Tensor, true_pitch: Tensor, wave: Tensor, own: bool) -> tuple[Tensor, dict[str, Tensor]]:
         predicted = model.f0(mel)
         made = voiced_sound(model, mel, predicted.detach() if own else true_pitch)
         parts = spectral_losses(made, wave)
         pitch = pitch_loss(predicted, true_pitch, threshold)
-        return {"loss": parts["stft"] + c.mel_weight * parts["mel"] + pitch, **parts, "pitch": pitch}
+        return made, {"loss": parts["stft"] + c.mel_weight * parts["mel"] + pitch, **parts, "pitch": pitch}
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        mel, pitch, wave = sound_crops(learnt, c.frames, c.schedule.batch, rng, hop)
-        return losses(mel, pitch, wave, own=bool(rng.random() < OWN_PITCH))
+        mel, pitch, wave = sound_crops(learnt, c.frames, schedule.batch, rng, c.model.hop)
+        made, found = losses(mel, pitch, wave, own=bool(rng.random() < OWN_PITCH))
+        if adversary is None:
+            return found
+        found["critic"] = adversary.learn(made, wave)
+        opinion = adversary.judge(made, wave)
+        found["loss"] = found["loss"] + c.critic.weight * opinion["deceit"] + c.critic.matching * opinion["matching"]
+        return found | opinion
 
     def validate() -> dict[str, float]:
         sums: dict[str, list[float]] = {}
         for u in held:
             mel, wave = as_tensor(u.mel).T[None], as_tensor(u.pcm)[None] / 32768
             with torch.inference_mode():
-                for name, value in losses(mel, as_tensor(u.pitch)[None], wave, own=True).items():
-                    sums.setdefault(f"held {name}", []).append(float(value))
-        return {name: float(np.mean(values)) for name, values in sums.items()}
+                _, found = losses(mel, as_tensor(u.pitch)[None], wave, own=True)
+            for key, value in found.items():
+                sums.setdefault(f"held {key}", []).append(float(value))
+        return {key: float(np.mean(values)) for key, values in sums.items()}
 
-    return Trainer(workspace, Task(STAGE, model, loss, validate), c.schedule, settings.seed, console).run()
+    task = Task(name, model, loss, validate, beside=adversary)
+    return Trainer(workspace, task, schedule, settings.seed, console).run()
+
+
+def load_vocoder(settings: Settings, workspace: Workspace) -> HiFT:
+    """The vocoder as far as it has been trained: finished, or as stage `vocoder` left it."""
+    finished = workspace.path(FINISH, "checkpoint.pt").is_file()
+    return load_averaged(workspace, FINISH if finished else STAGE, make_vocoder(settings))
 
 
 def sound_crops(
