@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from omni2_bench.quality.judge import Judge, Score
 from omni2_export.reference.qwen2 import Qwen2
 from omni2_export.reference.read_write import sampled, write
 from omni2_training.batches import as_tensor
 from omni2_training.config import Settings
 from omni2_training.domain import Corpus
 from omni2_training.features import Utterance, load_answers
-from omni2_training.judge import Judge, Score
 from omni2_training.loop import load_averaged
 from omni2_training.mel import SAMPLE_RATE
 from omni2_training.models.speech_lm import SEP, SpeechLM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from omni2_training.judge import Score, plain, word_errors
+from omni2_bench.quality.judge import Score, plain, word_errors
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,19 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from omni2_training.domain.numbers import SMALL, TENS
-
 HEARING = 16_000  # Hz
 SIGNS = {"+": " plus ", "=": " is ", "×": " times ", "*": " times ", "−": " minus ", "&": " and ", "%": " percent "}
 SPELLINGS = {
     "colour": "color", "grey": "gray", "neighbour": "neighbor", "ok": "okay", "oclock": "o'clock", "o clock": "o'clock",
     "goodbye": "good bye", "equals": "is",
 }  # fmt: skip
-VALUES = {word: value for value, word in enumerate(SMALL)} | {word: 10 * i for i, word in enumerate(TENS) if i > 1}
+SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+VALUES = {word: value for value, word in enumerate(SMALL.split())}
+VALUES |= {word: 10 * value for value, word in enumerate(TENS.split(), 2)}
 
 
 def plain(text: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""How good a model's answers are: right words, words that can be understood, sound without seams."""
