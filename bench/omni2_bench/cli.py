@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from omni2_bench.quality import command as quality
 from omni2_bench.simulate import command as simulate
 
 SIZES = "tiny, 0.5B, 1.5B, 3B, 7B, 14B, 32B or custom: a checkpoint of random weights of these dimensions"
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure the engine.", no_args_is_help=True, rich_markup_mode=None)
     app.add_typer(bench, name="bench")
     simulate.register(bench)
+    quality.register(bench)
 
     @bench.command()
     def latency(

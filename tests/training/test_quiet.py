@@ -30,12 +30,16 @@ def test_waits_for_an_exclusive_lock_only(tmp_path: Path, monkeypatch: pytest.Mo
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # and it holds nothing afterwards
 
 
-def test_a_signal_is_a_request() -> None:
+def test_a_signal_is_a_request_and_ends_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         stop = StopRequest()
         assert not stop
-        os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.setenv(VARIABLE, str(tmp_path / "lock"))
+        with (tmp_path / "lock").open("w") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            pause_while_measured(stop)  # the lock stays held: only the signal ends the pause
         assert stop
     finally:
         for number, handler in kept.items():

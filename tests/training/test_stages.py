@@ -18,7 +18,7 @@ from omni2_training import released
 from omni2_training.config import Settings
 from omni2_training.features import load_answers
 from omni2_training.gates import write_units
-from omni2_training.listening.hear import Question, questions
+from omni2_training.listening.hear import Question, heard_folder, questions
 from omni2_training.loop import load_averaged
 from omni2_training.train_flow import train_flow
 from omni2_training.train_join import train_join
@@ -51,7 +51,7 @@ def trained(workspace: Workspace, settings: Settings, console: Console) -> Works
     for number in range(-(-len(asked) // 64)):
         count = min(64, len(asked) - 64 * number)
         rows = rng.standard_normal((count, encoder.positions, encoder.stack * encoder.width)).astype(np.float16)
-        np.save(workspace.path("questions", f"{number:04d}.npy"), rows)
+        np.save(heard_folder(settings, workspace) / f"{number:04d}.npy", rows)
     assert train_listening(settings, workspace, console) and train_join(settings, workspace, console)
     return workspace
 

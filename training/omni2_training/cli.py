@@ -46,7 +46,7 @@ def features(state: State = DEFAULT_STATE, config: Config = "demo") -> None:
     """Gather what has been spoken so far, with mels, phonemes and pitch."""
     from omni2_training.features import pack_answers
 
-    pack_answers(Workspace(state), Console())
+    pack_answers(Settings.load(config), Workspace(state), Console())
 
 
 @app.command()
@@ -156,6 +156,14 @@ def export(state: State = DEFAULT_STATE, config: Config = "demo") -> None:
     from omni2_training.released import export as write
 
     write(Settings.load(config), Workspace(state), Console())
+
+
+@app.command("set")
+def spoken_set(state: State = DEFAULT_STATE, config: Config = "demo") -> None:
+    """Write held-out questions as audio files, for `omni2-engine bench quality`."""
+    from omni2_training.listening.spoken_set import write_set
+
+    write_set(Settings.load(config), Workspace(state), Console())
 
 
 @app.command()

@@ -36,6 +36,11 @@ class TeacherSettings(Frozen):
     voice: str = Field(description="file of style vectors, without `.bin`")
     speed: float = Field(gt=0)
 
+    @property
+    def name(self) -> str:
+        """Tells the voice from the same at another speed."""
+        return f"{self.voice}-{self.speed:g}"
+
 
 class TokenizerSettings(Frozen):
     """Units from mel frames."""

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from omni2_training.config import Settings
 from omni2_training.mel import BINS, HOP, log_mel
 from omni2_training.quiet import pause_while_measured
 from omni2_training.synthesise import answers
@@ -64,13 +65,13 @@ def utterance(text: str, held: bool, speech: dict[str, NDArray]) -> Utterance:
     )
 
 
-def pack_answers(workspace: Workspace, console: Console) -> None:
+def pack_answers(settings: Settings, workspace: Workspace, console: Console) -> None:
     """Read every answer that has been spoken, and write `features/answers.npz`."""
     corpus = workspace.corpus()
     trained = {turn.answer for item in corpus.train for turn in item.turns}
     found: list[Utterance] = []
     for text in answers(corpus):
-        path = workspace.answer(text)
+        path = workspace.answer(text, settings.teacher.name)
         if path.is_file():
             pause_while_measured()
             with np.load(path) as speech:

@@ -113,7 +113,7 @@ class Trainer:
         count = 0
         while self.step < last and not stop:
             waited = time.monotonic()
-            pause_while_measured()
+            pause_while_measured(stop)
             began += time.monotonic() - waited
             for name, value in self._advance().items():
                 sums[name] = sums.get(name, 0.0) + value

@@ -9,18 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import time
 from types import FrameType
 
 VARIABLE = "OMNI2_QUIET_LOCK"
-
-
-def pause_while_measured() -> None:
-    """Return at once, or as soon as nobody holds the lock exclusively."""
-    path = os.environ.get(VARIABLE)
-    if not path:
-        return
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+POLL = 0.2  # seconds between two looks at a lock that is held
 
 
 class StopRequest:
@@ -38,3 +31,21 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self._asked
+
+
+def pause_while_measured(stop: StopRequest | None = None) -> None:
+    """Return at once, or as soon as nobody holds the lock exclusively.
+
+    Args:
+        stop: ends the pause too, so that a process that waits can be told to leave.
+    """
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return
+    with open(path, "a") as file:
+        while not stop:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(POLL)

@@ -48,15 +48,16 @@ def speak_answers(settings: Settings, workspace: Workspace, console: Console, pa
     voice = voice_file(workspace, settings.teacher.voice)
     teacher = Kokoro(workspace.path("cache", "kokoro.onnx").parent, voice, settings.teacher.speed)
     texts = answers(workspace.corpus())
-    missing = [text for text in texts[part[0] :: part[1]] if not workspace.answer(text).is_file()]
+    name = settings.teacher.name
+    missing = [text for text in texts[part[0] :: part[1]] if not workspace.answer(text, name).is_file()]
     console.print(f"{len(missing)} of {len(texts)} answers to speak")
     seconds = 0.0
     for done, text in enumerate(missing):
-        pause_while_measured()
+        pause_while_measured(stop)
         if stop:
             return False
         speech = teacher.say(text)
-        workspace.save_arrays(workspace.answer(text), **vars(speech))
+        workspace.save_arrays(workspace.answer(text, name), **vars(speech))
         seconds += len(speech.pcm) / SAMPLE_RATE
         if done % REPORT == REPORT - 1:
             console.print(f"  {done + 1} of {len(missing)} answers, {seconds / 60:.1f} minutes of speech")

@@ -50,9 +50,9 @@ class Workspace:
 
         self.write(path, save)
 
-    def answer(self, text: str) -> Path:
-        """Where a synthesised answer is kept: by its text, so that another corpus uses what is there."""
-        return self.path("answers", f"{digest(text)}.npz")
+    def answer(self, text: str, voice: str) -> Path:
+        """Where a synthesised answer is kept: by voice and text, so that another corpus uses what is there."""
+        return self.path("answers", voice, f"{digest(text)}.npz")
 
     def save_corpus(self, corpus: Corpus) -> None:
         """Write `corpus.jsonl`."""

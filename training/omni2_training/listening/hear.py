@@ -17,7 +17,7 @@ from omni2_training.domain.item import share
 from omni2_training.listening.voices import Asking, heard
 from omni2_training.listening.whisper_weights import load_encoder
 from omni2_training.quiet import StopRequest, pause_while_measured
-from omni2_training.workspace import Workspace
+from omni2_training.workspace import Workspace, digest
 
 SHARD = 64  # questions of one file
 REPORT = 8  # shards between two lines of progress
@@ -44,8 +44,15 @@ def questions(corpus: Corpus, seed: int) -> list[Question]:
     return sorted(out, key=lambda q: share(f"{q.item.turns[q.turn].question} {q.asking.seed}"))
 
 
+def heard_folder(settings: Settings, workspace: Workspace) -> Path:
+    """Where features are kept: by corpus, seed and encoder, on all of which they depend."""
+    corpus = workspace.path("corpus.jsonl").read_text(encoding="utf-8")
+    name = digest(f"{corpus} {settings.seed} {settings.listening.encoder}")
+    return workspace.path("questions", name, "0000.npy").parent
+
+
 def hear_questions(settings: Settings, workspace: Workspace, console: Console) -> bool:
-    """Write `questions/NNNN.npy`, (n, positions, stack · width) float16, what is not there yet.
+    """Write `questions/…/NNNN.npy`, (n, positions, stack · width) float16, what is not there yet.
 
     Returns:
         Whether all is there; False when it was told to stop.
@@ -54,15 +61,15 @@ def hear_questions(settings: Settings, workspace: Workspace, console: Console) -
     torch.set_num_threads(1)
     config = settings.listening.encoder
     encoder = load_encoder(config)
-    asked = questions(workspace.corpus(), settings.seed)
+    asked, folder = questions(workspace.corpus(), settings.seed), heard_folder(settings, workspace)
     shards = range(0, len(asked), SHARD)
     for number, start in enumerate(shards):
-        path = workspace.path("questions", f"{number:04d}.npy")
+        path = folder / f"{number:04d}.npy"
         if path.is_file():
             continue
         rows: list[NDArray[np.float16]] = []
         for question in asked[start : start + SHARD]:
-            pause_while_measured()
+            pause_while_measured(stop)
             if stop:
                 return False
             audio = heard(question.item.turns[question.turn].question, question.asking)
@@ -87,12 +94,12 @@ class Heard:
     """What stage `questions` wrote: features of every question that has been heard so far."""
 
     def __init__(self, settings: Settings, workspace: Workspace) -> None:
-        asked = questions(workspace.corpus(), settings.seed)
+        asked, folder = questions(workspace.corpus(), settings.seed), heard_folder(settings, workspace)
         self._shards: list[NDArray[np.float16]] = []
         self._places: dict[tuple[tuple[str, ...], int], tuple[int, int]] = {}
         found: dict[tuple[str, ...], tuple[Item, bool, set[int]]] = {}
         for number, start in enumerate(range(0, len(asked), SHARD)):
-            path = workspace.path("questions", f"{number:04d}.npy")
+            path = folder / f"{number:04d}.npy"
             if not path.is_file():
                 continue
             self._shards.append(np.load(path, mmap_mode="r"))

@@ -1,0 +1,77 @@
+"""A model's answers to a set of questions: their words, their units and their sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_bench.quality.judge import plain
+from omni2_bench.quality.questions import Conversation
+from omni2_engine import Engine
+from omni2_engine.sampling import Stream
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered in one turn.
+
+    Args:
+        kind: of the question.
+        expected, text: the words of a right answer, and the model's.
+        units: ids of the speech units in their order.
+        pcm: (n,) float32.
+        first_chunk, rtf: as in the turn's metrics; seconds, and work per second of sound.
+    """
+
+    kind: str
+    expected: str
+    text: str
+    units: list[int]
+    pcm: Floats
+    first_chunk: float
+    rtf: float
+
+    @property
+    def right(self) -> bool:
+        """Whether it says what was expected, spelling and marks aside."""
+        return plain(self.text) == plain(self.expected)
+
+
+def answer_all(engine: Engine, conversations: list[Conversation], seed: int) -> list[Answer]:
+    """Ask everything, each conversation in a session of its own."""
+    answers: list[Answer] = []
+    for conversation in conversations:
+        with engine.session(seed=seed) as session:
+            for turn in conversation.turns:
+                spoken: list[int] = []
+
+                def note(stream: Stream, generated: list[int], chosen: int, spoken: list[int] = spoken) -> int:
+                    if stream is Stream.SPEECH:
+                        spoken.append(chosen)
+                    return chosen
+
+                chunks = list(session.stream(turn.audio, steer=note))
+                metrics = session.metrics
+                assert metrics is not None
+                answers.append(
+                    Answer(
+                        conversation.kind,
+                        turn.answer,
+                        "".join(chunk.text for chunk in chunks).strip(),
+                        _voiceable(engine, spoken),
+                        np.concatenate([chunk.pcm for chunk in chunks]),
+                        metrics.first_chunk or 0.0,
+                        metrics.rtf or 0.0,
+                    )
+                )
+    return answers
+
+
+def _voiceable(engine: Engine, ids: list[int]) -> list[int]:
+    """The units of speech ids that the flow's table holds; others make no sound (spec §10)."""
+    units = engine.pipeline.loop.unit_table.units(ids)
+    return [unit for unit in units if unit < engine.config.flow_encoder.units]

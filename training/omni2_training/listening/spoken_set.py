@@ -1,0 +1,37 @@
+"""Stage `set`: held-out questions as audio files, for `omni2-engine bench quality`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import soundfile
+from rich.console import Console
+
+from omni2_bench.quality.questions import INDEX
+from omni2_training.config import Settings
+from omni2_training.domain import Item
+from omni2_training.listening.hear import questions
+from omni2_training.listening.voices import SAMPLE_RATE, Asking, heard
+from omni2_training.workspace import Workspace
+
+
+def write_set(settings: Settings, workspace: Workspace, console: Console) -> Path:
+    """Write `set/questions.jsonl` and an Ogg file of every held-out question, asked as in stage `questions`."""
+    corpus = workspace.corpus()
+    asking: dict[tuple[Item, int], Asking] = {
+        (q.item, q.turn): q.asking for q in questions(corpus, settings.seed) if q.held
+    }
+    folder = workspace.path("set", INDEX).parent
+    lines = []
+    for item in corpus.test:
+        turns = []
+        for number, turn in enumerate(item.turns):
+            name = f"{len(lines):03d}-{number}.ogg"
+            audio = heard(turn.question, asking[item, number])
+            soundfile.write(folder / name, audio, SAMPLE_RATE, format="OGG", subtype="VORBIS")
+            turns.append({"audio": name, "question": turn.question, "answer": turn.answer})
+        lines.append(json.dumps({"kind": item.kind, "turns": turns}, ensure_ascii=False))
+    workspace.write(folder / INDEX, lambda path: path.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+    console.print(f"{len(lines)} conversations in {folder}")
+    return folder
