@@ -17,6 +17,7 @@ from omni2_training.teacher.kokoro import FRAME
 from omni2_training.workspace import Workspace
 
 UNIT = 2 * HOP  # samples of one speech unit
+LOWEST = 50.0  # Hz: below it the teacher means that there is no voice
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Utterance:
         pcm: (960 n,) int16 at 24 kHz.
         mel: (2 n, 80) float16, see `mel`.
         phones: (2 n,) int16, the phoneme of each mel frame.
-        pitch: (2 n,) float32 Hz of each mel frame, below 10 where unvoiced.
+        pitch: (2 n,) float32 Hz of each mel frame, 0 where unvoiced.
     """
 
     text: str
@@ -53,7 +54,7 @@ def utterance(text: str, held: bool, speech: dict[str, NDArray]) -> Utterance:
     mel = log_mel(torch.from_numpy(pcm.astype(np.float32) / 32768)[None])[0].T
     middle = (np.arange(length // HOP) + 0.5) * HOP  # of every mel frame, in samples
     phones = np.repeat(speech["symbols"], speech["durations"])
-    pitch = speech["pitch"]
+    pitch = np.where(speech["pitch"] < LOWEST, 0, speech["pitch"])
     at = np.minimum((middle / FRAME).astype(int), len(phones) - 1)
     return Utterance(
         text,

@@ -55,11 +55,16 @@ class Listener(nn.Module):
     def read(self, questions: list[list[int]]) -> Tensor:
         """Stand-ins for spoken questions, (B, positions, hidden): a word here and there, and blanks between."""
         rows = self.blank.expand(len(questions), self.positions, -1).clone()
-        for row, ids in zip(rows, questions, strict=True):
-            room = max(0, self.positions - len(ids))
-            gaps = torch.randint(1, 5, (len(ids),)).cumsum(0) + torch.randint(0, 6, ())
-            at = gaps - 1 if int(gaps[-1]) <= self.positions else torch.arange(len(ids)) + room // 2
-            row[at[: self.positions]] = self.model.embed_tokens.weight[torch.tensor(ids)[: self.positions]]
+        row, position, word = [], [], []
+        for number, ids in enumerate(questions):
+            places = torch.randint(1, 5, (len(ids),)).cumsum(0) + torch.randint(0, 6, ()) - 1
+            if int(places[-1]) >= self.positions:  # a long question has no room for pauses
+                places = torch.arange(len(ids)) + max(0, self.positions - len(ids)) // 2
+            kept = [(int(place), i) for place, i in zip(places, ids, strict=True) if place < self.positions]
+            row += [number] * len(kept)
+            position += [place for place, _ in kept]
+            word += [i for _, i in kept]
+        rows[row, position] = self._embed(word)
         return rows + torch.randn_like(rows) * (EMBEDDING / 4)
 
     def conversation(self, scripts: list[Script], slots: list[Tensor]) -> tuple[Tensor, Tensor]:
