@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "cpp", "engine", "export", "kernels", "bench")
+SOURCES = (
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "cpp",
+    "engine",
+    "export",
+    "kernels",
+    "bench",
+    "training",
+)
 ABSENT = ("torch", "transformers", "onnx", "onnx_ir", "onnxscript", "safetensors", "matplotlib")
 UNREACHABLE = ("connection", "Connection", "Temporary failure", "timed out", "Could not fetch URL")
 

@@ -41,7 +41,6 @@ class Listener(nn.Module):
 
     def __init__(self, config: DecoderConfig, encoder: EncoderConfig) -> None:
         super().__init__()
-        self.positions = encoder.positions
         self.projector = Projector(encoder.model_copy(update={"stack": 1, "width": encoder.stack * encoder.width}))
         self.model = initialise(Qwen2(config))
         self.model.lm_head.weight = self.model.embed_tokens.weight
@@ -53,18 +52,18 @@ class Listener(nn.Module):
         return self.projector(features)
 
     def read(self, questions: list[list[int]]) -> Tensor:
-        """Stand-ins for spoken questions, (B, positions, hidden): a word here and there, and blanks between."""
-        rows = self.blank.expand(len(questions), self.positions, -1).clone()
-        row, position, word = [], [], []
+        """Stand-ins for spoken questions, (B, length, hidden): a word here and there, and blanks between.
+
+        They are as long as the batch needs and not a whole window, which would cost three times as much.
+        """
+        row, position = [], []
         for number, ids in enumerate(questions):
-            places = torch.randint(1, 5, (len(ids),)).cumsum(0) + torch.randint(0, 6, ()) - 1
-            if int(places[-1]) >= self.positions:  # a long question has no room for pauses
-                places = torch.arange(len(ids)) + max(0, self.positions - len(ids)) // 2
-            kept = [(int(place), i) for place, i in zip(places, ids, strict=True) if place < self.positions]
-            row += [number] * len(kept)
-            position += [place for place, _ in kept]
-            word += [i for _, i in kept]
-        rows[row, position] = self._embed(word)
+            places = torch.randint(1, 4, (len(ids),)).cumsum(0) + torch.randint(0, 6, ()) - 1
+            row += [number] * len(ids)
+            position += places.tolist()
+        length = max(position) + int(torch.randint(1, 8, ()))
+        rows = self.blank.expand(len(questions), length, -1).clone()
+        rows[row, position] = self._embed([i for ids in questions for i in ids])
         return rows + torch.randn_like(rows) * (EMBEDDING / 4)
 
     def conversation(self, scripts: list[Script], slots: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,54 @@
+"""Conversations as ids: what the engine's prompt will be, and what is to be answered at which position."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from omni2_training.config import Settings
+from omni2_training.models.listener import IGNORED
+from omni2_training.train_llm import drawn, make_listener, read_losses, script
+from omni2_training.vocabulary import TextIds
+from omni2_training.workspace import Workspace
+
+
+def test_scripts_are_what_the_chat_template_renders(workspace: Workspace, settings: Settings) -> None:
+    ids = TextIds.load(workspace)
+    [item] = drawn(settings, 2, 1, np.random.default_rng(3))
+    made = script(item, ids)
+    first = [*made.before[0], ids.speech, *made.after]
+    assert first == ids.prompt()
+    both = [*first, *made.answers[0], *made.before[1], ids.speech, *made.after]
+    assert both == ids.prompt((item.turns[0].answer,))
+    assert [answer[-1] for answer in made.answers] == [ids.end, ids.end]
+
+
+def test_every_answer_is_wanted_where_it_is_predicted(workspace: Workspace, settings: Settings) -> None:
+    torch.manual_seed(0)
+    ids = TextIds.load(workspace)
+    model = make_listener(settings, ids)
+    items = drawn(settings, 2, 3, np.random.default_rng(5))
+    scripts = [script(item, ids) for item in items]
+    slots = [torch.randn(3, length, settings.llm.model.hidden) for length in (7, 4)]
+    embeds, targets = model.conversation(scripts, slots)
+    for row, wanted, made in zip(embeds, targets, scripts, strict=True):
+        answers = [i for answer in made.answers for i in answer]
+        assert wanted[wanted != IGNORED].tolist() == answers
+        # What is wanted at a position is what is fed at the next.
+        for place in torch.nonzero(wanted != IGNORED)[:, 0].tolist():
+            assert torch.equal(row[place + 1], model.model.embed_tokens.weight[wanted[place]])
+
+
+def test_read_questions_teach(workspace: Workspace, settings: Settings) -> None:
+    torch.manual_seed(0)
+    ids = TextIds.load(workspace)
+    model = make_listener(settings, ids)
+    items = drawn(settings, 1, 2, np.random.default_rng(1))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.02)
+    losses = []
+    for _ in range(30):
+        losses.append(read_losses(model, ids, items)["answer"])
+        optimiser.zero_grad()
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1] < 0.5 * losses[0]
