@@ -16,6 +16,8 @@ from omni2_bench.quality.judge import Score, plain, word_errors
         ("The word cat is spelled C, A, T.", "The word cat is spelled C-A-T."),
         ("Ten times ten is one hundred.", "10 x 10 is 100."),
         ("It is gray.", "It's grey."),
+        ("Fifteen, fourteen, thirteen.", "1514, 13."),
+        ("It is ten past six.", "It's 10 passed 6."),
     ],
 )
 def test_what_sounds_alike_is_alike(said: str, heard: str) -> None:

@@ -32,6 +32,7 @@ class Schedule(Frozen):
     batch: int = Field(gt=0)
     decay: float = Field(default=0.01, ge=0, description="AdamW's weight decay")
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    bfloat16: bool = Field(default=True, description="multiply in bfloat16; twice as fast where the processor has it")
     average: float = Field(default=0.999, ge=0, lt=1, description="of the moving average of the weights")
 
     def rate_at(self, step: int) -> float:
@@ -108,21 +109,23 @@ class Trainer:
         stop, last = StopRequest(), min(self._schedule.steps, until or self._schedule.steps)
         if self.step >= last:
             return self.step >= self._schedule.steps
-        reported = saved = began = time.monotonic()
+        reported = saved = time.monotonic()
+        worked = time.process_time()
         sums: dict[str, float] = {}
         count = 0
         while self.step < last and not stop:
-            waited = time.monotonic()
             pause_while_measured(stop)
-            began += time.monotonic() - waited
+            if stop:
+                break
             for name, value in self._advance().items():
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
             now = time.monotonic()
             if now - reported > REPORT_SECONDS or self.step == last:
-                self._seconds += now - began
+                self._seconds += time.process_time() - worked
+                worked = time.process_time()
                 self._report({name: value / count for name, value in sums.items()})
-                reported = began = now
+                reported = now
                 sums, count = {}, 0
             if now - saved > SAVE_SECONDS:
                 self._save()
@@ -136,7 +139,8 @@ class Trainer:
     def _advance(self) -> dict[str, float]:
         """One step: the named losses."""
         torch.manual_seed(self._seed * 1_000_003 + self.step)
-        losses = self._task.loss(self.step, np.random.default_rng((self._seed, self.step)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._schedule.bfloat16):
+            losses = self._task.loss(self.step, np.random.default_rng((self._seed, self.step)))
         for group in self._optimiser.param_groups:
             group["lr"] = self._schedule.rate_at(self.step)
         self._optimiser.zero_grad(set_to_none=True)
@@ -150,12 +154,12 @@ class Trainer:
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def _report(self, means: dict[str, float]) -> None:
-        line = {"step": self.step, "seconds": round(self._seconds, 1)} | {k: round(v, 4) for k, v in means.items()}
+        line = {"step": self.step, "cpu_seconds": round(self._seconds, 1)} | {k: round(v, 4) for k, v in means.items()}
         with self._workspace.path(self._task.name, "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         figures = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
         self._console.print(
-            f"{self._task.name} {self.step}/{self._schedule.steps}  {figures}  {self._seconds / 60:.1f} min",
+            f"{self._task.name} {self.step}/{self._schedule.steps}  {figures}  {self._seconds / 60:.1f} CPU min",
             soft_wrap=True,
         )
 

@@ -15,6 +15,7 @@ from omni2_training.config import Settings
 from omni2_training.features import Utterance, load_answers
 from omni2_training.loop import Schedule, Task, Trainer, load_averaged
 from omni2_training.models.critic import Adversary
+from omni2_training.models.precision import Float32Conv, float32
 from omni2_training.models.snake import with_fast_snakes
 from omni2_training.models.spectral import spectral_losses
 from omni2_training.models.start import initialise
@@ -26,7 +27,9 @@ OWN_PITCH = 0.5  # share of the batches whose source follows the predicted pitch
 
 def make_vocoder(settings: Settings) -> HiFT:
     """An untrained vocoder."""
-    return with_fast_snakes(initialise(HiFT(settings.vocoder.model)))
+    vocoder = with_fast_snakes(initialise(HiFT(settings.vocoder.model)))
+    vocoder.conv_post.__class__ = Float32Conv  # its output becomes a spectrum, whose inverse needs float32
+    return vocoder
 
 
 def draws(vocoder: HiFT, batch: int, frames: int) -> SourceDraws:
@@ -46,7 +49,8 @@ def pitch_loss(predicted: Tensor, true: Tensor, threshold: float) -> Tensor:
 
 def voiced_sound(vocoder: HiFT, mel: Tensor, pitch: Tensor) -> Tensor:
     """Mel (B, mel, F) and Hz (B, F) → waveform (B, hop F)."""
-    source = vocoder.source(pitch, draws(vocoder, len(mel), mel.shape[2]))
+    with float32():  # the phase is a running sum
+        source = vocoder.source(pitch, draws(vocoder, len(mel), mel.shape[2]))
     return vocoder.decode(mel, source)
 
 
@@ -82,10 +86,12 @@ def _train(
     threshold = c.model.voiced_threshold
 
     def losses(mel: Tensor, true_pitch: Tensor, wave: Tensor, own: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        predicted = model.f0(mel)
+        with float32():
+            predicted = model.f0(mel)
         made = voiced_sound(model, mel, predicted.detach() if own else true_pitch)
-        parts = spectral_losses(made, wave)
-        pitch = pitch_loss(predicted, true_pitch, threshold)
+        with float32():
+            parts = spectral_losses(made, wave)
+            pitch = pitch_loss(predicted, true_pitch, threshold)
         return made, {"loss": parts["stft"] + c.mel_weight * parts["mel"] + pitch, **parts, "pitch": pitch}
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ HEARING = 16_000  # Hz
 SIGNS = {"+": " plus ", "=": " is ", "×": " times ", "*": " times ", "−": " minus ", "&": " and ", "%": " percent "}
 SPELLINGS = {
     "colour": "color", "grey": "gray", "neighbour": "neighbor", "ok": "okay", "oclock": "o'clock", "o clock": "o'clock",
-    "goodbye": "good bye", "equals": "is",
+    "goodbye": "good bye", "equals": "is", "passed": "past",
 }  # fmt: skip
 SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -36,6 +36,7 @@ def plain(text: str) -> list[str]:
     for sign, word in SIGNS.items():
         text = text.replace(sign, word)
     text = re.sub(r"(\d+):00\b", r"\1", text)
+    text = re.sub(r"\b(?:\d\d){2,}\b", lambda run: " ".join(re.findall(r"\d\d", run[0])), text)  # "1514": 15, 14
     text = re.sub(r"[^a-z0-9' ]+", " ", text).replace("'s ", " is ")
     text = f" {' '.join(text.split())} "
     for theirs, ours in SPELLINGS.items():

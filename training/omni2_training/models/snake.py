@@ -1,4 +1,4 @@
-"""The vocoder's Snake with a derivative written by hand: one sine each way, and only its input kept."""
+"""The vocoder's Snake with a derivative written by hand: one cosine forth, one sine back."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ class _Snake(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, alpha: Tensor) -> Tensor:
-        ctx.save_for_backward(x, alpha)
-        return torch.addcmul(x, 1 - torch.cos(x * (2 * alpha)), 0.5 / alpha)
+        alpha = alpha.to(x.dtype)
+        raised = 1 - torch.cos(x * (2 * alpha))
+        ctx.save_for_backward(x, alpha, raised)
+        return torch.addcmul(x, raised, 0.5 / alpha)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, alpha = ctx.saved_tensors
+        x, alpha, raised = ctx.saved_tensors
         sine = torch.sin(x * (2 * alpha))
         # dy/dα = x sin(2αx) / α − sin²(αx) / α², whose second part is (1 − cos 2αx) / 2α².
-        both = x * sine / alpha - (1 - torch.cos(x * (2 * alpha))) / (2 * alpha * alpha)
-        return torch.addcmul(grad, grad, sine), (grad * both).sum((0, 2))[:, None]
+        both = x * sine - raised * (0.5 / alpha)
+        return torch.addcmul(grad, grad, sine), (grad * both).sum((0, 2), dtype=torch.float32)[:, None] / alpha
 
 
 class FastSnake(Snake):
