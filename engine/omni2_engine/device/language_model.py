@@ -62,6 +62,14 @@ class DeviceLanguageModel(LanguageModel):
         batch = DecodeBatch.bytes_for(slots, capacity, self.config.vocab, self.config.hidden)
         return super().nbytes(slots, capacity) + batch
 
+    def new_cache(self, slots: int, capacity: int) -> SlotCache:
+        """Room for several conversations, and for what decoding them takes; see `LanguageModel.new_cache`."""
+        cache = super().new_cache(slots, capacity)
+        self._loops[cache] = DecodeLoop(
+            self._plan, self._lane, cache, self._device_table, self._kernels, self._recorded
+        )
+        return cache
+
     @property
     def held(self) -> int:
         """Bytes of the device's memory beside the plan's; see `LanguageModel.held`."""
@@ -75,7 +83,7 @@ class DeviceLanguageModel(LanguageModel):
         """Feed positions to one state, waiting for nothing; see `LanguageModel.extend`. `state.logits` and
         `state.hidden` are not touched."""
         check_room([state], len(embeds))
-        batch, slot = self._loop(state.cache).batch, state.index
+        batch, slot = self._loops[state.cache].batch, state.index
         caches = {name: cache[slot : slot + 1] for name, cache in state.cache.caches.items()}
         with self._lane.lock:
             for first in range(0, len(embeds), self._prefill.most):
@@ -91,20 +99,13 @@ class DeviceLanguageModel(LanguageModel):
         ours = [burst for burst in bursts if serves(burst.choose)]
         others = [burst for burst in bursts if not serves(burst.choose)]
         self._fetch([burst.state for burst in others if burst.feed is None])
-        found = iter(self._loop(ours[0].state.cache).burst(ours, enough) if ours else [])
+        found = iter(self._loops[ours[0].state.cache].burst(ours, enough) if ours else [])
         chosen = iter(super().burst(others, enough) if others else [])
         return [next(found if serves(burst.choose) else chosen) for burst in bursts]
 
     def warm_up(self, cache: SlotCache) -> None:
         """Record the steps that most conversations take; see `LanguageModel.warm_up`."""
-        self._loop(cache).warm_up(USUAL)
-
-    def _loop(self, cache: SlotCache) -> DecodeLoop:
-        if cache not in self._loops:
-            self._loops[cache] = DecodeLoop(
-                self._plan, self._lane, cache, self._device_table, self._kernels, self._recorded
-            )
-        return self._loops[cache]
+        self._loops[cache].warm_up(USUAL)
 
     def _fetch(self, states: Sequence[DecoderState]) -> None:
         """Copy what prefill made of these states to the host."""
@@ -113,7 +114,7 @@ class DeviceLanguageModel(LanguageModel):
         stream = self._lane.stream
         with self._lane.lock:
             for state in states:
-                batch = self._loop(state.cache).batch
+                batch = self._loops[state.cache].batch
                 stream.download(state.logits, batch.fed_logits[state.index])
                 stream.download(state.hidden, batch.fed_hidden[state.index])
         stream.synchronize()

@@ -16,8 +16,10 @@ from omni2_engine import Engine
 from omni2_engine._core import CudaDevice
 from omni2_engine.backends.tensorrt import TensorRTBackend
 from omni2_engine.backends.tensorrt_library import MAINLINE, RTX, TensorRt, new_logger
+from omni2_engine.device.decode_loop import DecodeLoop
 from omni2_engine.errors import BackendError, CapacityError, EngineDirectoryError
 from omni2_engine.manifest import EngineDirectory
+from omni2_engine.stages.burst import Burst, Tokens
 from omni2_engine.stages.language_model import LanguageModel
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.tensorrt.shapes import Sizes
@@ -82,15 +84,27 @@ def test_a_conversation_goes_on_from_its_cache(
 
 
 def test_sessions_that_share_calls_are_answered_alike(
-    load: Callable[..., Engine], fake_tensorrt: Any, utterance: Callable[..., np.ndarray]
+    load: Callable[..., Engine],
+    fake_tensorrt: Any,
+    utterance: Callable[..., np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = load(sessions=3)
+    sharing: list[int] = []
+    burst = DecodeLoop.burst
+
+    def counted(loop: DecodeLoop, bursts: list[Burst], *more: Any) -> list[Tokens]:
+        sharing.append(len(bursts))
+        return burst(loop, bursts, *more)
+
+    monkeypatch.setattr(DecodeLoop, "burst", counted)
     alone = [answer(engine, utterance(seed)) for seed in range(3)]
-    assert {rows for stage, rows in fake_tensorrt.rows if stage == "speech_lm"} == {1}
+    assert set(sharing) == {1}
     fake_tensorrt.seconds = 0.003  # time for others to come
     with ThreadPoolExecutor(3) as pool:
         together = [*pool.map(lambda seed: answer(engine, utterance(seed)), range(3))]
-    assert max(rows for stage, rows in fake_tensorrt.rows if stage == "speech_lm") > 1
+    assert max(sharing) > 1
+    assert {rows for stage, rows in fake_tensorrt.rows if stage == "speech_lm"} == {1, 3}  # of reading, and of steps
     for (text, sound), (expected, reference) in zip(together, alone, strict=True):
         assert text == expected
         np.testing.assert_allclose(sound, reference, atol=1e-4)
@@ -101,10 +115,11 @@ def test_a_prompt_longer_than_a_plan_takes_is_fed_in_pieces(
 ) -> None:
     engine = load()
     llm = engine.pipeline.llm
+    at_once = LanguageModel(llm._graph, llm.config, llm.table)
     short = LanguageModel(_Shorter(llm._graph, 7), llm.config, llm.table)
     embeds = llm.embed([*range(5, 36)])
-    whole, pieces = llm.new_state(100), short.new_state(100)
-    llm.extend(whole, embeds)
+    whole, pieces = at_once.new_state(100), short.new_state(100)
+    at_once.extend(whole, embeds)
     short.extend(pieces, embeds)
     np.testing.assert_allclose(pieces.logits, whole.logits, atol=1e-4)
 
@@ -135,7 +150,7 @@ def test_the_encoder_is_recorded_unless_graphs_are_off(
     np.testing.assert_array_equal(sounds[0], sounds[2])
     encoder = [recorded for stage, recorded in fake_tensorrt.calls if stage == "encoder"]
     assert encoder == ([False, True] if cuda_graphs else [False] * 3)
-    assert fake_cuda.live()["graphs"] == (2 if cuda_graphs else 0)  # log-mel and encoder
+    assert fake_cuda.live()["graphs"] == (4 if cuda_graphs else 0)  # log-mel, encoder, a step of each language model
 
 
 def test_every_stage_has_a_stream_of_its_own(
@@ -158,10 +173,9 @@ def test_what_an_engine_takes_is_said_before_it_is_taken(
     assert "3 sessions, 6 s flow context: weights" in str(plan)
     assert plan.parts["weights"] == 9 << 20  # what the stand-in takes for each of nine plans
     taken = plan.parts["text caches"] + plan.parts["speech caches"]
-    held = sum(plan.parts[name] for name in ("weights", "working memory"))
+    held = sum(plan.parts[name] for name in ("weights", "working memory", "embeddings"))
     assert held + taken <= fake_cuda.live()["bytes"] <= 1.02 * (held + taken)
     turn = plan.parts["flow caches"] // 3
-    fake_cuda.reset()
     fake_cuda.set_memory(turn)  # room for one more turn
     with pytest.raises(CapacityError, match=r"sessions, 6 s flow context: .* GiB too much — load with fewer sessions"):
         load(sessions=3)
