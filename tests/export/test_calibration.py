@@ -10,13 +10,14 @@ import pytest
 from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine.audio.source import read_audio
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.cli.app import run
 from omni2_engine.errors import SettingError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.stages.encoder import SpeechEncoder
 from omni2_engine.stages.frontend import Frontend
 from omni2_export.build import BuildRequest, build_engine, parse_precision
 from omni2_export.build.graphs import graph_specs
-from omni2_export.calibration import Ranges, calibrate
+from omni2_export.calibration import Ranges, calibrate, read_ranges
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.graphs.builder import Numerics
 from omni2_export.graphs.linear import Precision
@@ -91,3 +92,15 @@ def test_what_cannot_be_calibrated(
     build_engine(BuildRequest(opened, tmp_path / "engine", [voice], parse_precision("exact,llm=int8")))
     with pytest.raises(SettingError, match="quantised stages: llm"):
         calibrate(tmp_path / "engine", [question])
+
+
+def test_ranges_are_kept_in_a_file(
+    ranges: Ranges, tiny_engine_dir: Path, question: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "ranges.json"
+    assert run(["calibrate", str(tiny_engine_dir), str(question), "-o", str(file), "--threads", "1"]) == 0
+    assert "1 recordings" in capsys.readouterr().out and read_ranges(file) == ranges
+    file.write_text('{"llm": [1, 2]}')
+    with pytest.raises(SettingError, match="holds no ranges"):
+        read_ranges(file)
+    assert run(["calibrate", str(tiny_engine_dir), str(question), "-o", str(tmp_path / "none" / "ranges.json")]) == 1

@@ -3,12 +3,13 @@ consist of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from omni2_engine.config import ModelConfig
+from omni2_engine.errors import SettingError
 from omni2_export.build.graphs import GraphSpec, graph_specs
 from omni2_export.build.precision import Precisions
 from omni2_export.build.stages import BYTES, graph_bytes
@@ -19,6 +20,9 @@ from omni2_export.tensorrt.audit import Expected
 from omni2_export.tensorrt.shapes import Sizes, Space, plan_spaces
 
 TENSORRT_TYPES = {ir.DataType.FLOAT: "FLOAT", ir.DataType.FLOAT16: "HALF", ir.DataType.BFLOAT16: "BF16"}
+
+
+OLDEST = {"bf16": 80, "fp8": 89}  # compute capability × 10 from which on hardware multiplies a type
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,22 @@ def plan_specs(
         return PlanSpec(graph, precision, storage, numerics, space, found, size)
 
     return [plan(name, space) for name, space in plan_spaces(config, sizes).items()]
+
+
+def check_formats(specs: Iterable[PlanSpec], targets: Iterable[str]) -> None:
+    """Refuse number formats that a target does not have.
+
+    Raises:
+        SettingError: there is one.
+    """
+    for spec in specs:
+        for name in spec.precision.split("+"):
+            for target in targets:
+                if int(target.removeprefix("sm")) < OLDEST.get(name, 0):
+                    raise SettingError(
+                        f"{target} has no {name}, which {spec.graph.stage} is to be built in",
+                        f"use another with --precision …,{spec.graph.stage}=fp16, or a target from sm{OLDEST[name]} on",
+                    )
 
 
 def _expected(c: ModelConfig) -> dict[str, Expected]:

@@ -12,7 +12,7 @@ from omni2_engine.manifest import PlanEntry
 from omni2_export.build.stages import OnBytes, Stage, file_identity, stage_key
 from omni2_export.graphs.linear import Precision
 from omni2_export.tensorrt.memory import building_memory
-from omni2_export.tensorrt.plans import PlanSpec
+from omni2_export.tensorrt.plans import PlanSpec, check_formats
 from omni2_export.tensorrt.process import have_built
 from omni2_export.tensorrt.scratch import GraphScratch
 from omni2_export.tensorrt.worker import Built, Order
@@ -57,7 +57,11 @@ def make_plan_stages(
         scratch: holds the graph at work.
         timing_cache: gives the file that a target's timings are kept in, by mainline TensorRT.
         on_built: told what each plan took.
+
+    Raises:
+        SettingError: a plan is in a number format that a target does not have.
     """
+    check_formats(specs, targets)
 
     def stage(spec: PlanSpec, target: str) -> PlanStage:
         entry = plan_entry(spec, target, library)
