@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from omni2_engine.errors import Omni2Error
 from omni2_engine.memory import available_memory
 
-FIXED = 0.45e9  # bytes that Python and TensorRT take for any plan
+FIXED = 0.55e9  # bytes that Python and TensorRT take for any plan
 PER_ATTENTION = 15e6  # for each attention and what stands around it
 # For each byte of weights: the graph's own file, which the system may drop again, the copy that becomes the plan, and
 # what is being rearranged of it. Weights of 4 bits are taken apart for that.
