@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from omni2_engine.backends.base import Graph
 from omni2_engine.config import EstimatorConfig, FlowEncoderConfig
 from omni2_engine.stages.flow_window import BlockWindow
-from omni2_engine.stages.graph_state import GraphState, cache_bytes
+from omni2_engine.stages.graph_state import GraphState, cache_bytes, cache_positions
 from omni2_engine.stages.shared_graph import SharedGraph
 
 Floats = NDArray[np.float32]
@@ -89,7 +89,8 @@ class Flow:
         encoder_config, config: their dimensions.
         noise: (frames, mel) float32, the solver's fixed start (spec §8.2).
         left_context: seconds of sound the solver's attention sees, the block at work included, rounded up to blocks. A
-            turn as long as that is computed exactly; beyond it the oldest blocks are dropped.
+            turn as long as that is computed exactly; beyond it the oldest blocks are dropped. A plan's caches may hold
+            less.
         shared_step: the `flow_step_shared` graph, if several turns are to share calls of the solver.
     """
 
@@ -110,11 +111,18 @@ class Flow:
         self.units_config = encoder_config
         self.config = config
         self.noise = noise
-        self.left_context = left_context
+        self.left_context = min(left_context, self._most_context())
         self._times = np.asarray(config.time_points(), np.float32)
         silent = np.ones((1, config.speaker), np.float32)
         self._shifts: Floats = conditions.run({"t": self._times[:-1], "embedding": silent})["shifts"]
         self._shared = None if shared_step is None else SharedGraph(shared_step, step, _one_frame(config.mel))
+
+    def _most_context(self) -> float:
+        """Seconds that the solver's caches hold beside the blocks at work, where the graph fixes how long they are."""
+        c, positions = self.units_config, cache_positions(self._step)
+        if positions is None:
+            return math.inf
+        return (positions // c.block_frames - WORKING_BLOCKS + 1) * c.block_units / c.unit_rate
 
     @property
     def most_at_once(self) -> int:

@@ -110,6 +110,12 @@ def cache_bytes(graph: Graph, positions: Callable[[str], int]) -> int:
     )
 
 
+def cache_positions(graph: Graph) -> int | None:
+    """Positions of a graph's caches where it fixes how many there are."""
+    length = next(shape for name, shape in graph.inputs.items() if is_cache(name))[TIME_AXIS]
+    return length if isinstance(length, int) else None
+
+
 def _sized(shape: Shape, length: int) -> list[int]:
     """A shape with so many positions, unless the graph fixes how many; everything else it does fix."""
     sizes: list[Any] = list(shape)

@@ -17,6 +17,7 @@ from omni2_engine._core import CudaDevice
 from omni2_engine.backends.tensorrt import TensorRTBackend
 from omni2_engine.backends.tensorrt_library import MAINLINE, RTX, TensorRt, new_logger
 from omni2_engine.device.decode_loop import DecodeLoop
+from omni2_engine.device.language_model import DeviceLanguageModel
 from omni2_engine.errors import BackendError, CapacityError, EngineDirectoryError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.stages.burst import Burst, Tokens
@@ -224,7 +225,7 @@ def test_a_turn_that_is_cancelled_leaves_the_engine_as_it_was(
 def test_kernels_compiled_for_plans_are_kept_for_the_next_start(
     tiny_engine_dir: Path,
     tiny_checkpoint: CheckpointPaths,
-    fake_cuda: Any,
+    emulated: Any,
     fake_tensorrt: Any,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -237,7 +238,7 @@ def test_kernels_compiled_for_plans_are_kept_for_the_next_start(
     cache = EngineDirectory(path).runtime_cache("sm89")
 
     def compiled() -> int:
-        engine = Engine.load(path, backend=TensorRTBackend(CudaDevice(fake_cuda.path), library), max_context=400)
+        engine = Engine.load(path, backend=TensorRTBackend(CudaDevice(emulated.path), library), max_context=400)
         return sum(plan._runtime_cache.compiled for plan in engine.backend._plans)
 
     first, kept = compiled(), cache.stat().st_mtime_ns
@@ -248,6 +249,53 @@ def test_kernels_compiled_for_plans_are_kept_for_the_next_start(
         assert compiled() == first
     assert any("cannot be read" in message for message in caplog.messages)
     assert compiled() == 0
+
+
+def test_plans_of_half_types_keep_their_state_in_them(
+    tiny_engine_dir: Path,
+    tiny_checkpoint: CheckpointPaths,
+    emulated: Any,
+    library: TensorRt,
+    tiny_engine: Engine,
+    tmp_path: Path,
+) -> None:
+    path, graphs = copy_engine(tiny_engine_dir, tmp_path / "engine"), tmp_path / "graphs"
+    graphs.mkdir()
+    checkpoint = open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder)
+    add_plans(path, checkpoint, library, "sm89", SIZES, graphs, "exact,llm=fp16,flow=fp16")
+    backend = TensorRTBackend(CudaDevice(emulated.path), library)
+    engine = Engine.load(path, backend=backend, max_context=400, warm_up=False)
+    units = np.random.default_rng(0).integers(0, engine.config.flow_encoder.units, 120).tolist()
+    embeds = engine.pipeline.llm.embed([*range(5, 25)])
+    found, expected = [], []
+    for made, results in ((engine, found), (tiny_engine, expected)):
+        decoder, llm = made.pipeline.decoder, made.pipeline.llm
+        state, turn = llm.new_state(64), decoder.new_state(made.speaker(None))
+        llm.extend(state, embeds)
+        if isinstance(llm, DeviceLanguageModel):
+            llm._fetch([state])
+        results.append(state.logits.copy())
+        mel = [decoder.render(turn, units[at : at + 30], final=at == 90) for at in range(0, 120, 30)]
+        results.append(np.concatenate(mel))
+        types = {array.dtype for part in turn.flow.steps for array in (*part.caches.values(), *part.contexts.values())}
+        types |= {array.dtype for array in state.cache.caches.values()}
+        assert types == {np.dtype(np.float16 if made is engine else np.float32)}
+    for half, single in zip(found, expected, strict=True):
+        assert 10 * np.log10(np.var(single) / np.var(half - single)) > 40  # dB
+
+
+def test_a_flow_looks_back_no_further_than_its_plan(
+    load: Callable[..., Engine], tiny_engine: Engine, utterance: Callable[..., np.ndarray]
+) -> None:
+    engine = load(left_context=30.0)
+    flow, reference = (made.pipeline.decoder.flow for made in (engine, tiny_engine))
+    assert flow.left_context == 6.0 and "6 s flow context" in str(engine.memory_plan)
+    units = np.random.default_rng(0).integers(0, engine.config.flow_encoder.units, 100).tolist()
+    turn, other = flow.new_state(engine.speaker(None)), reference.new_state(engine.speaker(None), left_context=6.0)
+    for at in range(0, 100, 20):
+        more, final = units[at : at + 20], at == 80
+        ours, theirs = flow.step(turn, more, final).new_mel, reference.step(other, more, final).new_mel
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
 def test_more_sessions_than_plans_take_are_refused(load: Callable[..., Engine]) -> None:

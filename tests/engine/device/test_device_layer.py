@@ -1,4 +1,4 @@
-"""State, exchanges, lanes, rings and the memory plan, on the stand-in device."""
+"""State, exchanges, lanes and the memory plan, on the stand-in device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from omni2_engine._core import CudaDevice
 from omni2_engine.device.exchange import ALIGNMENT, Exchange, pinned_arrays
 from omni2_engine.device.lane import Lane
 from omni2_engine.device.memory_plan import GIB, MemoryPlan
-from omni2_engine.device.ring import PinnedRing
 from omni2_engine.device.state import DeviceState
 from omni2_engine.errors import BackendError, CapacityError
 
@@ -118,21 +117,6 @@ def test_states_made_while_a_lane_records_stay_out_of_the_recording(fake_cuda: A
     lane.stream.synchronize()
     assert [line.split(" ", 1)[1] for line in fake_cuda.log()] == ["graph"]
     assert not fake_cuda.contents(made[0].arrays["a"].address, (4,), F32).any()
-
-
-def test_a_ring_gives_items_in_order_round_after_round(fake_cuda: Any, device: CudaDevice) -> None:
-    ring, written = PinnedRing(device, 5, np.dtype(np.int32)), 0
-    there = fake_cuda.contents(ring.address, (5,), np.int32)
-    for count in (3, 2, 4, 5, 0, 1):
-        for _ in range(count):
-            there[written % 5] = written
-            written += 1
-        assert ring.take(count).tolist() == list(range(written - count, written))
-    with pytest.raises(ValueError, match="ring of 5"):
-        ring.take(6)
-    ring.restart()
-    there[0] = 77
-    assert ring.take(1).tolist() == [77]
 
 
 def test_a_plan_that_fits_says_what_it_takes() -> None:

@@ -1,4 +1,4 @@
-"""An engine directory with plans of the stand-in TensorRT: the graphs that real plans are built from, in float32."""
+"""An engine directory with plans of the stand-in TensorRT: the graphs that real plans are built from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ from omni2_export.tensorrt.stages import plan_entry
 from .tensorrt import write_plan
 
 
-def add_plans(engine: Path, checkpoint: Checkpoint, library: TensorRt, target: str, sizes: Sizes, graphs: Path) -> None:
+def add_plans(
+    engine: Path,
+    checkpoint: Checkpoint,
+    library: TensorRt,
+    target: str,
+    sizes: Sizes,
+    graphs: Path,
+    precision: str = "exact",
+) -> None:
     """Give an engine directory plans for a target.
 
     Args:
@@ -27,8 +35,9 @@ def add_plans(engine: Path, checkpoint: Checkpoint, library: TensorRt, target: s
         target: such as "sm89".
         sizes: what they are to hold.
         graphs: a folder for the graphs they stand for.
+        precision: of types that ONNX Runtime has on the CPU.
     """
-    specs = plan_specs(checkpoint.config, checkpoint.modules, parse_precision("exact", GPU), sizes)
+    specs = plan_specs(checkpoint.config, checkpoint.modules, parse_precision(precision, GPU), sizes)
     manifest = Manifest.model_validate_json((engine / MANIFEST).read_text())
     files, plans = {}, []
     for spec in specs:
