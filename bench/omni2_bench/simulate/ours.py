@@ -35,7 +35,7 @@ from omni2_engine.scheduling.workers import READING
 
 STAGES = ("encoder", "LLM", "speech LM", "flow", "vocoder")  # in the order of `StageIndex`
 LARGEST_BATCH = {StageIndex.LLM: 32, StageIndex.SPEECH_LM: 32}  # sessions in one call; the other stages take one
-BURSTS = Bursts()  # a token a step
+BURSTS = Bursts(text=1, speech=1024)  # a device writes on while the policy lets it; between text tokens others come in
 DECODING = 1  # key of the steps that are decoded together, as if all sessions' caches were slots of one
 Order = Literal["deadline", "arrival"]
 Row = Any  # what a stage's effort depends on, one per session in a call

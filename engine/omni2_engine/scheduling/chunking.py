@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 GROWTH = (1, 2, 4)  # sizes a growing schedule takes, as multiples of the first
+LATE = 0.25  # seconds that a player has had nothing to play when sound that costs less matters more than sound soon
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,12 @@ class ChunkSchedule:
 
         Returns:
             At most twice the last, and never more sound than half the lead: while that much is spoken and voiced
-            in real time, the player stays fed.
+            in real time, the player stays fed. Where it has been starving for `LATE` there is too much to do for small
+            calls: twice the first.
         """
         if not self.growing:
             return self.first
+        if last and lead < -LATE:
+            return self.first * GROWTH[1]
         limit = min(2 * last, int(lead * self.unit_rate / 2))
         return max(size for size in (self.first * factor for factor in GROWTH) if size <= max(limit, self.first))
