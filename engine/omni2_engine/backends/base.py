@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from omni2_engine.device.stopwatch import Stopwatch
     from omni2_engine.manifest import EngineDirectory
 
 Array = NDArray[Any]
@@ -160,12 +161,14 @@ class Backend(Protocol):
         shares_decoder_calls: whether several sessions' flow and vocoder calls take less time together than one after
             another.
         by_twos: rows of quantised weights' calls are only alike in pairs, see `LanguageModel`.
+        stopwatch: has the times of all calls by the device's clock; None where nobody asked, or it has none.
     """
 
     name: str
     width: int | None
     shares_decoder_calls: bool
     by_twos: bool
+    stopwatch: Stopwatch | None
 
     def open(self, directory: EngineDirectory, stage: str) -> Graph:
         """Load a stage's graph.

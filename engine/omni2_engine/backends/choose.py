@@ -25,7 +25,11 @@ class Device(StrEnum):
 
 
 def choose_backend(
-    directory: EngineDirectory, device: Device, threads: int | None = None, cuda_graphs: bool = True
+    directory: EngineDirectory,
+    device: Device,
+    threads: int | None = None,
+    cuda_graphs: bool = True,
+    timed: bool = False,
 ) -> Backend:
     """Make a backend.
 
@@ -33,28 +37,28 @@ def choose_backend(
         directory: what it is to run.
         device: where.
         threads: of every graph call on the CPU.
-        cuda_graphs: see `TensorRTBackend`.
+        cuda_graphs, timed: see `TensorRTBackend`; the CPU has no clock of its own.
 
     Raises:
         EngineDirectoryError: the engine has no files for that device.
         BackendError: this machine cannot run it.
     """
     if device is Device.TENSORRT:
-        return _tensorrt(directory, cuda_graphs)
+        return _tensorrt(directory, cuda_graphs, timed)
     if device is Device.CUDA:
-        return _cuda(directory)
+        return _cuda(directory, timed)
     if device is Device.CPU:
         return _cpu(directory, threads)
     refused: list[Omni2Error] = []
     if directory.manifest.plans:
         try:
-            return _tensorrt(directory, cuda_graphs)
+            return _tensorrt(directory, cuda_graphs, timed)
         except Omni2Error as error:
             refused.append(error)
     if not directory.graph(FIRST).is_file():
         raise BackendError(f"{directory.path} is for GPUs alone, and {refused[0].problem}", refused[0].remedy)
     try:
-        return _cuda(directory)
+        return _cuda(directory, timed)
     except Omni2Error as error:
         refused.append(error)
     for reason in refused:
@@ -62,19 +66,19 @@ def choose_backend(
     return _cpu(directory, threads)
 
 
-def _tensorrt(directory: EngineDirectory, cuda_graphs: bool) -> Backend:
+def _tensorrt(directory: EngineDirectory, cuda_graphs: bool, timed: bool) -> Backend:
     from omni2_engine.backends.tensorrt import TensorRTBackend
 
-    backend = TensorRTBackend(cuda_graphs=cuda_graphs)
+    backend = TensorRTBackend(cuda_graphs=cuda_graphs, timed=timed)
     directory.plan(FIRST, backend.target, backend.library.flavour, backend.library.version)
     return backend
 
 
-def _cuda(directory: EngineDirectory) -> Backend:
+def _cuda(directory: EngineDirectory, timed: bool) -> Backend:
     from omni2_engine.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 
     _check_graphs(directory)
-    return OnnxRuntimeCudaBackend()
+    return OnnxRuntimeCudaBackend(timed=timed)
 
 
 def _cpu(directory: EngineDirectory, threads: int | None) -> Backend:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omni2_engine._core import CudaDevice
 from omni2_engine.device.lane import Lane
+from omni2_engine.device.stopwatch import Stopwatch
 
 # Graphs whose calls follow each other. What is nearer to the sound is more urgent, as in the scheduler.
 STAGES = (
@@ -20,10 +21,12 @@ class Lanes:
 
     Args:
         device: the device.
+        stopwatch: times the calls of all graphs; nobody does if None.
     """
 
-    def __init__(self, device: CudaDevice) -> None:
+    def __init__(self, device: CudaDevice, stopwatch: Stopwatch | None = None) -> None:
         self._device = device
+        self._stopwatch = stopwatch
         self._lanes: dict[tuple[str, ...], Lane] = {}
 
     @property
@@ -35,5 +38,5 @@ class Lanes:
         """The lane of a graph; one that no stage of the scheduler has gets one of its own."""
         number, names = next(((i, names) for i, names in enumerate(STAGES) if graph in names), (0, (graph,)))
         if names not in self._lanes:
-            self._lanes[names] = Lane(self._device, priority=-number)
+            self._lanes[names] = Lane(self._device, -number, self._stopwatch)
         return self._lanes[names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from omni2_engine.backends.base import (
     is_context,
     run_one_by_one,
 )
+from omni2_engine.device.stopwatch import Stopwatch
 from omni2_engine.errors import BackendError, EngineDirectoryError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.memory import Reservation, available_memory
@@ -50,6 +52,10 @@ class Place(Protocol):
         """Memory for state."""
         ...
 
+    def timed(self) -> AbstractContextManager[None]:
+        """Time a call, if anybody asked for it."""
+        ...
+
 
 class Host:
     """The processor and its memory; see `Place`."""
@@ -60,6 +66,10 @@ class Host:
     def state(self, specs: Mapping[str, tuple[Sequence[int], np.dtype[Any]]]) -> Reservation:
         """Memory that is taken as it fills."""
         return Reservation(specs)
+
+    def timed(self) -> AbstractContextManager[None]:
+        """Nobody does: who calls has a clock of this processor themselves."""
+        return nullcontext()
 
 
 class OnnxRuntimeBackend:
@@ -73,6 +83,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     width: int | None
     by_twos = True
+    stopwatch: Stopwatch | None = None
 
     def __init__(self, threads: int | None = None, shares_decoder_calls: bool = False) -> None:
         self.shares_decoder_calls = shares_decoder_calls
@@ -172,7 +183,8 @@ class OnnxRuntimeGraph:
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with all inputs given; see `Graph.run`."""
-        return dict(zip(self.outputs, self._session.run(None, dict(inputs)), strict=True))
+        with self._place.timed():
+            return dict(zip(self.outputs, self._session.run(None, dict(inputs)), strict=True))
 
     def run_chain(
         self, bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
@@ -235,7 +247,8 @@ class BoundOnnxRuntimeGraph:
         for name in self._free:  # bound anew: otherwise the last run's memory and shape would be asked for again
             self._binding.bind_output(name, "cpu")
             self._note(name)
-        self._session.run_with_iobinding(self._binding)
+        with self._place.timed():
+            self._session.run_with_iobinding(self._binding)
         if self._new:
             for name in self._contexts:
                 self._new.copy(self._held[name], self._new.arrays[name])

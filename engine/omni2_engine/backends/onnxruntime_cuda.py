@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.backends.tensorrt_library import open_device
 from omni2_engine.device.lane import Lane
 from omni2_engine.device.state import DeviceState
+from omni2_engine.device.stopwatch import Stopwatch
 from omni2_engine.errors import BackendError
 
 PROVIDER = "CUDAExecutionProvider"
@@ -25,8 +27,9 @@ class CudaPlace:
 
     device = "cuda"
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, stage: str) -> None:
         self._lane = lane
+        self._stage = stage
         # the lane's own stream: what is done to state comes in order with what ONNX Runtime does
         options = {"device_id": "0", "user_compute_stream": str(lane.stream.handle)}
         self.providers: list[Any] = [(PROVIDER, options), "CPUExecutionProvider"]
@@ -35,12 +38,20 @@ class CudaPlace:
         """Memory of the device."""
         return DeviceState(self._lane, specs)
 
+    def timed(self) -> AbstractContextManager[None]:
+        """By the device's clock, if anybody asked for it."""
+        return self._lane.timed(self._stage)
+
 
 class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
     """Runs graphs with ONNX Runtime on a GPU; state stays there, small arrays come and go with every call.
 
     Args:
         device: the GPU; the first one if None.
+        timed: time every call by the device's clock, copies of what it reads and writes included.
+
+    Attributes:
+        stopwatch: has the times; None unless `timed`.
 
     Raises:
         BackendError: the ONNX Runtime installed has no CUDA provider, or there is no GPU.
@@ -49,7 +60,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
     name = "onnxruntime-cuda"
     by_twos = False
 
-    def __init__(self, device: CudaDevice | None = None) -> None:
+    def __init__(self, device: CudaDevice | None = None, timed: bool = False) -> None:
         super().__init__(threads=1, shares_decoder_calls=True)  # what the provider leaves to the CPU is small
         self.width = None  # every stage has a stream of its own
         if PROVIDER not in ort.get_available_providers():
@@ -58,7 +69,8 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
                 "put onnxruntime-gpu in its place, see `omni2-engine doctor`, or load with device='cpu'",
             )
         self.device = device or open_device()
-        self.lanes = Lanes(self.device)
+        self.stopwatch = Stopwatch(self.device) if timed else None
+        self.lanes = Lanes(self.device, self.stopwatch)
         self._free_before = self.free_memory()
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # of CUDA and cuDNN, where pip has put them
@@ -74,7 +86,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
 
     def place(self, stage: str) -> CudaPlace:
         """The GPU, on the lane of the stage."""
-        return CudaPlace(self.lanes.of(stage))
+        return CudaPlace(self.lanes.of(stage), stage)
 
     def session(self, model: str | bytes, label: str, place: Any, weights: Any = None) -> ort.InferenceSession:
         """A session that really runs on the GPU: ONNX Runtime would go on without it and only write a warning."""

@@ -13,6 +13,7 @@ from omni2_engine.backends.runtime_cache import read_kernels, write_kernels
 from omni2_engine.backends.tensorrt_graph import TensorRTGraph
 from omni2_engine.backends.tensorrt_library import TensorRt, find_tensorrt, open_device
 from omni2_engine.backends.tensorrt_plan import REBUILD, Plan
+from omni2_engine.device.stopwatch import Stopwatch
 from omni2_engine.errors import BackendError, EngineDirectoryError
 from omni2_engine.manifest import EngineDirectory
 
@@ -24,6 +25,10 @@ class TensorRTBackend:
         device: the GPU; the first one if None.
         library: the TensorRT; the one installed if None.
         cuda_graphs: record calls that repeat themselves, and launch each as one piece of work.
+        timed: time every call by the device's clock, copies of what it reads and writes included.
+
+    Attributes:
+        stopwatch: has the times; None unless `timed`.
 
     Raises:
         BackendError: there is no GPU, driver, libcudart or TensorRT.
@@ -35,7 +40,11 @@ class TensorRTBackend:
     shares_decoder_calls = False  # no plan of the solver serves several sessions yet
 
     def __init__(
-        self, device: CudaDevice | None = None, library: TensorRt | None = None, cuda_graphs: bool = True
+        self,
+        device: CudaDevice | None = None,
+        library: TensorRt | None = None,
+        cuda_graphs: bool = True,
+        timed: bool = False,
     ) -> None:
         self.library = library or find_tensorrt()
         self.device = device or open_device()
@@ -43,7 +52,8 @@ class TensorRTBackend:
         self._weights = 0
         self._plans: list[Plan] = []
         self._kernels: dict[str, bytes] = {}  # as stored
-        self.lanes = Lanes(self.device)
+        self.stopwatch = Stopwatch(self.device) if timed else None
+        self.lanes = Lanes(self.device, self.stopwatch)
         self._runtime = self.library.module.Runtime(self.library.logger)
 
     @property

@@ -89,6 +89,7 @@ class BoundTensorRTGraph:
 
     def __init__(self, graph: TensorRTGraph, state: Mapping[str, DeviceArray], fixed: Arrays) -> None:
         self._lane = graph.lane
+        self._stage = graph.plan.stage
         self._call = Call(graph, graph.execution, state, fixed)
 
     @property
@@ -105,7 +106,8 @@ class BoundTensorRTGraph:
         with self._lane.lock:
             self._call.lay_out(inputs)
             self._call.fill(inputs)
-            self._call.enqueue()
+            with self._lane.timed(self._stage):
+                self._call.enqueue()
             self._lane.stream.synchronize()
             return self._call.outputs()
 
@@ -140,10 +142,13 @@ class RecordedTensorRTGraph:
                 self._call.lay_out(inputs)
             self._call.fill(inputs)
             if self._shapes is None:
-                self._call.enqueue()
+                with self._lane.timed(self._stage):
+                    self._call.enqueue()
                 self._shapes = {name: array.shape for name, array in inputs.items()}
             else:
-                self._lane.stream.launch_graph(self._graph())
+                graph = self._graph()
+                with self._lane.timed(self._stage):
+                    self._lane.stream.launch_graph(graph)
             self._lane.stream.synchronize()
             return self._call.outputs()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from omni2_engine._core import CudaDevice, CudaGraph, CudaStream, DeviceMemory
+from omni2_engine.device.stopwatch import Stopwatch
 from omni2_engine.errors import BackendError
 
 GRAPHS_OFF = "load the engine with cuda_graphs=False (on the command line --no-cuda-graphs)"
@@ -21,14 +22,16 @@ class Lane:
     Args:
         device: it is a lane of.
         priority: of its stream; lower is more urgent.
+        stopwatch: times its calls; nobody does if None.
 
     Attributes:
         stream: the stream.
         lock: of the lane; may be taken again by the thread that has it.
     """
 
-    def __init__(self, device: CudaDevice, priority: int = 0) -> None:
+    def __init__(self, device: CudaDevice, priority: int = 0, stopwatch: Stopwatch | None = None) -> None:
         self.device = device
+        self._stopwatch = stopwatch
         self.stream: CudaStream = device.stream(priority)
         self.lock = threading.RLock()
         self._scratch: DeviceMemory | None = None
@@ -48,6 +51,10 @@ class Lane:
     def scratch_bytes(self) -> int:
         """Bytes of working memory."""
         return 0 if self._scratch is None else self._scratch.nbytes
+
+    def timed(self, what: str) -> AbstractContextManager[None]:
+        """Time what is enqueued on the stream meanwhile, if anybody asked for it."""
+        return nullcontext() if self._stopwatch is None else self._stopwatch.time(what, self.stream)
 
     @contextmanager
     def recording(self, what: str) -> Iterator[Recording]:
