@@ -21,7 +21,7 @@ from omni2_engine.scheduling.output import ChunkQueue
 from omni2_engine.scheduling.turn_policy import TurnPolicy
 from omni2_engine.scheduling.workers import submitter
 from omni2_engine.states import Conversation
-from omni2_engine.turn import History, OnText, Steer, Turn
+from omni2_engine.turn import Forced, History, OnText, Steer, Turn
 
 if TYPE_CHECKING:
     from omni2_engine.engine import Engine
@@ -72,6 +72,7 @@ class Session:
         text: str | None = None,
         on_text: OnText | None = None,
         steer: Steer | None = None,
+        forced: Forced | None = None,
         **options: Any,
     ) -> Iterator[Chunk]:
         """Answer one turn.
@@ -84,6 +85,8 @@ class Session:
                 engine's: it should not take long.
             steer: called with every id that a model chose (`Stream.TEXT` or `Stream.SPEECH`); the answer goes on with
                 the id it returns. For benchmarks, whose answers must have one length whatever the model says.
+            forced: ids that the answer goes on with in place of those chosen, by model, as many as there are. A GPU
+                takes them along and decodes by itself, while `steer` has it wait for the host at every token.
             **options: fields of `Options` for this turn alone, but voice, system and run_ahead.
 
         Returns:
@@ -111,7 +114,7 @@ class Session:
         if exchange is None:
             return self._unheard(recorder)
         exchanges, layout = self._lay_out(exchange, turn_options, recorder)
-        return self._chunks(turn_options, exchanges, layout, recorder, on_text, steer)
+        return self._chunks(turn_options, exchanges, layout, recorder, on_text, steer, forced or {})
 
     async def astream(self, audio: AudioInput | None = None, **arguments: Any) -> AsyncGenerator[Chunk]:
         """`stream` for asyncio: the work runs in a thread, chunks are awaited. Same arguments."""
@@ -248,6 +251,7 @@ class Session:
         recorder: Recorder,
         on_text: OnText | None,
         steer: Steer | None,
+        forced: Forced,
     ) -> Iterator[Chunk]:
         """Start the turn, hand out what it makes, and clean up behind it however it ends."""
         self._check_idle(recorder.metrics.turn)
@@ -259,7 +263,8 @@ class Session:
         before, history.exchanges, history.rounds = history.exchanges, exchanges, []
         self._running = True
         output = self._output = ChunkQueue(options.unread, lambda held: scheduler.hold(self._id, held))
-        turn = Turn(engine, history, conversation.state, states, layout, options, output, recorder, on_text, steer)
+        state = conversation.state
+        turn = Turn(engine, history, state, states, layout, options, output, recorder, on_text, steer, forced)
         turn.policy = TurnPolicy(
             engine.config.read,
             engine.config.write,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 OnText = Callable[[str], None]
+Forced = Mapping[Stream, Sequence[int]]  # model → ids that its turn goes on with
 Steer = Callable[[Stream, list[int], int], int]  # (model, its ids of this turn so far, id it chose) → id to go on with
 
 
@@ -63,7 +64,7 @@ class Turn:
         output: where its chunks go.
         recorder: of this turn.
         on_text: called with every piece of text.
-        steer: see `Session.stream`.
+        steer, forced: see `Session.stream`.
 
     Attributes:
         policy: set by whoever runs the turn, before its first step.
@@ -83,6 +84,7 @@ class Turn:
         recorder: Recorder,
         on_text: OnText | None,
         steer: Steer | None,
+        forced: Forced,
     ) -> None:
         loop = engine.pipeline.loop
         self.engine = engine
@@ -94,6 +96,7 @@ class Turn:
         self.recorder = recorder
         self._on_text = on_text
         self._steer = steer
+        self._forced = forced
         self.writer = TextWriter(loop, state, self._chooser(Stream.TEXT), options.max_new_tokens)
         self.speaker = SpeechWriter(loop, states.speech, self._chooser(Stream.SPEECH), options.max_last_write)
         self._characters = TextStream(engine.text_tokenizer)
@@ -263,4 +266,5 @@ class Turn:
         tokens = self.engine.config.tokens
         sampling = self.options.sampling_of_text(tokens) if stream is Stream.TEXT else self.options.speech_sampling
         key = DrawKey(self.options.seed, stream, self.recorder.metrics.turn)
-        return Chooser(sampling, key, steer=None if self._steer is None else partial(self._steer, stream))
+        steer = None if self._steer is None else partial(self._steer, stream)
+        return Chooser(sampling, key, self._forced.get(stream, ()), steer)

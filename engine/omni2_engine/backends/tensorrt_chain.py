@@ -46,10 +46,11 @@ class Chain:
             self._sent.lay_out({name: (array.shape, dtypes[base(name)]) for name, array in given.items()})
             self._sent.fill(given)
             self._lay_out_outputs(states[0], inputs, each[0])
-            self._sent.send(self._lane.stream)
-            for run, state in enumerate(states):
-                self._enqueue(run, state, each[run], carried, last=run == len(states) - 1)
-            self._fetched.fetch(self._lane.stream)
+            with self._lane.timed(self._plan.stage):
+                self._sent.send(self._lane.stream)
+                for run, state in enumerate(states):
+                    self._enqueue(run, state, each[run], carried, last=run == len(states) - 1)
+                self._fetched.fetch(self._lane.stream)
             self._lane.stream.synchronize()
             return {name: array.copy() for name, array in self._fetched.arrays.items()}
 

@@ -50,6 +50,7 @@ class DecodeStep:
         self._lane = lane
         self._kernels = kernels
         self._recorded = recorded
+        self._stage = plan.stage
         self._name = f"a decoding step of {plan.stage} over {visible} positions"
         # a context of its own: no other call may change what a recorded one relies on
         self._execution = plan.execution(lane, recorded)
@@ -93,9 +94,12 @@ class DecodeStep:
             BackendError: it cannot be recorded; says how to do without.
         """
         if self._recorded and self._ran:
-            self._lane.stream.launch_graph(self._graph or self.record())
+            graph = self._graph or self.record()
+            with self._lane.timed(self._stage):
+                self._lane.stream.launch_graph(graph)
             return
-        self._enqueue()
+        with self._lane.timed(self._stage):
+            self._enqueue()
         self._ran = True
 
     def record(self) -> CudaGraph:

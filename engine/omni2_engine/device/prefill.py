@@ -27,7 +27,7 @@ class Prefill:
 
     def __init__(self, graph: TensorRTGraph) -> None:
         device = graph.lane.device
-        self._stream = graph.lane.stream
+        self._lane, self._stream, self._stage = graph.lane, graph.lane.stream, graph.plan.stage
         self._execution = graph.execution
         self._sent = Exchange(device)
         self._done = device.event()
@@ -64,6 +64,7 @@ class Prefill:
             execution.set(f"new_{name}", cache.address)
         execution.set("logits", logits)
         execution.set("hidden", hidden)
-        self._sent.send(self._stream)
-        execution.enqueue()
+        with self._lane.timed(self._stage):
+            self._sent.send(self._stream)
+            execution.enqueue()
         self._stream.record(self._done)
