@@ -48,15 +48,19 @@ def register(app: typer.Typer) -> None:
         threads: Threads = 2,
         chunks: Annotated[int, typer.Option(min=1, help="chunks of the answer")] = 25,
         left_context: Annotated[float, typer.Option(min=0, help="seconds, of the runs with a short memory")] = 4.0,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt; engines are built for it")] = "cpu",
         cache: Cache = None,
     ) -> None:
         """First chunk, whole answer and cost per chunk beside the original's algorithm in PyTorch."""
         _require()
+        from omni2_bench.gpu import choose
         from omni2_bench.latency import Plan
         from omni2_bench.run_latency import run
 
+        choice = choose(device)
         model, folder = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
-        plan = Plan(_presets(precision), _file(audio), _file(voice or audio), rounds, threads, chunks, left_context)
+        question, voice = _file(audio), _file(voice or audio)
+        plan = Plan(_presets(precision), question, voice, rounds, threads, chunks, left_context, choice)
         typer.echo(run(plan, model, folder, out, typer.echo))
 
     @bench.command()

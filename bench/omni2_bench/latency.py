@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from omni2_bench.gpu import ON_CPU, Choice, describe_gpu
 from omni2_bench.machine import describe, load
 from omni2_bench.models import Model, built_engine
 from omni2_bench.process import run_worker
@@ -54,6 +55,7 @@ class Plan:
         threads: processor threads.
         chunks: of the answer.
         left_context: seconds, of the variants with a shorter memory.
+        choice: the device, and what engines are built for.
     """
 
     presets: tuple[str, ...]
@@ -63,6 +65,7 @@ class Plan:
     threads: int
     chunks: int
     left_context: float
+    choice: Choice = ON_CPU
 
     def variants(self) -> list[Variant]:
         """Every variant, the reference first."""
@@ -116,7 +119,8 @@ def measure(plan: Plan, model: Model, cache: Path, out: Path, say: Say) -> list[
     order = list(plan.order())
     engines: dict[str, Path] = {}
     if not all(_path(rounds, number, variant).is_file() for number, variant in order):
-        engines = {preset: built_engine(model, preset, plan.voice, cache) for preset in plan.presets}
+        target = plan.choice.target
+        engines = {preset: built_engine(model, preset, plan.voice, cache, target) for preset in plan.presets}
     runs = []
     for place, (number, variant) in enumerate(order, 1):
         path = _path(rounds, number, variant)
@@ -134,7 +138,10 @@ def measure(plan: Plan, model: Model, cache: Path, out: Path, say: Say) -> list[
 def _open(plan: Plan, model: Model, out: Path) -> Path:
     """The directory of the rounds, after a look at what it was made for; the number of rounds may change."""
     digest = hashlib.sha256(plan.audio.read_bytes()).hexdigest()
-    request = {**asdict(plan), "model": model.name, "size": model.size, "audio_sha256": digest}
+    settings = asdict(plan)
+    choice = settings.pop("choice")
+    request = {**settings, "model": model.name, "size": model.size, "audio_sha256": digest}
+    request |= {} if plan.choice == ON_CPU else choice
     request = {name: str(value) if isinstance(value, Path) else value for name, value in request.items()}
     wanted = json.loads(json.dumps({name: value for name, value in request.items() if name != "rounds"}))
     file = out / "request.json"
@@ -144,7 +151,8 @@ def _open(plan: Plan, model: Model, out: Path) -> Path:
     rounds.mkdir(parents=True, exist_ok=True)
     _write(file, wanted)
     if not (out / "machine.json").is_file():
-        _write(out / "machine.json", describe(plan.threads))
+        gpu = None if plan.choice == ON_CPU else describe_gpu()
+        _write(out / "machine.json", describe(plan.threads) | ({} if gpu is None else {"gpu": gpu}))
     return rounds
 
 
@@ -165,6 +173,7 @@ def _run(plan: Plan, model: Model, variant: Variant, engine: Path, path: Path) -
         model=str(model.model),
         decoder=str(model.decoder),
         speech_encoder=None if model.speech_encoder is None else str(model.speech_encoder),
+        device=plan.choice.device,
     )
     _write(path, {**run_worker("turn", asdict(request), plan.threads), "load": before})
 

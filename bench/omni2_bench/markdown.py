@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from omni2_bench.gpu import gpu_line
 from omni2_bench.latency import REFERENCE
 
 RATIOS = {
@@ -26,6 +27,8 @@ def page(record: dict[str, Any]) -> str:
         + ".\n"
     )
     parts = [head, _table6(record), _ratios(record), _turns(record), _reference(record)]
+    if "places" in record:
+        parts[1:1] = [_places(record), _paper(record), _calls(record)]
     return "\n".join(parts)
 
 
@@ -43,12 +46,58 @@ def _table6(record: dict[str, Any]) -> str:
     variants = record["variants"]
     theirs = variants[REFERENCE]["first_chunk"]
     rows = []
-    for name in (REFERENCE, *record["spread"]):
+    for name in _shown(record):
         variant, cells = variants[name], []
         for row, figures in variant["first_chunk"].items():
             cells.append(f"{figures['median']:.2f} s (×{theirs[row]['median'] / figures['median']:.2f})")
         rows.append([name, *cells])
     return "## First chunk, from the waveform to the first sound\n\n" + table(["", *theirs], rows)
+
+
+def _places(record: dict[str, Any]) -> str:
+    """Where it ran, and the GPU's state when the benchmark began."""
+    gpu = record["machine"].get("gpu")
+    lines = [f"GPU: {'nvidia-smi says nothing here' if gpu is None else gpu_line(gpu)}."]
+    lines += [f"{name}: {place}." for name, place in record["places"].items() if name in _shown(record)]
+    return "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def _paper(record: dict[str, Any]) -> str:
+    """The paper's line of this size and schedule above the measured ones."""
+    paper, rows = record["paper"], []
+    if paper is not None:
+        theirs = [1e3 * paper[part] for part in ("llm", "speech", "synthesis", "total")]
+        rows.append(["the paper's original, one L40", *(f"{value:.2f}" for value in theirs)])
+    for name in _shown(record):
+        figures = record["variants"][name]["first_chunk"].values()
+        rows.append([f"{name}, measured", *(f"{1e3 * part['median']:.2f}" for part in figures)])
+    title = "## Beside the paper's Table 6: first chunk, ms\n\n"
+    if paper is None:
+        title += "The paper has no line of this size and schedule.\n\n"
+    else:
+        title += f"LLaMA-Omni2-{paper['size']}, R = {paper['read']}, W = {paper['write']}.\n\n"
+    return title + table(["", "LLM", "TTS", "FM+Voc", "total"], rows)
+
+
+def _calls(record: dict[str, Any]) -> str:
+    """What every group of graphs took in a whole turn."""
+    rows = []
+    for name, variant in record["variants"].items():
+        for group, figures in variant.get("calls", {}).items():
+            device, host = figures["device"], figures["host"]
+            each = f"{1e3 * device / figures['calls']:.3f}"
+            rows.append([f"{name}: {group}", str(figures["calls"]), each, f"{1e3 * device:.1f}", f"{1e3 * host:.1f}"])
+    text = (
+        "Sums over a whole turn, medians of the rounds: by events on the stage's stream around every call, copies of "
+        "what it reads and writes included, and beside it the host's time for the same steps.\n\n"
+    )
+    header = ["", "calls", "device, ms each", "device, ms", "host, ms"]
+    return "## Time on the device\n\n" + text + table(header, rows)
+
+
+def _shown(record: dict[str, Any]) -> tuple[str, ...]:
+    """The reference, and every preset with its usual memory."""
+    return (REFERENCE, *record["spread"])
 
 
 def _ratios(record: dict[str, Any]) -> str:

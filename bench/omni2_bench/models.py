@@ -11,11 +11,13 @@ from pathlib import Path
 
 from omni2_bench import random_checkpoint
 from omni2_bench.random_checkpoint import PRESETS, CheckpointPaths, Dimensions, write_checkpoint
+from omni2_engine.config import ModelConfig
 from omni2_engine.errors import Omni2Error, SettingError
 from omni2_export.build import BuildRequest, build_engine
-from omni2_export.build.precision import parse_precision
+from omni2_export.build.precision import GPU, parse_precision
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
 from omni2_export.cli.progress import BuildProgress
+from omni2_export.tensorrt.targets import CPU
 
 SEED = 1
 
@@ -72,6 +74,15 @@ def dimensions_of(size: str, file: Path | None) -> Dimensions:
         ) from error
 
 
+def size_of(config: ModelConfig) -> str | None:
+    """The released size whose language model has these dimensions, whatever the checkpoint is called."""
+    for size, dimensions in PRESETS.items():
+        llm = dimensions.llm
+        if (llm.hidden, llm.layers, llm.heads) == (config.llm.hidden, config.llm.layers, config.llm.heads):
+            return size
+    return None
+
+
 def random_model(size: str, dimensions: Dimensions, cache: Path) -> Model:
     """A checkpoint of random weights, written unless it is in the cache: its directory's name tells what is in it.
 
@@ -101,13 +112,25 @@ def given_model(model: Path, decoder: Path, speech_encoder: Path | None) -> Mode
     return Model(f"{model.resolve().name}-{digest}", "", model, decoder, speech_encoder)
 
 
-def built_engine(model: Model, preset: str, voice: Path, cache: Path) -> Path:
+def built_engine(model: Model, preset: str, voice: Path, cache: Path, target: str = CPU) -> Path:
     """The engine of a checkpoint at one preset; finished stages in the cache are used again.
+
+    Args:
+        model: the checkpoint.
+        preset: of the target's presets.
+        voice: a recording of the voice.
+        cache: where engines are kept.
+        target: "cpu", or the architecture of a GPU, which plans are then built for.
 
     Raises:
         Omni2Error: it cannot be built.
     """
-    output = cache / f"engine-{model.name}-{preset}"
+    output = cache / f"engine-{model.name}-{preset}{'' if target == CPU else f'-{target}'}"
+    if target == CPU:
+        request = BuildRequest(model.open(), output, [voice], parse_precision(preset))
+    else:
+        formats = parse_precision(preset, GPU)
+        request = BuildRequest(model.open(), output, [voice], target=target, formats=formats)
     with BuildProgress() as progress:
-        build_engine(BuildRequest(model.open(), output, [voice], parse_precision(preset)), progress)
+        build_engine(request, progress)
     return output

@@ -1,4 +1,4 @@
-"""The original's algorithm in eager PyTorch, float32: a waveform goes in, chunks of sound come out.
+"""The original's algorithm in eager PyTorch: a waveform goes in, chunks of sound come out.
 
 What every speed-up is measured against. As in the original, the encoder hears its whole window, both language models
 compute their head at every position they are given, the speech language model reads its whole context again at every
@@ -24,7 +24,7 @@ from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_engine.metrics import Recorder
 from omni2_engine.text import ChatTemplate, UnitTable
 from omni2_export.checkpoint import Checkpoint
-from omni2_export.reference.build import Reference, load_reference
+from omni2_export.reference.build import load_reference
 from omni2_export.reference.frontend import log_mel
 from omni2_export.reference.prompt import mark_speech, prompt_embeds
 from omni2_export.reference.qwen2 import Cache, Qwen2
@@ -63,14 +63,29 @@ class ReferencePipeline:
         checkpoint: an opened checkpoint.
         voice: (speaker,) or (1, speaker) float32 speaker vector.
         noise: (frames, mel) float32 the flow starts from.
+        device: where it runs.
+        dtype: of encoder, fusion and language models; flow and vocoder are float32, as in the original.
     """
 
-    def __init__(self, checkpoint: Checkpoint, voice: Floats, noise: Floats) -> None:
-        self.modules: Reference = load_reference(checkpoint)
-        keep_weight_norm(self.modules.vocoder)
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        voice: Floats,
+        noise: Floats,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.device, self.dtype = torch.device(device), dtype
+        self.modules = modules = load_reference(checkpoint)
+        keep_weight_norm(modules.vocoder)
+        for module in (modules.encoder, modules.llm, modules.fusion, modules.speech_lm):
+            module.to(self.device, dtype)
+        for module in (modules.flow, modules.vocoder):
+            module.to(self.device)
         self.config = checkpoint.config
-        self.voice = torch.from_numpy(np.array(voice, np.float32).reshape(1, -1))
-        self.noise = torch.from_numpy(np.ascontiguousarray(np.asarray(noise, np.float32).T)[None])
+        self.voice = torch.from_numpy(np.array(voice, np.float32).reshape(1, -1)).to(self.device)
+        noise = np.ascontiguousarray(np.asarray(noise, np.float32).T)[None]
+        self.noise = torch.from_numpy(noise).to(self.device)
         template = ChatTemplate(checkpoint.chat_template, special_tokens(checkpoint.text_tokenizer))
         ids = load_tokenizer(checkpoint.text_tokenizer).tokenizer.encode(template.render([SPOKEN_TURN]))
         self.prompt_ids = mark_speech(ids, self.config.tokens.speech)
@@ -124,9 +139,9 @@ class ReferencePipeline:
         with recorder.span("frontend"):
             rate = None if isinstance(audio, Path) else WHISPER_SAMPLE_RATE
             waveform = read_audio(audio, rate, encoder.samples / WHISPER_SAMPLE_RATE, "truncate")
-            mel = log_mel(torch.from_numpy(waveform), encoder)
+            mel = log_mel(torch.from_numpy(waveform).to(self.device), encoder)
         with recorder.span("encoder"):
-            return self.modules.encoder(mel[None])[0]
+            return self.modules.encoder(mel[None].to(self.dtype))[0]
 
 
 def keep_weight_norm(vocoder: HiFT) -> None:
@@ -144,10 +159,10 @@ def forward(model: Qwen2, embeds: Tensor, cache: Cache | None = None) -> tuple[T
         cache: of the positions before.
 
     Returns:
-        Hidden state (hidden,) and logits (vocab,) of the last position, and the cache grown by S.
+        Hidden state (hidden,) and float32 logits (vocab,) of the last position, and the cache grown by S.
     """
     hidden, cache = model(embeds, cache)
-    return hidden[0, -1], model.lm_head(hidden)[0, -1], cache
+    return hidden[0, -1], model.lm_head(hidden).float()[0, -1], cache
 
 
 class _Writer:
@@ -211,7 +226,7 @@ class Voice:
 
     def _voice(self, call: Callable[..., Any], count: int) -> Floats:
         units, self.unread = self.unread[:count], self.unread[count:]
-        pcm: Floats = call(self.utterance, units, None).wav[0].numpy()
+        pcm: Floats = call(self.utterance, units, None).wav[0].cpu().numpy()
         self.recorder.metrics.units += count
         self.recorder.chunk(len(pcm) / self.pipeline.config.vocoder.sample_rate)
         return pcm

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,9 @@ def run(request: TurnRequest) -> TurnResult:
     checkpoint = open_checkpoint(Path(request.model), decoder=Path(request.decoder), speech_encoder=encoder)
     engine = Path(request.engine)
     voice = next(iter(sorted((engine / "voices").glob("*.npy"))))
-    pipeline = ReferencePipeline(checkpoint, np.load(voice), np.load(engine / "tables" / "noise.npy"))
+    place, device, dtype = where(request.device)
+    noise = np.load(engine / "tables" / "noise.npy")
+    pipeline = ReferencePipeline(checkpoint, np.load(voice), noise, device, dtype)
     loading = time.perf_counter() - began
     words = TextTokenizer.load(engine / "text" / "tokenizer.json")
     script = write_script(pipeline.config, words, pipeline.units, request.chunks)
@@ -39,19 +43,43 @@ def run(request: TurnRequest) -> TurnResult:
     metrics, chunks = _answer(pipeline, Path(request.audio), script)
     np.save(request.pcm, np.concatenate(chunks))
     rate = pipeline.config.vocoder.sample_rate
-    return TurnResult.of(metrics, [len(pcm) / rate for pcm in chunks], script.chosen, loading)
+    durations = [len(pcm) / rate for pcm in chunks]
+    return TurnResult.of(metrics, durations, script.chosen, loading, place=place)
+
+
+def where(device: str) -> tuple[str, str, torch.dtype]:
+    """Where and in what the reference runs beside an engine on a device, and how the page says it.
+
+    On a GPU in bfloat16, which the original's scripts load its language models in (spec §1.1).
+    """
+    if device == "cpu":
+        return "CPU", "cpu", torch.float32
+    if torch.cuda.is_available():
+        return "GPU, PyTorch, bfloat16 (flow and vocoder float32)", "cuda", torch.bfloat16
+    return f"CPU, float32 (PyTorch {torch.__version__} has no CUDA here)", "cpu", torch.float32
+
+
+class WaitingRecorder(Recorder):
+    """Its spans end when the GPU is done with what was enqueued in them."""
+
+    @contextmanager
+    def span(self, stage: str) -> Iterator[None]:
+        """See `Recorder.span`."""
+        with super().span(stage):
+            yield
+            torch.cuda.synchronize()
 
 
 def _answer(pipeline: ReferencePipeline, audio: Path, script: Script) -> tuple[TurnMetrics, list[np.ndarray]]:
     config = pipeline.config
     how = Answer(
         _steered(penalised(config.tokens.repetition_penalty), Stream.TEXT, script),
-        _steered(sampled(torch.Generator().manual_seed(SEED)), Stream.SPEECH, script),
+        _steered(sampled(torch.Generator(pipeline.device).manual_seed(SEED)), Stream.SPEECH, script),
         len(script.text),
-        lambda call, samples: draws(config.vocoder.harmonics + 1, call, samples),
+        lambda call, samples: draws(config.vocoder.harmonics + 1, call, samples, pipeline.device),
         config.write,
     )
-    recorder = Recorder(TURN)
+    recorder = WaitingRecorder(TURN) if pipeline.device.type == "cuda" else Recorder(TURN)
     return recorder.metrics, list(pipeline.answer(audio, how, recorder))
 
 
@@ -59,8 +87,8 @@ def _steered(pick: Pick, stream: Stream, script: Script) -> Pick:
     return lambda logits, generated: script.steer(stream, generated, pick(logits, generated))
 
 
-def draws(waves: int, call: int, samples: int) -> SourceDraws:
+def draws(waves: int, call: int, samples: int, device: torch.device | None = None) -> SourceDraws:
     """The numbers the engine's vocoder draws in the same call (`omni2_engine.speech_decoder`)."""
     phase = uniform(-math.pi, math.pi, (1, waves, 1), DrawKey(SEED, Stream.VOCODER_PHASE, TURN), call)
     noise = normal((1, waves, samples), DrawKey(SEED, Stream.VOCODER_NOISE, TURN), call)
-    return SourceDraws(torch.from_numpy(phase), torch.from_numpy(noise))
+    return SourceDraws(torch.from_numpy(phase).to(device), torch.from_numpy(noise).to(device))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from omni2_bench.gpu import ON_CPU
 from omni2_bench.latency import REFERENCE, Plan, Run
 from omni2_bench.plot import mel_spectrogram
+from omni2_bench.simulate.paper import Row
 from omni2_bench.statistics import (
     Blocks,
     Summary,
@@ -38,6 +40,16 @@ ORIGINAL = {
     "flow 12": 6.9 / 24.5,
     "vocoder": 0.15 / 24.5,
 }
+# graphs, as the device's clock has them, and the spans of the host in which they are called
+GROUPS = {
+    "log-mel": (("log_mel",), ("frontend",)),
+    "encoder": (("encoder",), ("encoder",)),
+    "language model": (("llm",), ("prefill", "decode")),
+    "fusion": (("fusion",), ("fusion",)),
+    "speech LM": (("speech_lm",), ("speech_prefill", "speech_decode")),
+    "flow": (("flow_conditions", "flow_encoder", "flow_step", "flow_solver"), ("flow",)),
+    "vocoder": (("vocoder",), ("vocoder",)),
+}
 
 
 @dataclass(frozen=True)
@@ -48,11 +60,13 @@ class Report:
         plan: what was compared.
         runs: every finished turn.
         blocks: how chunks lie in attention blocks.
+        paper: what the paper says of the original at this size and schedule, if it does.
     """
 
     plan: Plan
     runs: list[Run]
     blocks: Blocks
+    paper: Row | None = None
 
     def of(self, name: str) -> list[TurnResult]:
         """Results of one variant by round."""
@@ -133,28 +147,51 @@ class Report:
             },
             "loading": over(lambda result: result.loading),
             "load": [run.load for run in runs],
+            **({"calls": calls} if (calls := self.calls(name)) else {}),
             **({} if name == REFERENCE else {"agreement": self.agreement(name)}),
         }
 
     def agreement(self, name: str) -> dict[str, float]:
-        """Did both do the same work? `text` is the share of text ids both would have chosen, `sound_db` the reference's
-        sound over the difference, `mel_db` the mean difference of their mel spectrograms, which says more where the
-        sound's phase has drifted.
+        """Did both do the same work? `text` is the share of text ids both would have chosen, where that is known,
+        `sound_db` the reference's sound over the difference, `mel_db` the mean difference of their mel spectrograms,
+        which says more where the sound's phase has drifted.
 
         The last chunk's sound is left out: the reference knows it is the last and voices the look-ahead with it.
         """
         engine, reference = (next(run for run in self.runs if run.variant.name == n) for n in (name, REFERENCE))
-        same = np.mean(np.equal(engine.result.chosen, reference.result.chosen))
         rate = round(len(np.load(reference.pcm)) / reference.result.seconds)
         kept = round(sum(reference.result.durations[:-1]) * rate)
         ours, theirs = (np.load(run.pcm)[:kept].astype(np.float64) for run in (engine, reference))
         noise = max(float(np.square(ours - theirs).sum()), np.finfo(np.float64).tiny)
         mels = [mel_spectrogram(pcm, rate) for pcm in (ours, theirs)]
-        return {
-            "text": float(same),
+        chosen = engine.result.chosen
+        text = {"text": float(np.mean(np.equal(chosen, reference.result.chosen)))} if chosen else {}
+        return text | {
             "sound_db": float(10 * np.log10(np.square(theirs).sum() / noise)),
             "mel_db": float(np.abs(mels[0] - mels[1]).mean()),
         }
+
+    def on_gpu(self) -> dict[str, Any]:
+        """Where everything ran and the paper's figures for this size and schedule; nothing on the CPU."""
+        if self.plan.choice == ON_CPU:
+            return {}
+        paper = None if self.paper is None else asdict(self.paper)
+        return {"places": {name: self.of(name)[0].place for name in self.names()}, "paper": paper}
+
+    def calls(self, name: str) -> dict[str, dict[str, Any]]:
+        """Time of every group of graphs in a whole turn: on the device by its clock, and on the host by spans; medians
+        over the rounds, seconds."""
+        results = self.of(name)
+        found = {}
+        for group, (graphs, stages) in GROUPS.items():
+            seconds = [[t for graph in graphs for t in result.calls.get(graph, [])] for result in results]
+            if any(seconds):
+                found[group] = {
+                    "calls": len(seconds[0]),
+                    "device": float(np.median([sum(times) for times in seconds])),
+                    "host": float(np.median([sum(result.of_stage(*stages)) for result in results])),
+                }
+        return found
 
     def record(self, machine: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
         """The content of `latency.json`."""
@@ -165,6 +202,7 @@ class Report:
             "ratios": {preset: {key: s.median for key, s in found.items()} for preset, found in ratios.items()},
             "spread": {preset: {key: as_record(s) for key, s in found.items()} for preset, found in ratios.items()},
             "variants": {name: self.variant(name) for name in self.names()},
+            **self.on_gpu(),
             "reference_rows": reference_rows(self.of(REFERENCE), ORIGINAL if request["size"] == ORIGINAL_SIZE else {}),
             "request": request,
             "machine": machine,

@@ -8,9 +8,10 @@ from pathlib import Path
 from omni2_bench.figures import draw_all
 from omni2_bench.latency import Plan, Say, measure
 from omni2_bench.markdown import page
-from omni2_bench.models import Model
+from omni2_bench.models import Model, size_of
 from omni2_bench.report import Report
 from omni2_bench.script import units_per_chunk
+from omni2_bench.simulate.paper import find_row, table6
 from omni2_bench.statistics import Blocks
 from omni2_engine.errors import SettingError
 
@@ -36,7 +37,8 @@ def run(plan: Plan, model: Model, cache: Path, out: Path, say: Say) -> str:
     blocks = Blocks(units_per_chunk(config), config.flow_encoder.block_units)
     if plan.chunks < blocks.fewest_chunks():
         raise SettingError(f"{plan.chunks} chunks are too few to tell growth", f"use {blocks.fewest_chunks()} or more")
-    report = Report(plan, measure(plan, model, cache, out, say), blocks)
+    paper = find_row(table6(), size_of(config), config.read, config.write)
+    report = Report(plan, measure(plan, model, cache, out, say), blocks, paper)
     machine, request = (json.loads((out / f"{name}.json").read_text("utf-8")) for name in ("machine", "request"))
     record = report.record(machine, request)
     (out / "latency.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -24,7 +24,7 @@ class Script:
         speech: speech tokens, each of one unit.
 
     Attributes:
-        chosen: what the text model itself chose at every step of the last answer.
+        chosen: what the text model itself chose at every step of the last answer that was steered.
     """
 
     text: list[int]
@@ -37,6 +37,11 @@ class Script:
             return self.speech[len(generated)]
         self.chosen[len(generated) :] = [chosen]
         return self.text[len(generated)]
+
+    @property
+    def forced(self) -> dict[Stream, list[int]]:
+        """The same ids, to be taken along; see `omni2_engine.session.Session.stream`."""
+        return {Stream.TEXT: self.text, Stream.SPEECH: self.speech}
 
     def opening(self, config: ModelConfig, rounds: int) -> Script:
         """The same answer cut after so many rounds of reading and writing."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omni2_engine.metrics import TurnMetrics, covered
@@ -24,6 +25,8 @@ class TurnRequest:
         left_context: seconds the flow looks back on; None leaves it to the engine.
         model, decoder, speech_encoder: the checkpoint, for the reference.
         width: calls that may run at once; None leaves it to the engine.
+        device: what runs the engine's graphs, see `omni2_engine.backends.choose.Device`. Where it is a GPU the
+            reference runs there too, if its PyTorch can.
     """
 
     pipeline: str
@@ -37,6 +40,7 @@ class TurnRequest:
     decoder: str | None = None
     speech_encoder: str | None = None
     width: int | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,10 @@ class TurnResult:
         durations: seconds of sound in each chunk.
         finished: when the turn was over.
         llm, tts, synthesis: the first chunk's parts as in the paper's Table 6.
-        chosen: text ids the model itself would have gone on with.
+        chosen: text ids the model itself would have gone on with; empty on a GPU, which does not tell.
         loading: seconds to load the pipeline.
+        calls: seconds of every call of a graph by the device's clock, by the graph's name; empty on the CPU.
+        place: where it ran, for the reader.
     """
 
     spans: list[tuple[str, float, float]]
@@ -64,9 +70,19 @@ class TurnResult:
     synthesis: float
     chosen: list[int]
     loading: float
+    calls: dict[str, list[float]] = field(default_factory=dict)
+    place: str = "CPU"
 
     @classmethod
-    def of(cls, metrics: TurnMetrics, durations: list[float], chosen: list[int], loading: float) -> TurnResult:
+    def of(
+        cls,
+        metrics: TurnMetrics,
+        durations: list[float],
+        chosen: list[int],
+        loading: float,
+        calls: Mapping[str, Sequence[float]] | None = None,
+        place: str = "CPU",
+    ) -> TurnResult:
         """From a turn's metrics."""
         return cls(
             spans=[(span.stage, span.start, span.stop) for span in metrics.spans],
@@ -79,12 +95,14 @@ class TurnResult:
             synthesis=metrics.first_chunk_synthesis,
             chosen=chosen,
             loading=loading,
+            calls={graph: list(seconds) for graph, seconds in (calls or {}).items()},
+            place=place,
         )
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> TurnResult:
-        """From what a worker wrote; fields of others are left out."""
-        return cls(**{field.name: record[field.name] for field in fields(cls)})
+        """From what a worker wrote; fields of others are left out, and those an earlier version had not are as new."""
+        return cls(**{known.name: record[known.name] for known in fields(cls) if known.name in record})
 
     @property
     def seconds(self) -> float:

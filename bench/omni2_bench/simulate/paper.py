@@ -63,6 +63,14 @@ def of(rows: Sequence[Row], size: str, read: int, write: int) -> Row:
     raise KeyError((size, read, write))
 
 
+def find_row(rows: Sequence[Row], size: str | None, read: int, write: int) -> Row | None:
+    """`of`, or None where the table says nothing."""
+    try:
+        return of(rows, size or "", read, write)
+    except KeyError:
+        return None
+
+
 def resolution(rows: Sequence[Row]) -> float:
     """The largest step, in seconds, of which every figure is a whole multiple: finer than that the table cannot tell.
 

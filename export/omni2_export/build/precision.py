@@ -57,6 +57,12 @@ FLOORS = {
     ("speech_lm", "int4"): {"speech_lm": 3.0},
     ("flow", "int8"): {"estimator": 25.0, "flow_step": 30.0, "flow": 33.0, "sound": 30.0},
 }
+# The same for plans, one graph at a time against float32, by what it computes in and by how weights are stored. On
+# random weights (`bench precision`) with every result rounded, float16 keeps 58 to 69 dB and bfloat16 40 to 51, the
+# vocoder's wave 44; float32 without float64 90 there and more elsewhere. Floors leave 10 dB and more below that, for
+# GPUs that sum in another order; one that rounds float32 to TF32 unasked misses 70.
+DEVICE_FLOORS = {"fp32": 70.0, "fp16": 45.0, "bf16": 30.0, "int8": 12.0, "fp8": 8.0, "int4": 3.0}
+VOCODER_FLOORS = {"fp32": 60.0, "fp16": 30.0}  # its exponential, and phases summed over a whole call
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,12 @@ def snr_floors(stages: Mapping[str, str]) -> dict[str, float]:
     """The least signal-to-noise ratio, in dB, that what quantised stages make keeps; `stages` is stage → storage."""
     quantised = [(stage, storage) for stage, storage in stages.items() if storage != "fp32"]
     return {made: floor for choice in quantised for made, floor in FLOORS[choice].items()}
+
+
+def device_floor(stage: str, storage: str) -> float:
+    """The least signal-to-noise ratio, dB, of a plan against its float32 graph; `storage` as in `CHOICES`."""
+    floors = DEVICE_FLOORS | (VOCODER_FLOORS if stage == "vocoder" else {})
+    return min(floors[part] for part in storage.split("+"))
 
 
 PRESETS = {
