@@ -75,6 +75,10 @@ class DeviceLanguageModel(LanguageModel):
         """Bytes of the device's memory beside the plan's; see `LanguageModel.held`."""
         return self._device_table.nbytes
 
+    def on_host(self) -> LanguageModel:
+        """The same plan, called step by step; see `LanguageModel.on_host`."""
+        return LanguageModel(self._graph, self.config, self.table)
+
     def longest(self, choose: Choose) -> int:
         """Tokens worth asking for in one burst; see `LanguageModel.longest`."""
         return RING if serves(choose) else super().longest(choose)

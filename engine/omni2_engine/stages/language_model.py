@@ -77,6 +77,10 @@ class LanguageModel:
         """Embeddings (n, hidden) float32 of token ids."""
         return self.table(ids)
 
+    def on_host(self) -> LanguageModel:
+        """The same model, one that has logits and hidden states on the host after every call."""
+        return self
+
     def longest(self, choose: Choose) -> int:
         """Tokens worth asking for in one burst when they are chosen like this."""
         return 1  # the host chooses every single one, and who else waits may come in between

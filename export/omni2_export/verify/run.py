@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
@@ -40,6 +42,7 @@ def verify_engine(
     """
     files, strangers = read_goldens(directory, engine.config)
     goldens = {golden.name: golden for golden in files}
+    engine = _on_host(engine)
     comparison = Comparison(Report(), snr_floors(engine.directory.manifest.precision))
     backend = OnnxRuntimeBackend(threads)
     for golden in goldens.values():
@@ -48,6 +51,15 @@ def verify_engine(
     comparison.report.skipped = {golden.name: golden.unused for golden in goldens.values() if golden.unused}
     comparison.report.skipped |= {name: ["the whole file: it is named as no known kind"] for name in strangers}
     return comparison.report
+
+
+def _on_host(engine: Engine) -> Engine:
+    """The same engine with language models whose logits can be looked at after every call."""
+    p = engine.pipeline
+    models = {"llm": p.llm.on_host(), "speech_lm": p.speech_lm.on_host()}
+    view = copy(engine)
+    view.pipeline = replace(p, **models, loop=replace(p.loop, **models))
+    return view
 
 
 def _compare_file(

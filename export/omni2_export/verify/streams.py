@@ -11,7 +11,7 @@ from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.config import VOCODER_OVERLAP_FRAMES
 from omni2_engine.engine import Engine
 from omni2_engine.stages.flow import FlowState
-from omni2_engine.stages.vocoder import VocoderState
+from omni2_engine.stages.vocoder import Vocoder, VocoderState
 from omni2_export.inspection import open_cut
 from omni2_export.verify.compare import FileComparison
 from omni2_export.verify.decoder import check_source, drive_vocoder
@@ -26,15 +26,18 @@ class _Decoder:
     """The engine's flow and vocoder with their state, fed golden noise and sources.
 
     Args:
+        engine: whose flow.
+        backend: runs the vocoder.
         units: the `decoder_units` file: noise and voice.
     """
 
-    def __init__(self, engine: Engine, units: Golden) -> None:
+    def __init__(self, engine: Engine, backend: OnnxRuntimeBackend, units: Golden) -> None:
         flow = engine.pipeline.decoder.flow
         noise = np.ascontiguousarray(units["rand_noise"][0].T)
         speaker = units["spks"] if "spks" in units else flow.speaker_features(units["embedding"][0])
         self._flow = flow
-        self._vocoder = engine.pipeline.decoder.vocoder
+        # its whole source is given, which the CPU's graph alone takes in any length
+        self._vocoder = Vocoder(backend.open(engine.directory, "vocoder"), engine.config.vocoder)
         self._sines = engine.config.vocoder.harmonics + 1
         self.flow_state: FlowState = flow.new_state(speaker, noise)
         self.vocoder_state: VocoderState = self._vocoder.new_state()
@@ -63,7 +66,7 @@ def compare_stream(
     schedule, units = golden.ids("schedule"), golden.ids("units")
     if min(schedule, default=-1) < 0 or sum(schedule) != len(units):
         raise GoldenError(f"{golden.path}: the schedule {schedule} does not add up to {len(units)} units", REMAKE)
-    decoder = _Decoder(engine, _units_file(goldens, golden))
+    decoder = _Decoder(engine, backend, _units_file(goldens, golden))
     single = _SingleCalls(engine, backend, compare)
     start, heard, driven = 0, [], True
     for k, count in enumerate(schedule):
@@ -90,7 +93,7 @@ def compare_offline(
 ) -> None:
     """All units in one final call."""
     golden = compare.golden
-    decoder = _Decoder(engine, _units_file(goldens, golden))
+    decoder = _Decoder(engine, backend, _units_file(goldens, golden))
     mel, new_mel = decoder.flow(golden.ids("units"), final=True)
     compare.close("mel_full", FLOW, mel.T[None], relative=MEL_DEVIATION)
     if "source" in golden:
