@@ -10,11 +10,12 @@ PY := $(VENV)/bin/python
 SOURCES := pyproject.toml setup.py $(wildcard cpp/*.h cpp/*.cpp cpp/*/*.h cpp/*/*.cpp kernels/omni2_kernels/cuda/*.cuh)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train-demo test lint sanitize clean
+.PHONY: help demo train-demo test test-gpu lint sanitize clean
 
 help:
 	@echo "make demo      build a small engine, answer a spoken question: answer.wav, answer.png"
 	@echo "make test      lint, type checks and all tests (installs the CPU build of torch)"
+	@echo "make test-gpu  the checks for a machine with an NVIDIA GPU, on that GPU (docs/gpu.md)"
 	@echo "make lint      lint and type checks alone"
 	@echo "make sanitize  the C++ tests under the thread, address and undefined-behaviour sanitizers"
 	@echo "make train-demo  train the demonstration model anew: ten hours of one core, two at a time; goes on when repeated"
@@ -31,6 +32,10 @@ train-demo: $(VENV)/train.stamp
 
 test: lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile
+
+# -s: every check prints what it found, and the benchmark its table
+test-gpu: $(VENV)/dev.stamp
+	$(PY) -m pytest -q -s tests/gpu --gpu
 
 lint: $(VENV)/dev.stamp
 	$(PY) -m ruff check .

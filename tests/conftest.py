@@ -19,6 +19,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LOCAL_HOSTS = {None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test-gpu`."""
+    parser.addoption("--gpu", action="store_true", help="run tests/gpu on this machine's GPU instead of stand-ins")
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""

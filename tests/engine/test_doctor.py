@@ -72,6 +72,7 @@ def test_a_gpu_is_described(run: Run, gpu: Any) -> None:
     assert status == 0
     assert f"CUDA 13.0 ({gpu.path})" in said
     assert "GPU a device that is none, sm90, 8.0 of 8.0 GiB free, driver for CUDA 13.0" in said
+    assert "`make test-gpu`" in said
     assert "it is the build for CPUs, and there is a GPU" in said
     assert "OMNI2_ONNXRUNTIME=onnxruntime-gpu pip install" in said
 

@@ -106,6 +106,7 @@ def _gpu(device: CudaDevice | BackendError) -> Iterator[Finding]:
             f"GPU {device.name}, {target_of(device)}, {gib(free)} of {gib(total)} GiB free, "
             f"driver for CUDA {major}.{minor}"
         )
+        yield Finding("its makers had no GPU: `make test-gpu` in a checkout checks everything on yours")
         return
     found = cudart_path()
     yield Finding(f"libcudart: {found or 'not among the pip packages'}; driver ({DRIVER}): {_driver()}")

@@ -1,0 +1,78 @@
+"""Every plan against the float32 graph of the same stage on the CPU: what is left of the signal must be enough."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omni2_bench.precision.probes import QUESTIONS, Material, Question
+from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.manifest import EngineDirectory
+from omni2_export.checkpoint import Checkpoint
+from omni2_export.verify.rows import snr
+
+from .rig import Rig, threads
+
+STAGES = [question for question in QUESTIONS if question.changed == (question.name,)]
+
+
+class Opened(dict[str, Any]):
+    """Graphs of an engine on the CPU, each loaded when it is first asked for."""
+
+    def __init__(self, directory: EngineDirectory) -> None:
+        super().__init__()
+        self._directory, self._backend = directory, OnnxRuntimeBackend(threads())
+
+    def __missing__(self, stage: str) -> Any:
+        self[stage] = self._backend.open(self._directory, stage)
+        return self[stage]
+
+
+@pytest.fixture(scope="module")
+def materials() -> dict[str, Material]:
+    return {}
+
+
+@pytest.fixture
+def material(materials: dict[str, Material], rig: Rig, audio: np.ndarray) -> Material:
+    """The same for every stage and preset: all of its inputs come from the float32 graphs of one engine."""
+    if not materials:
+        materials["one"] = Material(rig.checkpoint, Opened(rig.directory), audio, seed=0)
+    return materials["one"]
+
+
+@pytest.mark.parametrize("question", STAGES, ids=lambda question: question.name)
+def test_a_plan_keeps_its_floor(
+    question: Question,
+    preset: str,
+    material: Material,
+    rigs: Any,
+    random_checkpoint: Checkpoint,
+    record_property: Any,
+) -> None:
+    changed = rigs(random_checkpoint, preset)
+    backend = changed.make_backend(True)
+    plan = backend.open(changed.directory, question.name)
+    expected = question.ask(material, material.graphs)
+    found = question.ask(material, _Replaced(material.graphs, question.name, plan))
+    floor = changed.floor(backend, question.name)
+    assert expected
+    for array, values in expected.items():
+        assert np.isfinite(found[array]).all(), array
+        kept = snr(found[array].astype(np.float64), values.astype(np.float64))
+        record_property(array, kept)
+        print(f"{changed.name}: {question.name}: {array} keeps {kept:.0f} dB, at least {floor:.0f}")
+        assert kept >= floor, f"{array} keeps {kept:.1f} dB, and at least {floor:.1f} are asked"
+
+
+class _Replaced(dict[str, Any]):
+    """Graphs with another in one's place."""
+
+    def __init__(self, graphs: Any, name: str, graph: Any) -> None:
+        super().__init__({name: graph})
+        self._others = graphs
+
+    def __missing__(self, stage: str) -> Any:
+        return self._others[stage]
