@@ -61,9 +61,8 @@ class Rig:
         if not isinstance(backend, TensorRTBackend):
             return device_floor(stage, "fp32")  # the CPU's own graphs
         library = backend.library
-        return device_floor(
-            stage, self.directory.plan(stage, backend.target, library.flavour, library.version).precision
-        )
+        plan = self.directory.plan(stage, backend.target, library.flavour, library.version)
+        return device_floor(stage, plan.precision)
 
     def load(self, sessions: int = 1, cuda_graphs: bool = True, warm_up: bool = False) -> Engine:
         """The engine on the device."""
