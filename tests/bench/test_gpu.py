@@ -138,7 +138,7 @@ def turn(path: Path, faster: float = 1.0, **more: Any) -> TurnResult:
             spans.append((stage, now, now + step))
             now += step
         ready.append(now)
-    np.save(path, np.sin(np.arange(15 * 12_000) / 20).astype(np.float32))
+    np.save(path, (np.sin(np.arange(15 * 12_000) / 20) + 1e-4 * faster).astype(np.float32))
     fields: dict[str, Any] = {"chosen": [1, 2], "loading": 1.0} | more
     return TurnResult(spans, 2 * step, ready, [0.5] * 15, now, 0.2, 0.15, 0.1, **fields)
 
