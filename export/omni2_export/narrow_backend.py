@@ -20,6 +20,8 @@ class NarrowBackend(OnnxRuntimeBackend):
             ONNX Runtime's own kernels, which there are for float16 alone, and some of which keep more digits.
     """
 
+    matmul_accuracy = "0"
+
     def __init__(self, threads: int | None = None, emulated: bool = False) -> None:
         super().__init__(threads)
         self._emulated = emulated
@@ -33,7 +35,6 @@ class NarrowBackend(OnnxRuntimeBackend):
     def options(self) -> ort.SessionOptions:
         """See `OnnxRuntimeBackend.options`."""
         options = super().options()
-        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
         # the level beyond, of layouts, makes ONNX Runtime 1.32 crash on convolutions and norms of float16
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         return options

@@ -14,7 +14,15 @@ import pytest
 from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine.errors import SettingError
 from omni2_export.build.graphs import GraphSpec, graph_specs
-from omni2_export.build.precision import CHOICES, COMPUTE, GPU, GPU_PRESETS, Precisions, parse_precision
+from omni2_export.build.precision import (
+    CHOICES,
+    COMPUTE,
+    GPU,
+    GPU_PRESETS,
+    Precisions,
+    device_floor,
+    parse_precision,
+)
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
 from omni2_export.graphs.attention import attend
 from omni2_export.graphs.builder import BORDER, FLOAT, ISLAND, GraphBuilder, Numerics
@@ -25,6 +33,7 @@ from omni2_export.narrow_backend import NarrowBackend
 FLOAT16, BFLOAT16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 SIZES = {"capacity": 512, "up_capacity": 1024}
 STATE = ("keys", "values", "context")
+ALWAYS_FLOAT32 = ("log_mel", "flow_conditions")
 
 
 class AnyRange(dict[str, float]):
@@ -249,3 +258,16 @@ def test_every_storage_on_offer_can_be_asked_for() -> None:
         precisions = parse_precision(f"exact,{stage}={storage}", GPU)
         assert precisions.stages[stage] == storage
         assert precisions.numerics(stage).compute == COMPUTE[storage.partition("+")[0]]
+
+
+def test_every_plan_has_a_floor_and_with_less_a_lower_one(specs: dict[str, GraphSpec]) -> None:
+    for stage, storage in storages():
+        compute, _, weights = storage.partition("+")
+        for spec in specs.values():
+            if spec.stage != stage or spec.name in ALWAYS_FLOAT32 or spec.name == "flow_step_shared":
+                continue
+            floor = device_floor(spec.name, storage if spec.quantised else compute)
+            assert 0 < floor <= device_floor(spec.name, "fp32")
+            if weights:
+                assert floor < device_floor(spec.name, compute)
+    assert device_floor("flow_step", "fp16") >= 40

@@ -84,6 +84,7 @@ class OnnxRuntimeBackend:
     width: int | None
     by_twos = True
     stopwatch: Stopwatch | None = None
+    matmul_accuracy = "4"  # lets block-quantised weights run in the int8 kernel instead of being expanded
 
     def __init__(self, threads: int | None = None, shares_decoder_calls: bool = False) -> None:
         self.shares_decoder_calls = shares_decoder_calls
@@ -160,8 +161,7 @@ class OnnxRuntimeBackend:
         options.log_severity_level = 3
         # several sessions on few processors: a spinning pool takes time from the one that has work
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # lets block-quantised weights run in the int8 kernel instead of being expanded
-        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", self.matmul_accuracy)
         return options
 
 

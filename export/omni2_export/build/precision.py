@@ -36,7 +36,7 @@ CHOICES = {
         "llm": _with_weights("int8", "int4", "fp8"),
         "fusion": _with_weights(),
         "speech_lm": _with_weights("int8", "int4", "fp8"),
-        "flow": ("fp32", "fp16"),  # bfloat16 keeps too few digits over ten Euler steps
+        "flow": ("fp32", "fp16"),  # bfloat16 would leave 27 dB in the sound, float16 leaves 44
         "vocoder": ("fp32", "fp16"),
     },
 }
@@ -57,12 +57,20 @@ FLOORS = {
     ("speech_lm", "int4"): {"speech_lm": 3.0},
     ("flow", "int8"): {"estimator": 25.0, "flow_step": 30.0, "flow": 33.0, "sound": 30.0},
 }
-# The same for plans, one graph at a time against float32, by what it computes in and by how weights are stored. On
-# random weights (`bench precision`) with every result rounded, float16 keeps 58 to 69 dB and bfloat16 40 to 51, the
-# vocoder's wave 44; float32 without float64 90 there and more elsewhere. Floors leave 10 dB and more below that, for
-# GPUs that sum in another order; one that rounds float32 to TF32 unasked misses 70.
-DEVICE_FLOORS = {"fp32": 70.0, "fp16": 45.0, "bf16": 30.0, "int8": 12.0, "fp8": 8.0, "int4": 3.0}
-VOCODER_FLOORS = {"fp32": 60.0, "fp16": 30.0}  # its exponential, and phases summed over a whole call
+# The same for plans, one graph at a time against float32, by what it computes in and by how weights are stored: some
+# 10 dB below what `bench precision` finds on random weights with every result rounded, at the tiny and the 0.5B size
+# (docs/number_formats.md), for GPUs that sum in another order. Float32 without float64 keeps 90 in the vocoder and more
+# elsewhere; one that rounds to TF32 unasked misses 70.
+DEVICE_FLOORS = {
+    "encoder": {"fp16": 52.0, "bf16": 35.0, "int8": 30.0, "fp8": 18.0},
+    "llm": {"fp16": 43.0, "bf16": 25.0, "int8": 15.0, "int4": 1.5, "fp8": 7.0},
+    "fusion": {"fp16": 58.0, "bf16": 40.0},
+    "speech_lm": {"fp16": 38.0, "bf16": 20.0, "int8": 12.0, "int4": 0.5, "fp8": 5.0},
+    "flow_encoder": {"fp16": 50.0},
+    "flow_step": {"fp16": 40.0},  # the mel after all Euler steps; measured 58
+    "vocoder": {"fp32": 60.0, "fp16": 35.0},
+}
+FLOAT32_FLOOR = 70.0
 
 
 @dataclass(frozen=True)
@@ -110,9 +118,9 @@ def snr_floors(stages: Mapping[str, str]) -> dict[str, float]:
     return {made: floor for choice in quantised for made, floor in FLOORS[choice].items()}
 
 
-def device_floor(stage: str, storage: str) -> float:
+def device_floor(graph: str, storage: str) -> float:
     """The least signal-to-noise ratio, dB, of a plan against its float32 graph; `storage` as in `CHOICES`."""
-    floors = DEVICE_FLOORS | (VOCODER_FLOORS if stage == "vocoder" else {})
+    floors = {"fp32": FLOAT32_FLOOR, **DEVICE_FLOORS.get(graph, {})}
     return min(floors[part] for part in storage.split("+"))
 
 

@@ -55,7 +55,7 @@ def predict_f0(g: GraphBuilder, config: VocoderConfig, tensors: Tensors, mel: ir
     """Fundamental frequency in Hz of each frame: mel (B, mel, F) → (B, F).
 
     The products are float64, or split: what F0 is off by adds up over a call in the phase of its highest overtone.
-    Split ones are within 5e-5 Hz of float64's, two units in the last place, plain float32's within 2e-4.
+    Split ones are within 7e-5 Hz of float64's, two units in the last place, plain float32's within 2e-4.
     """
     if not g.numerics.doubles:
         return _predict_f0_split(g, config, tensors, mel)
