@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 from enum import StrEnum
 
+import onnxruntime as ort
+
+from omni2_engine._core import CudaDevice
 from omni2_engine.backends.base import Backend
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.tensorrt_library import open_device
 from omni2_engine.errors import BackendError, Omni2Error
 from omni2_engine.manifest import EngineDirectory
 
+PROVIDER = "CUDAExecutionProvider"  # ONNX Runtime's name for it
 FIRST = "llm"  # every engine has it: what holds for its files holds for all
 
 log = logging.getLogger("omni2_engine.backends")
@@ -49,36 +54,47 @@ def choose_backend(
         return _cuda(directory, timed)
     if device is Device.CPU:
         return _cpu(directory, threads)
+    return _on_gpu(directory, cuda_graphs, timed) or _cpu(directory, threads)
+
+
+def _on_gpu(directory: EngineDirectory, cuda_graphs: bool, timed: bool) -> Backend | None:
+    """The fastest backend for the GPU; None if there is no GPU or nothing for it, and the CPU can do without."""
+    if not directory.manifest.plans and PROVIDER not in ort.get_available_providers():
+        return None  # without waking the GPU, if there is one
     refused: list[Omni2Error] = []
-    if directory.manifest.plans:
-        try:
-            return _tensorrt(directory, cuda_graphs, timed)
-        except Omni2Error as error:
-            refused.append(error)
-    if not directory.graph(FIRST).is_file():
-        raise BackendError(f"{directory.path} is for GPUs alone, and {refused[0].problem}", refused[0].remedy)
+    level = logging.INFO
     try:
-        return _cuda(directory, timed)
+        gpu = open_device()
+        level = logging.WARNING  # whoever has a GPU wants to know why it idles
+        if directory.manifest.plans:
+            try:
+                return _tensorrt(directory, cuda_graphs, timed, gpu)
+            except Omni2Error as error:
+                refused.append(error)
+        return _cuda(directory, timed, gpu)
     except Omni2Error as error:
         refused.append(error)
-    for reason in refused:
-        log.info("running on the CPU: %s", str(reason))
-    return _cpu(directory, threads)
+    if not directory.graph(FIRST).is_file():
+        raise BackendError(f"{directory.path} is for GPUs alone, and {refused[0].problem}", refused[0].remedy)
+    log.log(level, "running on the CPU: %s", "; ".join(map(str, refused)))
+    return None
 
 
-def _tensorrt(directory: EngineDirectory, cuda_graphs: bool, timed: bool) -> Backend:
+def _tensorrt(
+    directory: EngineDirectory, cuda_graphs: bool, timed: bool, gpu: CudaDevice | None = None
+) -> Backend:
     from omni2_engine.backends.tensorrt import TensorRTBackend
 
-    backend = TensorRTBackend(cuda_graphs=cuda_graphs, timed=timed)
+    backend = TensorRTBackend(gpu, cuda_graphs=cuda_graphs, timed=timed)
     directory.plan(FIRST, backend.target, backend.library.flavour, backend.library.version)
     return backend
 
 
-def _cuda(directory: EngineDirectory, timed: bool) -> Backend:
+def _cuda(directory: EngineDirectory, timed: bool, gpu: CudaDevice | None = None) -> Backend:
     from omni2_engine.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 
     _check_graphs(directory)
-    return OnnxRuntimeCudaBackend(timed=timed)
+    return OnnxRuntimeCudaBackend(gpu, timed)
 
 
 def _cpu(directory: EngineDirectory, threads: int | None) -> Backend:

@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from omni2_engine._core import CudaDevice
 from omni2_engine.backends.base import DeviceMemory
+from omni2_engine.backends.choose import PROVIDER
 from omni2_engine.backends.lanes import Lanes
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.backends.tensorrt_library import open_device
@@ -18,8 +19,6 @@ from omni2_engine.device.lane import Lane
 from omni2_engine.device.state import DeviceState
 from omni2_engine.device.stopwatch import Stopwatch
 from omni2_engine.errors import BackendError
-
-PROVIDER = "CUDAExecutionProvider"
 
 
 class CudaPlace:
@@ -63,12 +62,12 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
     def __init__(self, device: CudaDevice | None = None, timed: bool = False) -> None:
         super().__init__(threads=1, shares_decoder_calls=True)  # what the provider leaves to the CPU is small
         self.width = None  # every stage has a stream of its own
+        self.device = device or open_device()
         if PROVIDER not in ort.get_available_providers():
             raise BackendError(
                 f"the ONNX Runtime {ort.__version__} installed here has no CUDA provider",
                 "put onnxruntime-gpu in its place, see `omni2-engine doctor`, or load with device='cpu'",
             )
-        self.device = device or open_device()
         self.stopwatch = Stopwatch(self.device) if timed else None
         self.lanes = Lanes(self.device, self.stopwatch)
         self._free_before = self.free_memory()

@@ -46,8 +46,8 @@ class TensorRTBackend:
         cuda_graphs: bool = True,
         timed: bool = False,
     ) -> None:
+        self.device = device or open_device()  # first: without a GPU nobody waits for TensorRT to be loaded
         self.library = library or find_tensorrt()
-        self.device = device or open_device()
         self.cuda_graphs = cuda_graphs
         self._weights = 0
         self._plans: list[Plan] = []

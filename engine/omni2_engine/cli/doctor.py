@@ -15,7 +15,7 @@ import onnxruntime as ort
 import typer
 
 from omni2_engine._core import CudaDevice
-from omni2_engine.backends.onnxruntime_cuda import PROVIDER
+from omni2_engine.backends.choose import PROVIDER
 from omni2_engine.backends.tensorrt import target_of
 from omni2_engine.backends.tensorrt_library import TensorRt, cudart_path, find_tensorrt, open_device
 from omni2_engine.device.memory_plan import gib

@@ -63,6 +63,15 @@ def test_a_machine_without_a_gpu_runs_on_the_cpu(
         name(gpus_alone)
 
 
+def test_a_gpu_that_idles_is_worth_a_warning(
+    gpu: Any, directory: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu.set_capability(9, 0)
+    assert name(directory(target="sm89")) == "onnxruntime"
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "no plan of llm for sm90" in warning.getMessage() and "no CUDA provider" in warning.getMessage()
+
+
 def test_plans_for_the_gpu_come_first(gpu: Any, directory: Callable[..., Any]) -> None:
     assert name(directory(target="sm89")) == "tensorrt"
     assert name(directory(target="sm89"), Device.CPU) == "onnxruntime"
@@ -80,9 +89,15 @@ def test_a_gpu_without_plans_takes_what_onnx_runtime_has(
         name(directory(target="sm89"), Device.TENSORRT)
 
 
-def test_what_is_asked_for_and_not_there_is_an_error(directory: Callable[..., Any], tmp_path: Path) -> None:
+def test_what_is_asked_for_and_not_there_is_an_error(
+    gpu: Any, directory: Callable[..., Any], tmp_path: Path
+) -> None:
     with pytest.raises(BackendError, match="no CUDA provider"):
         name(directory(), Device.CUDA)
+    gpu.set_devices(0)
+    for device in (Device.CUDA, Device.TENSORRT):
+        with pytest.raises(BackendError, match="there is no CUDA device"):
+            name(directory(target="sm89"), device)
     (tmp_path / "llm.onnx").unlink()
     with pytest.raises(BackendError, match=r"only plans for sm89 — .*--target cpu"):
         name(directory(graphs=False, target="sm89"), Device.CPU)
