@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from omni2_engine._core import CudaDevice, CudaGraph, CudaStream, DeviceMemory
+from omni2_engine.device.pool import MemoryPool
 from omni2_engine.device.stopwatch import Stopwatch
 from omni2_engine.errors import BackendError
 
@@ -27,6 +28,7 @@ class Lane:
     Attributes:
         stream: the stream.
         lock: of the lane; may be taken again by the thread that has it.
+        pool: memory for state of its graphs.
     """
 
     def __init__(self, device: CudaDevice, priority: int = 0, stopwatch: Stopwatch | None = None) -> None:
@@ -34,6 +36,7 @@ class Lane:
         self._stopwatch = stopwatch
         self.stream: CudaStream = device.stream(priority)
         self.lock = threading.RLock()
+        self.pool = MemoryPool(device)
         self._scratch: DeviceMemory | None = None
 
     def scratch(self, nbytes: int) -> DeviceMemory:

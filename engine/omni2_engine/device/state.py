@@ -8,7 +8,7 @@ from omni2_engine.device.lane import Lane
 
 
 class DeviceState:
-    """Arrays in one piece of device memory, zero at first; see `StateMemory`.
+    """Arrays in one piece of the lane's memory, zero at first; see `StateMemory`.
 
     What is done to them is enqueued on the lane's stream, in order with the calls that use them.
 
@@ -23,7 +23,7 @@ class DeviceState:
     def __init__(self, lane: Lane, specs: Specs) -> None:
         self._lane = lane
         places, total = place(specs)
-        memory = lane.device.allocate(total)
+        memory = lane.pool.take(total)
         self.arrays = {
             name: DeviceArray.whole(memory.address + places[name], shape, dtype, memory)
             for name, (shape, dtype) in specs.items()
@@ -47,5 +47,5 @@ class DeviceState:
             self._lane.stream.fill(part.address, 0, part.nbytes)
 
     def give_back(self, part: DeviceArray) -> None:
-        """Nothing: device memory is planned before the start and kept; see `StateMemory.give_back`."""
+        """Nothing: memory goes back to the lane's pool as a whole, with its last view; see `StateMemory.give_back`."""
 

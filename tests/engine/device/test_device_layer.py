@@ -30,6 +30,31 @@ def test_state_is_zero_aligned_and_apart(fake_cuda: Any, lane: Lane) -> None:
             assert not fake_cuda.contents(array.address, array.shape, array.dtype).any()
 
 
+def test_memory_of_state_is_used_again_without_waiting_for_the_device(fake_cuda: Any, lane: Lane) -> None:
+    first = DeviceState(lane, {"a": ((100,), F32)})
+    address, view = first.arrays["a"].address, first.arrays["a"][10:]
+    del first
+    second = DeviceState(lane, {"a": ((100,), F32)})
+    assert second.arrays["a"].address != address  # a view of the first still lives
+    fake_cuda.delay(lane.stream.handle, 20_000)
+    lane.stream.fill(view.address, 7, view.nbytes)
+    del view
+    third = DeviceState(lane, {"a": ((100,), F32)})
+    assert third.arrays["a"].address == address
+    lane.stream.synchronize()
+    assert not fake_cuda.contents(address, (100,), F32).any()  # cleared behind what was still to be written
+    assert fake_cuda.live()["allocations"] == 2
+
+
+def test_idle_memory_makes_room_for_other_sizes(fake_cuda: Any, lane: Lane) -> None:
+    fake_cuda.set_memory(1 << 20)
+    large = DeviceState(lane, {"a": ((200_000,), F32)})
+    with pytest.raises(CapacityError, match="left in one piece"):
+        DeviceState(lane, {"a": ((100_000,), F32)})
+    del large
+    assert DeviceState(lane, {"a": ((100_000,), F32)}).arrays["a"].nbytes == 400_000
+
+
 def test_a_prefix_is_copied_between_caches_of_other_lengths(fake_cuda: Any, lane: Lane) -> None:
     long = DeviceState(lane, {"keys": ((3, 2, 16, 4), BITS16)})
     short = DeviceState(lane, {"keys": ((1, 2, 8, 4), BITS16)})
