@@ -91,13 +91,12 @@ def fake_cuda(fake_cudart: FakeCuda, request: pytest.FixtureRequest) -> Iterator
     request.node.funcargs.clear()  # what other fixtures have made
 
     def left() -> dict[str, int]:
-        gc.collect()
         fake_cudart.forget()
-        gc.collect()
         return {kind: count for kind, count in fake_cudart.live().items() if count > before[kind]}
 
     deadline = time.monotonic() + SOON
     while left() and request.session.testsfailed == failed and time.monotonic() < deadline:
+        gc.collect()
         time.sleep(0.01)  # a thread may be about to let go of the last reference
     assert request.session.testsfailed > failed or not left()  # a test that fails holds on to what it had
     assert fake_cudart.damaged() == damaged
