@@ -151,6 +151,23 @@ def test_steering_is_part_of_it(model: LanguageModel) -> None:
     np.testing.assert_array_equal(state.logits, alone.logits)
 
 
+def test_ids_may_be_given_instead_of_steering(shared_engine: Engine, utterance: Callable[..., np.ndarray]) -> None:
+    """The same answer as when a function returns them."""
+    random = np.random.default_rng(3)
+    script = {Stream.TEXT: random.integers(5, 300, 7).tolist(), Stream.SPEECH: random.integers(300, 900, 25).tolist()}
+
+    def steer(stream: Stream, generated: list[int], chosen: int) -> int:
+        return script[stream][len(generated)] if len(generated) < len(script[stream]) else chosen
+
+    sounds = []
+    for steering in ({"forced": script}, {"steer": steer}):
+        with shared_engine.session(max_new_tokens=9, max_last_write=20) as session:
+            chunks = list(session.stream(utterance(1), sample_rate=16_000, **steering))
+            assert session._history.exchanges[0].reply[:7] == script[Stream.TEXT]
+        sounds.append(np.concatenate([chunk.pcm for chunk in chunks]))
+    np.testing.assert_array_equal(*sounds)
+
+
 def test_a_full_context_is_told(model: LanguageModel) -> None:
     state = prefilled(model, model.new_state(20), 0)
     with pytest.raises(ContextError, match="21 positions"):

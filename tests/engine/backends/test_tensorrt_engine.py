@@ -20,6 +20,7 @@ from omni2_engine.device.decode_loop import DecodeLoop
 from omni2_engine.device.language_model import DeviceLanguageModel
 from omni2_engine.errors import BackendError, CapacityError, EngineDirectoryError
 from omni2_engine.manifest import EngineDirectory
+from omni2_engine.sampling import Sampling, Stream
 from omni2_engine.stages.burst import Burst, Tokens
 from omni2_engine.stages.language_model import LanguageModel
 from omni2_export.checkpoint import open_checkpoint
@@ -109,6 +110,42 @@ def test_sessions_that_share_calls_are_answered_alike(
     for (text, sound), (expected, reference) in zip(together, alone, strict=True):
         assert text == expected
         np.testing.assert_allclose(sound, reference, atol=1e-4)
+
+
+def test_tokens_are_read_by_groups_and_by_writes(
+    load: Callable[..., Engine], utterance: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that is alone: whole groups of R and writes of W, and one wait for each."""
+    engine, asked = load(), {"llm": [], "speech_lm": []}
+    burst = DecodeLoop.burst
+
+    def noted(loop: DecodeLoop, bursts: list[Burst], *more: Any) -> list[Tokens]:
+        (one,) = bursts
+        asked[loop._plan.stage].append(one.tokens)
+        return burst(loop, bursts, *more)
+
+    monkeypatch.setattr(DecodeLoop, "burst", noted)
+    script = {Stream.TEXT: [5, 6, 7] * 3, Stream.SPEECH: [300] * 60}
+    with engine.session(max_new_tokens=7, max_last_write=24) as session:
+        list(session.stream(utterance(1), sample_rate=16_000, forced=script))
+        assert session.metrics is not None and session.metrics.speech_tokens == 2 * 10 + 24
+    read, write = engine.config.read, engine.config.write
+    assert (read, write) == (3, 10)
+    assert asked == {"llm": [3, 3, 1], "speech_lm": [10, 10, 10, 10, 4]}
+
+
+@pytest.mark.parametrize("way", ["top-p", "steered"])
+def test_what_the_host_must_choose_is_answered_as_on_the_cpu(
+    load: Callable[..., Engine], tiny_engine: Engine, utterance: Callable[..., np.ndarray], way: str
+) -> None:
+    def steer(stream: Stream, generated: list[int], chosen: int) -> int:
+        return 7 if len(generated) == 2 and stream is Stream.TEXT else chosen
+
+    options = {"steer": steer} if way == "steered" else {"text_sampling": Sampling(temperature=0.9, top_p=0.8)}
+    text, sound = answer(load(), utterance(1), **options)
+    expected, reference = answer(tiny_engine, utterance(1), **options)
+    assert text == expected and text
+    np.testing.assert_allclose(sound, reference, atol=1e-3)
 
 
 def test_a_prompt_longer_than_a_plan_takes_is_fed_in_pieces(
