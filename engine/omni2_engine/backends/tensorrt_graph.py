@@ -120,7 +120,8 @@ class RecordedTensorRTGraph:
         self._lane = graph.lane
         self._stage = graph.plan.stage
         # a context of its own: no other call may change what the recorded one relies on
-        self._call = Call(graph, graph.plan.execution(graph.lane, recorded=True), state, fixed)
+        self._execution = graph.plan.execution(graph.lane, recorded=True)
+        self._call = Call(graph, self._execution, state, fixed)
         self._shapes: dict[str, tuple[int, ...]] | None = None  # of every call
         self._recorded: CudaGraph | None = None
 
@@ -154,7 +155,7 @@ class RecordedTensorRTGraph:
 
     def _graph(self) -> CudaGraph:
         if self._recorded is None:
-            with self._lane.recording(f"the stage {self._stage}") as recording:
+            with self._execution.recording(f"the stage {self._stage}") as recording:
                 self._call.enqueue()
             self._recorded = recording.graph
         return self._recorded

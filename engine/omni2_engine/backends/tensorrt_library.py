@@ -66,6 +66,10 @@ class TensorRt:
             log.info("the runtime cache is of another GPU, driver or TensorRT, and is made anew")
         return made
 
+    def can_record(self, context: Any, stream: int) -> bool:
+        """Whether calls of a context can be recorded on a stream, as far as this TensorRT tells beforehand."""
+        return self.flavour != RTX or bool(context.is_stream_capturable(stream))
+
     def context(self, engine: Any, *, captured: bool, runtime_cache: Any = None) -> Any:
         """An execution context of a deserialized engine, which is to be given its working memory before a call.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from omni2_engine.backends.base import Shape, is_cache
 from omni2_engine.backends.tensorrt_library import TensorRt
 from omni2_engine.device.array import DeviceArray
-from omni2_engine.device.lane import Lane
+from omni2_engine.device.lane import Lane, Recording, cannot_record
 from omni2_engine.errors import BackendError
 
 PROFILE = 0  # plans have one wide optimization profile
@@ -143,6 +144,18 @@ class Execution:
                 raise BackendError(f"the plan of {self.plan.stage} was not told the shape of {missing[0]}", REBUILD)
             self._known[key] = {name: tuple(self._context.get_tensor_shape(name)) for name in self.plan.outputs}
         return self._known[key]
+
+    @contextmanager
+    def recording(self, what: str) -> Iterator[Recording]:
+        """Record calls, and what is enqueued beside them; see `Lane.recording`.
+
+        Raises:
+            BackendError: also where TensorRT cannot be recorded.
+        """
+        if not self.plan.library.can_record(self._context, self._lane.stream.handle):
+            raise cannot_record(what, f"TensorRT says that its plan of {self.plan.stage} cannot be recorded")
+        with self._lane.recording(what) as recording:
+            yield recording
 
     def enqueue(self) -> None:
         """Run on the lane's stream.

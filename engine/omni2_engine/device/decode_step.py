@@ -104,7 +104,7 @@ class DecodeStep:
 
     def record(self) -> CudaGraph:
         """Record it, once it has run; see `run`."""
-        with self._lane.recording(self._name) as recording:
+        with self._execution.recording(self._name) as recording:
             self._enqueue()
         self._graph = recording.graph
         return self._graph

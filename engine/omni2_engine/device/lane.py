@@ -80,13 +80,18 @@ class Lane:
                     raise
                 result.graph = self.stream.end_capture()
             except BackendError as error:
-                raise BackendError(f"{what} cannot become a CUDA graph: {error.problem}", GRAPHS_OFF) from error
+                raise cannot_record(what, error.problem) from error
 
 
 class Recording:
     """What `Lane.recording` recorded: `graph`, once it is over."""
 
     graph: CudaGraph
+
+
+def cannot_record(what: str, reason: str) -> BackendError:
+    """The error for what cannot become a CUDA graph."""
+    return BackendError(f"{what} cannot become a CUDA graph: {reason}", GRAPHS_OFF)
 
 
 def _abandon(stream: CudaStream) -> None:

@@ -123,6 +123,7 @@ def _configuration(network: Network, order: Order) -> Any:
     config.max_aux_streams = 0  # the scheduler has a stream for every stage, and a captured step has one
     config.add_optimization_profile(network.profile(order.profile))
     if library.flavour == RTX:
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # memory of its own could not be recorded
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, order.target.upper()), 0)
     else:

@@ -15,7 +15,7 @@ from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine._core import CudaEvent, CudaStream
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.backends.tensorrt_graph import TensorRTGraph
-from omni2_engine.backends.tensorrt_library import TensorRt
+from omni2_engine.backends.tensorrt_library import MAINLINE, RTX, TensorRt
 from omni2_engine.backends.tensorrt_plan import Plan
 from omni2_engine.device.decode_batch import RING
 from omni2_engine.device.decode_loop import LEAST_VISIBLE, visible_sizes
@@ -72,10 +72,13 @@ def open_model(
 ) -> Open:
     """The model on the stand-in device."""
 
-    def opened(cuda_graphs: bool = True, table: EmbeddingTable | None = None) -> DeviceLanguageModel:
+    def opened(
+        cuda_graphs: bool = True, table: EmbeddingTable | None = None, flavour: str = MAINLINE
+    ) -> DeviceLanguageModel:
         directory = EngineDirectory(tiny_engine_dir)
         runtime = fake_tensorrt.Runtime(library.logger)
-        plan = Plan(library, runtime.deserialize_cuda_engine(plan_file.read_bytes()), "speech_lm")
+        engine = runtime.deserialize_cuda_engine(plan_file.read_bytes())
+        plan = Plan(replace(library, flavour=flavour), engine, "speech_lm")
         config = directory.manifest.model.speech_lm
         model = language_model_on(TensorRTGraph(plan, lane, cuda_graphs), config, table or table_of(directory))
         assert isinstance(model, DeviceLanguageModel)
@@ -376,6 +379,19 @@ def test_a_step_that_cannot_be_recorded_names_the_switch(
         model.burst(bursts)
     for seed, tokens in enumerate(model.burst(bursts)):  # which leaves everything as it was
         assert_same(tokens, alone(host, seed, 6))
+
+
+def test_a_plan_that_cannot_be_recorded_names_the_switch(
+    open_model: Open, host: LanguageModel, fake_tensorrt: FakeTensorRt
+) -> None:
+    fake_tensorrt.capturable = False
+    model = open_model(flavour=RTX)
+    burst = asked(prefilled(model, model.new_state(CAPACITY), 0), 0, 6)
+    with pytest.raises(BackendError, match=r"its plan of speech_lm cannot be recorded — .* cuda_graphs=False"):
+        model.burst([burst])
+    model = open_model(cuda_graphs=False, flavour=RTX)
+    burst = asked(prefilled(model, model.new_state(CAPACITY), 0), 0, 6)
+    assert_same(model.burst([burst])[0], alone(host, 0, 6))
 
 
 def test_a_plan_that_refuses_is_told(open_model: Open, fake_tensorrt: FakeTensorRt) -> None:

@@ -91,6 +91,7 @@ class FakeTensorRt:
         calls: (stage's graph, whether it was recorded) of every call enqueued.
         rows: (stage's graph, first dimension of its first input) of every call enqueued.
         seconds: that a call takes on the device, beside the computation.
+        capturable: whether contexts say that calls can be recorded.
     """
 
     __version__ = VERSION
@@ -108,6 +109,7 @@ class FakeTensorRt:
         self.calls: list[tuple[str, bool]] = []
         self.rows: list[tuple[str, int]] = []
         self.seconds = 0.0
+        self.capturable = True
 
     def Runtime(self, logger: ILogger) -> Runtime:
         return Runtime(self, logger)
@@ -254,6 +256,9 @@ class Context:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._recorded = False
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        return self.engine.runtime.module.capturable
 
     def set_device_memory(self, memory: int, size: int) -> None:
         assert not self._own_memory and memory % 256 == 0
