@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine._core import CudaDevice, CudaStream
+from omni2_engine._core import CudaStream
 from omni2_engine.device.exchange import Specs, place
+from omni2_engine.device.lane import Lane
 from omni2_engine.device.table import DeviceTable
 from omni2_kernels.decoding import BATCH, CANDIDATE, CONTEST, POINTERS, REPORT, ROW, ElementType, new_rows
 
@@ -24,8 +25,7 @@ class DecodeBatch:
     """Memory for all slots of one cache.
 
     Args:
-        device: whose memory.
-        stream: on which it is used.
+        lane: on whose stream it is used.
         slots: of the cache.
         positions: of each slot, the spare one included, which is the last.
         vocab: logits of a position.
@@ -44,15 +44,15 @@ class DecodeBatch:
         CapacityError: the device has not so much left.
     """
 
-    def __init__(
-        self, device: CudaDevice, stream: CudaStream, slots: int, positions: int, vocab: int, table: DeviceTable
-    ) -> None:
+    def __init__(self, lane: Lane, slots: int, positions: int, vocab: int, table: DeviceTable) -> None:
         self.slots, self.positions, self.vocab = slots, positions, vocab
         self._table = table
         places, nbytes = place(_specs(slots, positions, vocab, table.width))
-        self._memory = device.allocate(nbytes)
-        stream.fill(self._memory.address, 0, nbytes)
-        self.addresses = {name: self._memory.address + offset for name, offset in places.items()}
+        self._own = lane.allocate(nbytes)
+        begin = self._own.memory.address
+        with lane.lock:
+            lane.stream.fill(begin, 0, nbytes)
+        self.addresses = {name: begin + offset for name, offset in places.items()}
         self.addresses["table"] = table.address
         self.fed_logits = [self.addresses[f"fed_logits_{slot}"] for slot in range(slots)]
         self.fed_hidden = [self.addresses[f"fed_hidden_{slot}"] for slot in range(slots)]
@@ -63,11 +63,11 @@ class DecodeBatch:
             "hidden_ring": ((slots, RING, table.width), np.dtype(np.float32)),
         }
         places, nbytes = place(shared)
-        self._pinned = device.pin(nbytes)
-        views = {}
+        self._shared = lane.pin(nbytes)
+        pinned, views = self._shared.memory, {}
         for name, (shape, dtype) in shared.items():
-            self.addresses[name] = self._pinned.device_address + places[name]
-            memory = self._pinned.array[places[name] : places[name] + int(np.prod(shape)) * dtype.itemsize]
+            self.addresses[name] = pinned.device_address + places[name]
+            memory = pinned.array[places[name] : places[name] + int(np.prod(shape)) * dtype.itemsize]
             views[name] = memory.view(dtype).reshape(shape)
         self.rows: NDArray[np.void] = views["sent"]
         self.rows[:] = new_rows(slots)

@@ -9,6 +9,7 @@ positions queries are shown is part of it, and there is one step for each of a f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from omni2_engine.device.decode_step import DecodeStep
 from omni2_engine.device.kernels import DeviceKernels
 from omni2_engine.device.lane import Lane
 from omni2_engine.device.table import DeviceTable
+from omni2_engine.errors import BackendError
 from omni2_engine.sampling import Choose, Chooser, no_usable_logit
 from omni2_engine.stages.burst import Burst, Enough, Tokens
 from omni2_engine.stages.slots import SlotCache
@@ -54,7 +56,7 @@ class DecodeLoop:
         self._kernels = kernels
         self._recorded = recorded
         slots, vocab = cache.logits.shape
-        self.batch = DecodeBatch(lane.device, lane.stream, slots, cache.positions, vocab, table)
+        self.batch = DecodeBatch(lane, slots, cache.positions, vocab, table)
         self._sizes = visible_sizes(cache.positions)
         self._steps: dict[int, DecodeStep] = {}
         self._generated: list[list[int]] = [[] for _ in range(slots)]  # ids that the device has of every slot's turn
@@ -102,6 +104,8 @@ class DecodeLoop:
         try:
             step.run()
         except BaseException:
+            with suppress(BackendError):
+                self._lane.stream.synchronize()  # what it enqueued before may still need it
             del self._steps[step.visible]  # nobody knows what its context relies on now
             raise
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Generic, TypeVar
 
-from omni2_engine._core import CudaDevice, CudaGraph, CudaStream, DeviceMemory
+from omni2_engine._core import CudaDevice, CudaGraph, CudaStream, DeviceMemory, PinnedMemory
 from omni2_engine.device.pool import MemoryPool
 from omni2_engine.device.stopwatch import Stopwatch
 from omni2_engine.errors import BackendError
@@ -36,8 +37,30 @@ class Lane:
         self._stopwatch = stopwatch
         self.stream: CudaStream = device.stream(priority)
         self.lock = threading.RLock()
-        self.pool = MemoryPool(device)
+        self.pool = MemoryPool(device, self.stream)
         self._scratch: DeviceMemory | None = None
+        self._recorder: int | None = None  # the thread that records
+        self._left: list[DeviceMemory | PinnedMemory] = []  # by it, meanwhile
+
+    def allocate(self, nbytes: int) -> LaneMemory[DeviceMemory]:
+        """Memory of the device for what is enqueued on the stream.
+
+        Raises:
+            CapacityError: the device has not so much left.
+        """
+        return LaneMemory(self, self.device.allocate(nbytes))
+
+    def pin(self, nbytes: int) -> LaneMemory[PinnedMemory]:
+        """Pinned memory of the host for what is enqueued on the stream."""
+        return LaneMemory(self, self.device.pin(nbytes))
+
+    def give_back(self, memory: DeviceMemory | PinnedMemory) -> None:
+        """Let go of memory once the stream has passed what was enqueued on it."""
+        if self._recorder == threading.get_ident():
+            self._left.append(memory)  # nothing is waited for or given back while this thread records
+            return
+        with suppress(BackendError):  # a device that is lost has given up what was enqueued
+            self.stream.synchronize()
 
     def scratch(self, nbytes: int) -> DeviceMemory:
         """Working memory for calls that follow each other on the stream, at least so large; kept for the next asker.
@@ -71,6 +94,7 @@ class Lane:
         """
         result = Recording()
         with self.lock:
+            self._recorder = threading.get_ident()
             try:
                 self.stream.begin_capture()
                 try:
@@ -81,6 +105,27 @@ class Lane:
                 result.graph = self.stream.end_capture()
             except BackendError as error:
                 raise cannot_record(what, error.problem) from error
+            finally:
+                self._recorder = None
+                self._left.clear()
+
+
+Memory = TypeVar("Memory", DeviceMemory, PinnedMemory)
+
+
+class LaneMemory(Generic[Memory]):
+    """Memory that is given back with its last reference, but not before the lane's stream has passed.
+
+    Attributes:
+        memory: itself; must not outlive this object.
+    """
+
+    def __init__(self, lane: Lane, memory: Memory) -> None:
+        self._lane = lane
+        self.memory: Memory = memory
+
+    def __del__(self) -> None:
+        self._lane.give_back(self.memory)
 
 
 class Recording:

@@ -23,13 +23,14 @@ class DeviceState:
     def __init__(self, lane: Lane, specs: Specs) -> None:
         self._lane = lane
         places, total = place(specs)
-        memory = lane.pool.take(total)
+        owner = lane.pool.take(total)
+        begin = owner.address
         self.arrays = {
-            name: DeviceArray.whole(memory.address + places[name], shape, dtype, memory)
+            name: DeviceArray.whole(begin + places[name], shape, dtype, owner)
             for name, (shape, dtype) in specs.items()
         }
         with lane.lock:
-            lane.stream.fill(memory.address, 0, total)
+            lane.stream.fill(begin, 0, total)
 
     def copy(self, to: DeviceArray, source: DeviceArray) -> None:
         """Make a part like another, of this or another state of the lane; see `StateMemory.copy`."""

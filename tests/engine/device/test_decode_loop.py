@@ -402,6 +402,18 @@ def test_a_plan_that_refuses_is_told(open_model: Open, fake_tensorrt: FakeTensor
         model.burst([burst])
 
 
+def test_a_conversation_that_goes_while_it_is_fed_keeps_its_memory_until_then(
+    open_model: Open, fake_tensorrt: FakeTensorRt, lane: Lane, emulated: Any
+) -> None:
+    model = open_model()
+    fake_tensorrt.seconds = 0.05
+    state = prefilled(model, model.new_state(CAPACITY), 0)
+    before = emulated.live()["allocations"]
+    del state
+    assert emulated.live()["allocations"] < before
+    lane.stream.synchronize()  # raises if the call had not found its memory any more
+
+
 def test_a_lost_device_is_told(open_model: Open, emulated: Any) -> None:
     model = open_model()
     burst = asked(prefilled(model, model.new_state(CAPACITY), 0), 0, 6)

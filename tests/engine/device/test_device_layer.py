@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -158,3 +159,26 @@ def test_a_plan_that_does_not_fit_says_by_how_much() -> None:
     plan = MemoryPlan("32B bf16, 1 session", 40 * GIB, int(44.9 * GIB), {"weights": 61 * GIB})
     with pytest.raises(CapacityError, match=r"61\.0 of 44\.9 GiB \(4\.9 of them taken by others\): 21\.0 GiB too much"):
         plan.check()
+
+
+def test_a_lane_s_memory_is_given_back_when_the_stream_has_passed(fake_cuda: Any, lane: Lane) -> None:
+    memory, pinned, count = lane.allocate(64), lane.pin(64), fake_cuda.live()["allocations"]
+    fake_cuda.delay(lane.stream.handle, 20_000)
+    lane.stream.upload(memory.memory.address, pinned.memory.array)
+    began = time.monotonic()
+    del memory
+    assert fake_cuda.live()["allocations"] == count - 1 and time.monotonic() - began > 0.015
+    del pinned
+    lane.stream.synchronize()
+
+
+def test_memory_dropped_while_its_thread_records_stays_until_that_is_over(fake_cuda: Any, lane: Lane) -> None:
+    memory, other = lane.allocate(64), lane.allocate(64)
+    count = fake_cuda.live()["allocations"]
+    with lane.recording("a fill") as recording:
+        lane.stream.fill(other.memory.address, 0, 64)
+        del memory
+        assert fake_cuda.live()["allocations"] == count
+    assert fake_cuda.live()["allocations"] == count - 1
+    lane.stream.launch_graph(recording.graph)
+    lane.stream.synchronize()
