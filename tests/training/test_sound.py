@@ -10,7 +10,7 @@ import torch
 
 from omni2_training.features import LOWEST, UNIT, utterance
 from omni2_training.listening.voices import SAMPLE_RATE, Asking, coloured_noise, heard
-from omni2_training.mel import BINS, HOP, filters, log_mel
+from omni2_training.mel import BINS, HOP, SPREAD, filters, log_mel
 from omni2_training.models.spectral import spectral_losses
 from omni2_training.teacher.phonemes import phonemes
 from omni2_training.train_vocoder import pitch_loss
@@ -30,7 +30,7 @@ def test_a_tone_is_loudest_in_its_own_bin(hz: float) -> None:
     own = int(weights[:, round(hz / (RATE / 1920))].argmax())
     assert set(mel[0, :, 5:-5].argmax(0).tolist()) == {own}
     louder = log_mel(tone(hz, 1.0, 0.6))
-    assert torch.allclose((louder - mel)[0, own, 5:-5] * 2.5, torch.tensor(2.0).log(), atol=1e-3)
+    assert torch.allclose((louder - mel)[0, own, 5:-5] * SPREAD, torch.tensor(2.0).log(), atol=1e-3)
 
 
 def test_features_are_in_step_with_the_sound() -> None:

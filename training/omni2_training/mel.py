@@ -19,7 +19,7 @@ WINDOW = 1920
 BINS = 80
 TOP_HZ = 8000.0
 FLOOR = 1e-5  # smallest magnitude
-CENTRE, SPREAD = -5.0, 2.5  # of the logarithms of speech at ordinary loudness
+CENTRE, SPREAD = -5.0, 3.0  # of the logarithms, about as the teacher speaks
 
 
 def _to_mel(hz: float) -> float:
