@@ -68,3 +68,10 @@ def test_importing_the_engine_stays_light(module: str) -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "omni2_engine" in loaded
     assert loaded & (HEAVY | {"omni2_export", "omni2_bench", "omni2_training"}) == set()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_folder_is_a_package(repository: Path, folder: str) -> None:
+    """An installation leaves out those that are not, which an editable one hides."""
+    folders = {path.parent for path in (repository / folder).rglob("*.py")}
+    assert [str(path) for path in sorted(folders) if not (path / "__init__.py").is_file()] == []
