@@ -33,7 +33,6 @@ from omni2_export.narrow_backend import NarrowBackend
 FLOAT16, BFLOAT16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 SIZES = {"capacity": 512, "up_capacity": 1024}
 STATE = ("keys", "values", "context")
-ALWAYS_FLOAT32 = ("log_mel", "flow_conditions")
 
 
 class AnyRange(dict[str, float]):
@@ -264,7 +263,7 @@ def test_every_plan_has_a_floor_and_with_less_a_lower_one(specs: dict[str, Graph
     for stage, storage in storages():
         compute, _, weights = storage.partition("+")
         for spec in specs.values():
-            if spec.stage != stage or spec.name in ALWAYS_FLOAT32 or spec.name == "flow_step_shared":
+            if spec.stage != stage or spec.name == "flow_step_shared":
                 continue
             floor = device_floor(spec.name, storage if spec.quantised else compute)
             assert 0 < floor <= device_floor(spec.name, "fp32")

@@ -61,16 +61,17 @@ FLOORS = {
 # 10 dB below what `bench precision` finds on random weights with every result rounded, at the tiny and the 0.5B size
 # (docs/number_formats.md), for GPUs that sum in another order. Float32 without float64 keeps 90 in the vocoder and more
 # elsewhere; one that rounds to TF32 unasked misses 70.
+FLOAT32_FLOOR = 70.0
 DEVICE_FLOORS = {
     "encoder": {"fp16": 52.0, "bf16": 35.0, "int8": 30.0, "fp8": 18.0},
     "llm": {"fp16": 43.0, "bf16": 25.0, "int8": 15.0, "int4": 1.5, "fp8": 7.0},
     "fusion": {"fp16": 58.0, "bf16": 40.0},
     "speech_lm": {"fp16": 38.0, "bf16": 20.0, "int8": 12.0, "int4": 0.5, "fp8": 5.0},
+    "flow_conditions": {"fp16": FLOAT32_FLOOR},  # float32 whatever the flow computes in
     "flow_encoder": {"fp16": 50.0},
     "flow_step": {"fp16": 40.0},  # the mel after all Euler steps; measured 58
     "vocoder": {"fp32": 60.0, "fp16": 35.0},
 }
-FLOAT32_FLOOR = 70.0
 
 
 @dataclass(frozen=True)
