@@ -199,7 +199,7 @@ class Session:
     def _check_room(self, options: Options) -> None:
         """Refuse a turn whose speech might outgrow the speech LM's positions; the text's room is `_lay_out`'s."""
         engine = self._engine
-        most = engine.directory.manifest.positions
+        most = engine.pipeline.speech_lm.fitting(engine.directory.manifest.positions)
         if engine.pipeline.loop.speech_capacity(options.max_new_tokens, options.max_last_write) > most:
             raise SettingError(
                 f"{options.max_new_tokens} text tokens and a last write of {options.max_last_write} may take more than "

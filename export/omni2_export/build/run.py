@@ -213,13 +213,18 @@ def _check_disk(path: Path, needed: int) -> None:
 
 
 def _manifest(request: BuildRequest, workspace: Workspace, plans: Iterable[PlanEntry]) -> Manifest:
+    targets, config = request.targets, request.checkpoint.config
+    presets = [
+        *([request.precisions.preset] if targets.cpu else []),
+        *([request.formats.preset] if targets.gpus else []),
+    ]
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        model=request.checkpoint.config,
-        preset=request.precisions.preset,
-        precision=request.precisions.stages if request.targets.cpu else {},
-        targets=request.targets.names,
-        positions=LONGEST_CONTEXT,
+        model=config,
+        preset=presets[0] if len(set(presets)) == 1 else "custom",
+        precision=request.precisions.stages if targets.cpu else {},
+        targets=targets.names,
+        positions=LONGEST_CONTEXT if targets.cpu else request.sizes.rotary_positions(config),
         default_voice=request.voices[0].stem,
         tools={"python": platform.python_version(), **{tool: version(tool) for tool in TOOLS}},
         stages=workspace.stages(),

@@ -64,7 +64,7 @@ def engine(library: TensorRt, arguments: list[str], tmp_path_factory: pytest.Tem
              "--target", ",".join(TARGETS), "--precision", "balanced", "--sessions", "3", "--max-context", "500"]
     # fmt: on
     with subprocess.Popen(build, stderr=subprocess.PIPE, text=True) as first:
-        while not list(partial.glob("plans/*/encoder.plan")):
+        while not (partial / "graphs-of-plans" / "llm.onnx").exists():  # from then on TensorRT is at work
             assert first.poll() is None, first.stderr and first.stderr.read()
             time.sleep(0.01)
         first.send_signal(signal.SIGINT)
@@ -74,7 +74,7 @@ def engine(library: TensorRt, arguments: list[str], tmp_path_factory: pytest.Tem
     second = subprocess.run(build, capture_output=True, text=True)
     assert second.returncode == 0, second.stderr
     reused = {line.rpartition(" ")[0].strip() for line in second.stderr.splitlines() if line.endswith("reused")}
-    assert {"text", "llm_table", "log_mel sm89", "log_mel sm86"} <= reused and "vocoder sm86" not in reused
+    assert {"text", "llm_table", "encoder sm89", "encoder sm86"} <= reused and "vocoder sm86" not in reused
     assert "GB of memory, you have" in second.stderr
     return output
 
@@ -88,7 +88,8 @@ def test_every_plan_is_there(engine: Path, small_checkpoint: CheckpointPaths, li
         parse_precision("balanced", GPU), Sizes(3, 500),
     )  # fmt: skip
     assert {(plan.stage, plan.target) for plan in manifest.plans} == {(s.stage, t) for s in specs for t in TARGETS}
-    assert manifest.targets == TARGETS
+    assert manifest.targets == TARGETS and manifest.preset == "balanced"
+    assert manifest.positions == Sizes(3, 500).rotary_positions(manifest.model) < 32_768
     for spec in specs:
         for target in TARGETS:
             plan = directory.plan(spec.stage, target, library.flavour, library.version)
@@ -121,6 +122,7 @@ def test_what_has_not_changed_is_reused(
     manifest = build_engine(request, watcher)
     assert {stage for stage in watcher.built if stage.endswith("sm89")} == {"fusion sm89"} and "llm" in watcher.built
     assert {"llm sm89", "vocoder sm89"} <= set(watcher.reused)
+    assert manifest.preset == "custom" and manifest.positions == 32_768
     assert manifest.targets == ("cpu", "sm89") and {plan.target for plan in manifest.plans} == {"sm89"}
     directory = EngineDirectory(link)
     directory.check()
