@@ -48,8 +48,8 @@ class DecodeBatch:
         self.slots, self.positions, self.vocab = slots, positions, vocab
         self._table = table
         places, nbytes = place(_specs(slots, positions, vocab, table.width))
-        self._own = lane.allocate(nbytes)
-        begin = self._own.memory.address
+        self._own = lane.pool.take(nbytes)
+        begin = self._own.address
         with lane.lock:
             lane.stream.fill(begin, 0, nbytes)
         self.addresses = {name: begin + offset for name, offset in places.items()}

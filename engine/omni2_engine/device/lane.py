@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Generic, TypeVar
 
 from omni2_engine._core import CudaDevice, CudaGraph, CudaStream, DeviceMemory, PinnedMemory
 from omni2_engine.device.pool import MemoryPool
@@ -40,21 +39,13 @@ class Lane:
         self.pool = MemoryPool(device, self.stream)
         self._scratch: DeviceMemory | None = None
         self._recorder: int | None = None  # the thread that records
-        self._left: list[DeviceMemory | PinnedMemory] = []  # by it, meanwhile
+        self._left: list[PinnedMemory] = []  # by it, meanwhile
 
-    def allocate(self, nbytes: int) -> LaneMemory[DeviceMemory]:
-        """Memory of the device for what is enqueued on the stream.
-
-        Raises:
-            CapacityError: the device has not so much left.
-        """
-        return LaneMemory(self, self.device.allocate(nbytes))
-
-    def pin(self, nbytes: int) -> LaneMemory[PinnedMemory]:
-        """Pinned memory of the host for what is enqueued on the stream."""
+    def pin(self, nbytes: int) -> LaneMemory:
+        """Memory of the host that what is enqueued on the stream may use."""
         return LaneMemory(self, self.device.pin(nbytes))
 
-    def give_back(self, memory: DeviceMemory | PinnedMemory) -> None:
+    def give_back(self, memory: PinnedMemory) -> None:
         """Let go of memory once the stream has passed what was enqueued on it."""
         if self._recorder == threading.get_ident():
             self._left.append(memory)  # nothing is waited for or given back while this thread records
@@ -110,19 +101,16 @@ class Lane:
                 self._left.clear()
 
 
-Memory = TypeVar("Memory", DeviceMemory, PinnedMemory)
-
-
-class LaneMemory(Generic[Memory]):
-    """Memory that is given back with its last reference, but not before the lane's stream has passed.
+class LaneMemory:
+    """Pinned memory that is given back with its last reference, but not before the lane's stream has passed.
 
     Attributes:
         memory: itself; must not outlive this object.
     """
 
-    def __init__(self, lane: Lane, memory: Memory) -> None:
+    def __init__(self, lane: Lane, memory: PinnedMemory) -> None:
         self._lane = lane
-        self.memory: Memory = memory
+        self.memory = memory
 
     def __del__(self) -> None:
         self._lane.give_back(self.memory)

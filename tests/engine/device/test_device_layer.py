@@ -161,24 +161,23 @@ def test_a_plan_that_does_not_fit_says_by_how_much() -> None:
         plan.check()
 
 
-def test_a_lane_s_memory_is_given_back_when_the_stream_has_passed(fake_cuda: Any, lane: Lane) -> None:
-    memory, pinned, count = lane.allocate(64), lane.pin(64), fake_cuda.live()["allocations"]
+def test_a_lane_s_pinned_memory_is_given_back_when_the_stream_has_passed(fake_cuda: Any, lane: Lane) -> None:
+    pinned, there, count = lane.pin(64), lane.pool.take(64), fake_cuda.live()["pinned"]
     fake_cuda.delay(lane.stream.handle, 20_000)
-    lane.stream.upload(memory.memory.address, pinned.memory.array)
+    lane.stream.upload(there.address, pinned.memory.array)
     began = time.monotonic()
-    del memory
-    assert fake_cuda.live()["allocations"] == count - 1 and time.monotonic() - began > 0.015
     del pinned
+    assert fake_cuda.live()["pinned"] == count - 1 and time.monotonic() - began > 0.015
     lane.stream.synchronize()
 
 
 def test_memory_dropped_while_its_thread_records_stays_until_that_is_over(fake_cuda: Any, lane: Lane) -> None:
-    memory, other = lane.allocate(64), lane.allocate(64)
-    count = fake_cuda.live()["allocations"]
+    pinned, there = lane.pin(64), lane.pool.take(64)
+    count = fake_cuda.live()["pinned"]
     with lane.recording("a fill") as recording:
-        lane.stream.fill(other.memory.address, 0, 64)
-        del memory
-        assert fake_cuda.live()["allocations"] == count
-    assert fake_cuda.live()["allocations"] == count - 1
+        lane.stream.fill(there.address, 0, 64)
+        del pinned
+        assert fake_cuda.live()["pinned"] == count
+    assert fake_cuda.live()["pinned"] == count - 1
     lane.stream.launch_graph(recording.graph)
     lane.stream.synchronize()
