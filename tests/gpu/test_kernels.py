@@ -11,6 +11,7 @@ from omni2_engine import _core
 from omni2_engine._core import CudaDevice, CudaStream
 from omni2_engine.device.decode_batch import DecodeBatch
 from omni2_engine.device.kernels import DeviceKernels
+from omni2_engine.device.lane import Lane
 from omni2_engine.device.table import DeviceTable
 from omni2_engine.sampling import DrawKey, Stream, normal
 from omni2_engine.tables import EmbeddingTable
@@ -29,8 +30,13 @@ def device(rig: Rig) -> CudaDevice:
 
 
 @pytest.fixture
-def stream(device: CudaDevice) -> CudaStream:
-    return device.stream()
+def lane(device: CudaDevice) -> Lane:
+    return Lane(device)
+
+
+@pytest.fixture
+def stream(lane: Lane) -> CudaStream:
+    return lane.stream
 
 
 @pytest.fixture
@@ -63,12 +69,13 @@ def memory(device: CudaDevice, stream: CudaStream) -> Memory:
 
 @pytest.mark.parametrize("vocab", [1, 4097, 151_936])
 def test_tokens_are_the_hosts(
-    vocab: int, rig: Rig, device: CudaDevice, stream: CudaStream, kernels: DeviceKernels, memory: Memory
+    vocab: int, rig: Rig, device: CudaDevice, lane: Lane, kernels: DeviceKernels, memory: Memory
 ) -> None:
     """Greedy, penalised and drawn rows, some with ties, infinities and what is no number."""
     random = np.random.default_rng(vocab)
+    stream = lane.stream
     table = DeviceTable(device, stream, EmbeddingTable(rig.engine / "tables" / "llm_embed.npy"))
-    batch = DecodeBatch(device, stream, SLOTS, POSITIONS, vocab, table)
+    batch = DecodeBatch(lane, SLOTS, POSITIONS, vocab, table)
     logits = (3 * random.normal(size=(SLOTS, vocab))).astype(np.float32)
     logits[4] = np.round(logits[4])
     logits[5, random.integers(vocab, size=vocab // 3)] = np.nan
