@@ -5,6 +5,7 @@ A cut keeps only the nodes between its borders and runs over the engine's own we
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def open_cut(backend: OnnxRuntimeBackend, path: Path, inputs: Sequence[str], out
     return backend.load_bytes(model.SerializeToString(), path.parent, f"a part of {path.name}")
 
 
-class Overheard:
+class Overheard(ABC):
     """A graph whose outputs somebody hears of after every run; see `Graph`. What is bound as state is not among them.
 
     Args:
@@ -86,9 +87,9 @@ class Overheard:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
 
+    @abstractmethod
     def hear(self, outputs: dict[str, Array]) -> dict[str, Array]:
         """Take note of a run's outputs; returns what is given out."""
-        raise NotImplementedError
 
     @property
     def inputs(self) -> Mapping[str, Shape]:
