@@ -31,7 +31,7 @@ train-demo: $(VENV)/train.stamp
 	$(PY) -m omni2_training all --state $(TRAIN_STATE)
 
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --max-worker-restart 0
 
 # -s: every check prints what it found, and the benchmark its table
 test-gpu: $(VENV)/dev.stamp

@@ -32,6 +32,9 @@ struct Refusal {
 };
 std::map<std::string, Refusal> refusals;
 
+unsigned long long outstanding = 0;  // enqueued on any stream and not finished
+std::vector<std::function<void()>> put_off;
+
 struct Background {  // what the process waits for in the end
     ~Background() {
         for (std::thread& thread : threads) thread.join();
@@ -44,6 +47,12 @@ thread_local int last_error = kSuccess;
 
 double seconds() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void finished_one() {
+    if (--outstanding > 0) return;
+    for (const auto& action : put_off) action();
+    put_off.clear();
 }
 
 void take_time(int microseconds) { std::this_thread::sleep_for(std::chrono::microseconds(microseconds)); }
@@ -74,6 +83,7 @@ int enqueue(CUstream_st* stream, Work work) {
     }
     stream->queue.push_back(std::move(work));
     ++stream->enqueued;
+    ++outstanding;
     changed.notify_all();
     return kSuccess;
 }
@@ -86,6 +96,11 @@ int finish(CUstream_st* stream, Lock& lock) {
     const auto goal = stream->enqueued;
     changed.wait(lock, [&] { return lost != kSuccess || stream->finished >= goal; });
     return lost;
+}
+
+void when_idle(std::function<void()> action) {
+    if (outstanding > 0) return put_off.push_back(std::move(action));
+    action();
 }
 
 void lose(int status) {
@@ -126,6 +141,7 @@ void CUstream_st::work() {
         next.nodes.clear();
         if (next.record) *next.record = {true, seconds()};
         ++finished;
+        finished_one();
         changed.notify_all();
     }
 }
@@ -336,6 +352,11 @@ void fake_cuda_fault(CUstream_st* stream, int status) {
 void fake_cuda_lose(int status) {
     const Lock lock(mutex);
     lose(status);
+}
+
+int fake_cuda_settle(int milliseconds) {
+    Lock lock(mutex);
+    return changed.wait_for(lock, std::chrono::milliseconds(milliseconds), [] { return outstanding == 0; });
 }
 
 void* fake_cuda_graph(void (*function)(void*), void* data, int microseconds) {

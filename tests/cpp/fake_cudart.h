@@ -24,6 +24,9 @@ void fake_cuda_delay(CUstream_st* stream, int microseconds);
 void fake_cuda_fault(CUstream_st* stream, int status);
 void fake_cuda_lose(int status);  // at once, from whatever thread, host functions included
 
+// Waits until nothing is enqueued or runs any more, on a lost device too; whether it came to that in time.
+int fake_cuda_settle(int milliseconds);
+
 // A cudaGraphExec_t with one node, which takes so long and then calls function(data).
 void* fake_cuda_graph(void (*function)(void*), void* data, int microseconds);
 void fake_cuda_graph_destroy(void* graph);

@@ -94,6 +94,10 @@ int enqueue(CUstream_st* stream, std::string what, std::function<void()> run);
 
 int finish(CUstream_st* stream, Lock& lock);  // waits for all that is enqueued
 
+// Does it once nothing that is enqueued anywhere may still use what it takes away: cudaFree() waits for the device, and
+// a stand-in whose caller may hold what the device's work needs (Python's lock) leaves it for later.
+void when_idle(std::function<void()> action);
+
 // For calls that a thread must not make while it records: ends the recording.
 int unsafe_call();
 

@@ -144,13 +144,13 @@ int cudaFree(void* memory) {
     const auto found = living.find(static_cast<size_t>(static_cast<char*>(memory) - addresses));
     if (!is_device(memory) || found == living.end()) return remembered(kInvalidValue);
     const auto [offset, bytes] = *found;
-    const char* end = bytes_begin + offset + bytes;
-    const char* beyond = bytes_begin + offset + whole_pages(std::max<size_t>(bytes, 1));
-    damaged += std::any_of(end, beyond, [](char byte) { return static_cast<unsigned char>(byte) != kBeyond; });
-    char* begin = bytes_begin + offset;
-    const size_t taken = static_cast<size_t>(beyond - begin);
-    madvise(begin, taken, MADV_DONTNEED);
-    mprotect(begin, taken, PROT_NONE);
+    char *end = bytes_begin + offset + bytes, *begin = bytes_begin + offset;
+    const size_t taken = whole_pages(std::max<size_t>(bytes, 1));
+    when_idle([=] {
+        damaged += std::any_of(end, begin + taken, [](char byte) { return static_cast<unsigned char>(byte) != kBeyond; });
+        madvise(begin, taken, MADV_DONTNEED);
+        mprotect(begin, taken, PROT_NONE);
+    });
     used -= bytes;
     living.erase(found);
     const int status = obstacle(__func__, lock);
@@ -182,7 +182,7 @@ int cudaHostAlloc(void** memory, size_t bytes, unsigned flags) {
 int cudaFreeHost(void* memory) {
     Lock lock(mutex);
     if (!pinned.erase(static_cast<char*>(memory))) return remembered(kInvalidValue);
-    std::free(memory);
+    when_idle([=] { std::free(memory); });
     const int status = obstacle(__func__, lock);
     return remembered(status ? status : unsafe_call());
 }

@@ -52,6 +52,31 @@ def test_arrays_go_there_and_back(device: CudaDevice, stream: CudaStream) -> Non
     np.testing.assert_array_equal(values, expected)
 
 
+def test_memory_given_back_is_there_for_what_still_runs_on_it(
+    fake_cuda: Any, device: CudaDevice, stream: CudaStream
+) -> None:
+    """Of the stand-in, also when the device is lost meanwhile: a driver waits for what runs before it takes memory."""
+    memory, pinned = device.allocate(1 << 20), device.pin(1 << 20)
+    begun, given_back = threading.Event(), threading.Event()
+    address, host = memory.address, pinned.array.ctypes.data
+
+    def write() -> None:
+        there = fake_cuda.contents(address, (1 << 20,), np.uint8)
+        begun.set()
+        given_back.wait()
+        there[:] = 1
+        ctypes.memset(host, 1, 1 << 20)
+
+    assert fake_cuda.launch(stream.handle, write) == 0
+    begun.wait()
+    fake_cuda.lose()
+    del memory, pinned
+    gc.collect()
+    given_back.set()
+    fake_cuda.settle()
+    assert not fake_cuda.raised and fake_cuda.live()["allocations"] == fake_cuda.live()["pinned"] == 0
+
+
 def test_pageable_sources_may_be_used_again_at_once(fake_cuda: Any, device: CudaDevice, stream: CudaStream) -> None:
     memory, source = device.allocate(8), np.array([1, 2], np.float32)
     fake_cuda.delay(stream.handle, 20_000)

@@ -66,11 +66,16 @@ class FakeCuda:
 
     def reset(self) -> None:
         """As if the process were new, but for what still lives."""
-        self._library.fake_cuda_reset()
         self.forget()
+        self._library.fake_cuda_reset()
+
+    def settle(self) -> None:
+        """Wait until nothing that was enqueued runs any more; on a lost device too."""
+        assert self._library.fake_cuda_settle(60_000), "a stream waits for something that does not come"
 
     def forget(self) -> None:
-        """Let go of Python functions that were enqueued, all of which have run."""
+        """Let go of Python functions that were enqueued, once all of them have run."""
+        self.settle()
         self.raised.clear()
         self._kept.clear()
 
