@@ -159,11 +159,15 @@ def export(state: State = DEFAULT_STATE, config: Config = "demo") -> None:
 
 
 @app.command("set")
-def spoken_set(state: State = DEFAULT_STATE, config: Config = "demo") -> None:
+def spoken_set(
+    state: State = DEFAULT_STATE,
+    config: Config = "demo",
+    every: Annotated[int, typer.Option(min=1, help="Of each kind, every so many-th conversation.")] = 1,
+) -> None:
     """Write held-out questions as audio files, for `omni2-engine bench quality`."""
     from omni2_training.listening.spoken_set import write_set
 
-    write_set(Settings.load(config), Workspace(state), Console())
+    write_set(Settings.load(config), Workspace(state), Console(), every)
 
 
 @app.command()

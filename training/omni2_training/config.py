@@ -49,6 +49,7 @@ class TokenizerSettings(Frozen):
     frames: int = Field(gt=0, multiple_of=2, description="mel frames of a crop")
     mel_weight: float = Field(ge=0, description="of the mel's distance beside the phonemes' cross-entropy")
     schedule: Schedule
+    variants: int = Field(ge=0, description="of every answer, that the speech language model learns as well")
 
 
 class VocoderSettings(Frozen):
@@ -96,6 +97,7 @@ class SpeechLMSettings(Frozen):
 
     model: DecoderSettings
     noise: float = Field(ge=0, lt=1, description="share of the units fed in training that are exchanged for others")
+    dropout: float = Field(ge=0, lt=1, description="of what goes into the decoder and comes out of it")
     schedule: Schedule
 
 

@@ -19,7 +19,7 @@ from omni2_training.models.speech_lm import IGNORED, layout
 from omni2_training.train_llm import LISTENING, make_listener, script
 from omni2_training.train_speech_lm import STAGE as SPEECH_LM
 from omni2_training.train_speech_lm import make_speech_lm
-from omni2_training.train_tokenizer import load_units
+from omni2_training.train_tokenizer import load_variants
 from omni2_training.vocabulary import TextIds
 from omni2_training.workspace import Workspace
 
@@ -30,7 +30,7 @@ def train_join(settings: Settings, workspace: Workspace, console: Console) -> bo
     """Train it on the last answers of heard conversations; see `Trainer.run`."""
     c, ids = settings.join, TextIds.load(workspace)
     utterances = load_answers(workspace)
-    units = dict(zip((u.text for u in utterances), load_units(utterances, workspace), strict=True))
+    units = dict(zip((u.text for u in utterances), load_variants(utterances, workspace), strict=True))
     ears = Heard(settings, workspace)
     listener = load_averaged(workspace, LISTENING, make_listener(settings, ids))
     torch.manual_seed(settings.seed)
@@ -43,11 +43,13 @@ def train_join(settings: Settings, workspace: Workspace, console: Console) -> bo
         for turns in (1, 2)
     }
 
-    def losses(items: list[Item], noise: float) -> dict[str, Tensor]:
+    def losses(items: list[Item], noise: float, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
         hidden, texts = last_answers(listener, ears, ids, items)
+        said = [units[item.turns[-1].answer] for item in items]
+        rows = [several[rng.integers(len(several)) if rng else 0] for several in said]
         layouts = [
-            layout(len(text), units[item.turns[-1].answer], settings.read, settings.write, model.every)
-            for text, item in zip(texts, items, strict=True)
+            layout(len(text), row, settings.read, settings.write, model.every)
+            for text, row in zip(texts, rows, strict=True)
         ]
         at = padded([laid.text for laid in layouts], -1)
         fed = padded([laid.units for laid in layouts], -1)
@@ -58,12 +60,14 @@ def train_join(settings: Settings, workspace: Workspace, console: Console) -> bo
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         turns = 2 if rng.random() < settings.llm.follow_ups and spoken[False, 2] else 1
         chosen = rng.choice(len(spoken[False, turns]), c.batch)
-        return losses([spoken[False, turns][i] for i in chosen], settings.speech_lm.noise)
+        return losses([spoken[False, turns][i] for i in chosen], settings.speech_lm.noise, rng)
 
     def validate() -> dict[str, float]:
         held = spoken[True, 1]
+        model.eval()
         with torch.inference_mode():
             figures = [losses(held[i : i + 8], 0.0) for i in range(0, len(held), 8)]
+        model.train()
         return {f"held {name}": float(np.mean([float(f[name]) for f in figures])) for name in figures[0]}
 
     return Trainer(workspace, Task(STAGE, model, loss, validate), c, settings.seed, console).run()

@@ -11,7 +11,7 @@ from omni2_training.config import Settings
 from omni2_training.features import load_answers
 from omni2_training.loop import Task, Trainer
 from omni2_training.models.speech_lm import IGNORED, Layout, SpeechLM, layout
-from omni2_training.train_tokenizer import load_units
+from omni2_training.train_tokenizer import load_variants
 from omni2_training.vocabulary import TextIds
 from omni2_training.workspace import Workspace
 
@@ -23,7 +23,8 @@ def make_speech_lm(settings: Settings, ids: TextIds) -> SpeechLM:
     c = settings.speech_lm
     vocab = ids.size + 1 + settings.flow.encoder.units
     config = c.model.decoder(vocab)
-    return SpeechLM(config, settings.fusion, settings.tokenizer.model.digits, ids.size, ids.end)
+    digits = settings.tokenizer.model.digits
+    return SpeechLM(config, settings.fusion, digits, ids.size, ids.end, settings.speech_lm.dropout)
 
 
 def train_speech_lm(settings: Settings, workspace: Workspace, console: Console) -> bool:
@@ -31,13 +32,17 @@ def train_speech_lm(settings: Settings, workspace: Workspace, console: Console) 
     c = settings.speech_lm
     ids = TextIds.load(workspace)
     utterances = load_answers(workspace)
-    examples: dict[bool, list[tuple[list[int], Layout]]] = {False: [], True: []}
-    for u, units in zip(utterances, load_units(utterances, workspace), strict=True):
+    learnt: list[tuple[list[int], list[Layout]]] = []
+    held: list[tuple[list[int], Layout]] = []
+    for u, variants in zip(utterances, load_variants(utterances, workspace), strict=True):
         text = ids.answer(u.text)
-        laid = layout(len(text), units, settings.read, settings.write, settings.flow.encoder.units)
-        examples[u.held].append((text, laid))
-    learnt, held = examples[False], examples[True]
-    lengths = [len(laid.text) for _, laid in learnt]
+        every = settings.flow.encoder.units
+        laid = [layout(len(text), units, settings.read, settings.write, every) for units in variants]
+        if u.held:
+            held.append((text, laid[0]))
+        else:
+            learnt.append((text, laid))
+    lengths = [len(laid[0].text) for _, laid in learnt]
     torch.manual_seed(settings.seed)
     model = make_speech_lm(settings, ids)
 
@@ -50,7 +55,8 @@ def train_speech_lm(settings: Settings, workspace: Workspace, console: Console) 
         return model.losses(model.inputs(text, hidden, at, model.misheard(units, noise)), targets)
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        return losses([learnt[i] for i in alike(lengths, c.schedule.batch, rng)], c.noise)
+        chosen = [learnt[i] for i in alike(lengths, c.schedule.batch, rng)]
+        return losses([(text, laid[rng.integers(len(laid))]) for text, laid in chosen], c.noise)
 
     def validate() -> dict[str, float]:
         model.eval()

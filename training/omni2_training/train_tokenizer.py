@@ -14,6 +14,7 @@ from omni2_training.features import Utterance, load_answers
 from omni2_training.loop import Task, Trainer, load_averaged
 from omni2_training.mel import BINS
 from omni2_training.models.tokenizer import Decoded, UnitTokenizer
+from omni2_training.variants import variant
 from omni2_training.workspace import Workspace
 
 STAGE = "tokenizer"
@@ -62,28 +63,45 @@ def train_tokenizer(settings: Settings, workspace: Workspace, console: Console) 
 
 
 def write_units(settings: Settings, workspace: Workspace, console: Console) -> None:
-    """Stage `units`: the units of every answer, in `features/units.npz` beside `features/answers.npz`."""
+    """Stage `units`: the units of every answer, and of its variants, in `features/units.npz` beside
+    `features/answers.npz`."""
     tokenizer = load_averaged(workspace, STAGE, make_tokenizer(settings))
     utterances = load_answers(workspace)
-    rows = [tokenizer.units(as_tensor(u.mel)[None])[0].numpy().astype(np.int16) for u in utterances]
-    everything = np.concatenate(rows)
+    rng = np.random.default_rng(settings.seed)
+
+    def units(mel: np.ndarray) -> np.ndarray:
+        return tokenizer.units(as_tensor(mel)[None])[0].numpy().astype(np.int16)
+
+    rows = [
+        [units(u.mel), *(units(variant(u.mel, rng)) for _ in range(settings.tokenizer.variants))] for u in utterances
+    ]
     workspace.save_arrays(
-        workspace.path("features", "units.npz"), units=everything, texts=np.array([u.text for u in utterances])
+        workspace.path("features", "units.npz"),
+        units=np.concatenate([row for several in rows for row in several]),
+        lengths=np.array([[len(row) for row in several] for several in rows]),
+        texts=np.array([u.text for u in utterances]),
     )
+    everything = np.concatenate([several[0] for several in rows])
     counts = np.bincount(everything)
     shares = counts[counts > 0] / counts.sum()
     entropy = float(-(shares * np.log(shares)).sum())
     console.print(f"{len(everything)} units, {(counts > 0).sum()} different ones, entropy {entropy:.2f} nats")
 
 
-def load_units(utterances: list[Utterance], workspace: Workspace) -> list[np.ndarray]:
-    """The units of utterances, (n,) int16 each.
+def load_variants(utterances: list[Utterance], workspace: Workspace) -> list[list[np.ndarray]]:
+    """The units of utterances, of each its own and those of its variants, (n,) int16.
 
     Raises:
         ValueError: they are of other utterances: run stage `units` again.
     """
     with np.load(workspace.path("features", "units.npz")) as file:
-        units, texts = file["units"], file["texts"]
+        units, lengths, texts = file["units"], file["lengths"], file["texts"]
     if [u.text for u in utterances] != texts.tolist():
         raise ValueError("features/units.npz belongs to other answers: run the stage `units` again")
-    return np.split(units, np.cumsum([u.units for u in utterances])[:-1])
+    rows = iter(np.split(units, np.cumsum(lengths)[:-1]))
+    return [[next(rows) for _ in several] for several in lengths]
+
+
+def load_units(utterances: list[Utterance], workspace: Workspace) -> list[np.ndarray]:
+    """The units of utterances, (n,) int16 each; see `load_variants`."""
+    return [several[0] for several in load_variants(utterances, workspace)]

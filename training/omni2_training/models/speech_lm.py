@@ -86,11 +86,15 @@ class SpeechLM(nn.Module):
         digits: of a unit.
         text_size: ids of the text tokenizer.
         end: the id that ends speech, one of the text tokenizer's.
+        dropout: in training, of what goes into the decoder and comes out of it.
     """
 
-    def __init__(self, config: DecoderConfig, fusion: FusionConfig, digits: int, text_size: int, end: int) -> None:
+    def __init__(
+        self, config: DecoderConfig, fusion: FusionConfig, digits: int, text_size: int, end: int, dropout: float
+    ) -> None:
         super().__init__()
         self.text_size, self.end, self.every = text_size, end, 3**digits
+        self.dropout = nn.Dropout(dropout)
         self.model = initialise(Qwen2(config))
         self.fusion = Fusion(fusion)
         nn.init.constant_(self.fusion.gate[0].bias, EMBEDDED_FIRST)
@@ -136,9 +140,9 @@ class SpeechLM(nn.Module):
 
     def losses(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of the next unit, and how often the likeliest is right."""
-        hidden, _ = self.model(inputs)
+        hidden, _ = self.model(self.dropout(inputs))
         at = targets != IGNORED
-        logits = self.logits(hidden[at])
+        logits = self.logits(self.dropout(hidden[at]))
         loss = F.cross_entropy(logits, targets[at])
         return {"loss": loss, "right": (logits.argmax(-1) == targets[at]).float().mean()}
 
