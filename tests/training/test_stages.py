@@ -26,7 +26,7 @@ from omni2_training.train_llm import LISTENING, make_listener, train_listening, 
 from omni2_training.train_speech_lm import make_speech_lm, train_speech_lm
 from omni2_training.train_tokenizer import load_units, train_tokenizer
 from omni2_training.train_tokenizer import write_units as write_all_units
-from omni2_training.train_vocoder import finish_vocoder, train_vocoder
+from omni2_training.train_vocoder import draws, finish_vocoder, load_vocoder, train_vocoder
 from omni2_training.vocabulary import TextIds, read_vocabulary
 from omni2_training.workspace import Workspace
 
@@ -115,6 +115,20 @@ def test_released_files_hold_what_was_trained(
     with engine.session(seed=1, max_new_tokens=6, max_last_write=20) as session:
         chunks = list(session.stream(voice, long="truncate"))
     assert sum(len(chunk.pcm) for chunk in chunks) > 0
+
+
+def test_a_released_vocoder_makes_of_scaled_mels_what_the_trained_one_makes_of_its_own(
+    trained: Workspace, settings: Settings
+) -> None:
+    torch.manual_seed(0)
+    mel, scale = torch.randn(1, 80, 12), 6.0
+    own, released_one = (load_vocoder(settings, trained) for _ in range(2))
+    noise, nothing = draws(own, 1, mel.shape[2]), mel.new_zeros(1, 1, 0)
+    with torch.inference_mode():
+        expected = own(mel, noise, nothing)[0]
+        found = released.listening_to(released_one, scale)(scale * mel, noise, nothing)[0]
+        other = own(scale * mel, noise, nothing)[0]
+    assert (found - expected).abs().max() < 1e-3 * (other - expected).abs().max()
 
 
 def test_speech_is_written_round_by_round(trained: Workspace, settings: Settings) -> None:

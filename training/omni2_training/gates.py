@@ -89,7 +89,7 @@ def _voice(gate: str, settings: Settings, workspace: Workspace, utterances: list
         with torch.inference_mode():
             mu = flow.mean(torch.from_numpy(units.astype(np.int64))[None])
             speaker = flow.spk_embed_affine_layer.bias[None]
-            return sound(flow.decoder(torch.randn_like(mu), mu, speaker))
+            return sound(flow.decoder(torch.randn_like(mu), mu, speaker) / settings.flow.scale)
 
     if gate == "units":
         rows = dict(zip((u.text for u in utterances), load_units(utterances, workspace), strict=True))

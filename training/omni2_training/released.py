@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -64,8 +65,16 @@ def trained_modules(settings: Settings, workspace: Workspace) -> Modules:
     encoder.projector.load_state_dict(listener.projector.state_dict())
     speech_lm, fusion = load_averaged(workspace, JOIN, make_speech_lm(settings, ids)).export(settings.sharpness)
     flow = load_averaged(workspace, FLOW, make_flow(settings)).export()
-    vocoder = load_vocoder(settings, workspace)
+    vocoder = listening_to(load_vocoder(settings, workspace), settings.flow.scale)
     return Modules(encoder, listener.model, fusion, speech_lm, flow, vocoder)
+
+
+@torch.no_grad()
+def listening_to(vocoder: HiFT, scale: float) -> HiFT:
+    """The vocoder for mels that are so many times its own: the two convolutions that read them divide by it."""
+    for reader in (vocoder.conv_pre, vocoder.f0_predictor.condnet[0]):
+        reader.weight /= scale
+    return vocoder
 
 
 def dimensions(settings: Settings, modules: Modules) -> Dimensions:

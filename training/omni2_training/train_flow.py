@@ -21,7 +21,8 @@ SHORTEST = 8  # units of a beginning: fewer are never voiced
 
 def make_flow(settings: Settings) -> UnitFlow:
     """An untrained flow."""
-    return UnitFlow(settings.flow.encoder, settings.flow.estimator, settings.tokenizer.model.digits)
+    c = settings.flow
+    return UnitFlow(c.encoder, c.estimator, settings.tokenizer.model.digits, c.scale)
 
 
 def train_flow(settings: Settings, workspace: Workspace, console: Console) -> bool:
@@ -55,8 +56,8 @@ def train_flow(settings: Settings, workspace: Workspace, console: Console) -> bo
             with torch.inference_mode():
                 mu = flow.mean(units)
                 speaker = flow.spk_embed_affine_layer.bias[None]
-                distances.append(float((flow.decoder(noise, mu, speaker) - mel).abs().mean()))
-                priors.append(float((mu - mel).abs().mean()))
+                distances.append(float((flow.decoder(noise, mu, speaker) / c.scale - mel).abs().mean()))
+                priors.append(float((mu / c.scale - mel).abs().mean()))
         return {"held mel": float(np.mean(distances)), "held prior": float(np.mean(priors))}
 
     return Trainer(workspace, Task(STAGE, model, loss, validate), c.schedule, settings.seed, console).run()

@@ -20,10 +20,17 @@ class UnitFlow(nn.Module):
     """Units → mel.
 
     The speaker's affine layer keeps a weight of zero: whatever voice is asked for, its bias, the learnt voice, speaks.
+
+    Args:
+        encoder, estimator: dimensions.
+        digits: of a unit.
+        scale: what comes out is the mel times this. A small estimator leaves some of the solver's noise, whose size is
+            one: the larger the mel, the less of that is heard.
     """
 
-    def __init__(self, encoder: FlowEncoderConfig, estimator: EstimatorConfig, digits: int) -> None:
+    def __init__(self, encoder: FlowEncoderConfig, estimator: EstimatorConfig, digits: int, scale: float) -> None:
         super().__init__()
+        self.scale = scale
         self.flow = initialise(Flow(encoder, estimator))
         self.flow.input_embedding.requires_grad_(False)  # `table` stands in for it
         self.flow.spk_embed_affine_layer.weight.requires_grad_(False).zero_()
@@ -39,10 +46,10 @@ class UnitFlow(nn.Module):
 
         Args:
             units: (B, N).
-            mel: (B, mel, ratio · N), what is to come out.
+            mel: (B, mel, ratio · N), what is to come out, unscaled.
             partial: the utterance goes on: the look-ahead's frames are left out, as in a call that is not the last.
         """
-        mu = self.mean(units)
+        mu, mel = self.mean(units), self.scale * mel
         if partial:
             frames = mu.shape[2] - self.ratio * self.lookahead
             mu, mel = mu[:, :, :frames], mel[:, :, :frames]
@@ -54,8 +61,8 @@ class UnitFlow(nn.Module):
         guided = (torch.rand(batch, 1) >= UNGUIDED).float()
         speaker = self.flow.spk_embed_affine_layer.bias.expand(batch, -1) * guided
         velocity = self.flow.decoder.estimator(position, mu * guided[:, :, None], speaker, torch.zeros_like(mel), t)
-        matching = (velocity - (mel - noise)).square().mean()
-        prior = (mu - mel).abs().mean()
+        matching = (velocity - (mel - noise)).square().mean() / self.scale**2
+        prior = (mu - mel).abs().mean() / self.scale
         return {"loss": matching + prior, "matching": matching, "prior": prior}
 
     def export(self) -> Flow:
