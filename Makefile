@@ -13,7 +13,7 @@ SOURCES := pyproject.toml setup.py $(wildcard cpp/*.h cpp/*.cpp cpp/*/*.h cpp/*/
 .PHONY: help demo train-demo test test-gpu lint sanitize clean
 
 help:
-	@echo "make demo      build a small engine, answer a spoken question: answer.wav, answer.png"
+	@echo "make demo      build a small engine, answer a spoken question: answer.wav, answer.png; QUESTION=my.wav for your own"
 	@echo "make test      lint, type checks and all tests (installs the CPU build of torch)"
 	@echo "make test-gpu  the checks for a machine with an NVIDIA GPU, on that GPU (docs/gpu.md)"
 	@echo "make lint      lint and type checks alone"
@@ -23,7 +23,7 @@ help:
 	@echo "PYTHON=...     the Python (3.11 or newer) that .venv is made of; now: $(PYTHON)"
 
 demo: $(VENV)/demo.stamp
-	$(PY) -m omni2_bench.demo
+	$(PY) -m omni2_bench.demo $(QUESTION)
 
 # Needs npm, flite and espeak-ng; TRAIN_STATE keeps everything between runs, at most two processes of lowest priority.
 TRAIN_STATE ?= build/train-demo

