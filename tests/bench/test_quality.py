@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from omni2_bench.quality.answers import answer_all
 from omni2_bench.quality.questions import read_questions
@@ -107,3 +108,11 @@ def test_a_missing_recording_is_named(tmp_path: Path) -> None:
     (tmp_path / "questions.jsonl").write_text(json.dumps({"kind": "a", "turns": [turn]}))
     with pytest.raises(SettingError, match=r"none\.wav"):
         read_questions(tmp_path)
+
+
+def test_the_questions_of_the_demonstration_model_fit_its_window(repository: Path) -> None:
+    conversations = read_questions(repository / "examples" / "questions")
+    assert len(conversations) >= 200
+    assert len({conversation.kind for conversation in conversations}) >= 15
+    lengths = [soundfile.info(turn.audio).duration for c in conversations for turn in c.turns]
+    assert min(lengths) > 0.5 and max(lengths) < 8.0
