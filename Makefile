@@ -23,7 +23,7 @@ help:
 	@echo "PYTHON=...     the Python (3.11 or newer) that .venv is made of; now: $(PYTHON)"
 
 demo: $(VENV)/demo.stamp
-	$(PY) -m omni2_bench.demo $(QUESTION)
+	$(PY) -m omni2_bench.demo $(if $(QUESTION),"$(QUESTION)")
 
 # Needs npm, flite and espeak-ng; TRAIN_STATE keeps everything between runs, at most two processes of lowest priority.
 TRAIN_STATE ?= build/train-demo

@@ -60,12 +60,14 @@ def run(output: Path, question: Path, examples: Path, cache: Path, console: Cons
     Raises:
         Omni2Error: a file is missing or cannot be written.
     """
-    for path in (question, examples / VOICE, examples / MODEL):
+    if not question.is_file():
+        raise Omni2Error(f"{question} is missing", "name a recording that is there: make demo QUESTION=my.wav")
+    for path in (examples / VOICE, examples / MODEL):
         if not path.exists():
             raise Omni2Error(f"{path} is missing", "run the demo from a checkout of the repository")
     console.print(
-        "A toy model of a few million weights that knows sums, dates, counting, spelling, capitals and small talk; "
-        "the README says how to use the released models.\n"
+        "A toy of 22 million weights whose training is not finished, best at small sums. "
+        "training/MODEL_CARD.md says how good it is, the README how to use the released models.\n"
     )
     engine = _load(examples, cache, console)
     chunks, metrics = _answer(engine, question, output / "answer.wav", console)
