@@ -36,7 +36,10 @@ def test_a_set_is_read_as_it_was_written(
 ) -> None:
     monkeypatch.setattr(spoken_set, "heard", tone)
     mine = copy_of(workspace, tmp_path / "state")
-    read = read_questions(spoken_set.write_set(settings, mine, console, every))
+    spoken_set.write_set(settings, mine, console, 3 - every)
+    folder = spoken_set.write_set(settings, mine, console, every)
+    read = read_questions(folder)
+    assert len(list(folder.glob("*.ogg"))) == sum(len(c.turns) for c in read), "nothing of the set before is left"
     test = workspace.corpus().test
     counts = Counter(item.kind for item in test)
     assert Counter(c.kind for c in read) == {kind: -(-count // every) for kind, count in counts.items()}

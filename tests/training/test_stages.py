@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from omni2_export.reference.whisper import SpeechEncoder
 from omni2_training import released
 from omni2_training.config import Settings
 from omni2_training.features import load_answers
+from omni2_training.flow_mels import with_flow_mels, write_mels
 from omni2_training.gates import write_units
-from omni2_training.listening.hear import Question, heard_folder, questions
+from omni2_training.listening.hear import Heard, Question, asked_questions, heard_folder, questions
 from omni2_training.loop import load_averaged
+from omni2_training.synthesise import answers
 from omni2_training.train_flow import train_flow
 from omni2_training.train_join import train_join
 from omni2_training.train_llm import LISTENING, make_listener, train_listening, train_llm
@@ -39,14 +42,15 @@ def trained(workspace: Workspace, settings: Settings, console: Console) -> Works
         train_tokenizer,
         write_all_units,
         train_vocoder,
-        finish_vocoder,
         train_flow,
+        write_mels,
+        finish_vocoder,
         train_speech_lm,
         train_llm,
     ):
         assert stage(settings, workspace, console) in (True, None)
     encoder = settings.listening.encoder
-    asked = questions(workspace.corpus(), settings.seed)
+    asked = asked_questions(settings, workspace)
     rng = np.random.default_rng(0)
     for number in range(-(-len(asked) // 64)):
         count = min(64, len(asked) - 64 * number)
@@ -63,10 +67,54 @@ def test_answers_are_held_out_by_their_text(workspace: Workspace) -> None:
     assert held and not {u.text for u in held} & trained
 
 
+def test_kinds_of_few_answers_are_spoken_first(workspace: Workspace) -> None:
+    corpus = workspace.corpus()
+    order = answers(corpus)
+    place = {text: number for number, text in enumerate(order)}
+    items = (*corpus.train, *corpus.test)
+    assert set(order) == {turn.answer for item in items for turn in item.turns} and len(place) == len(order)
+    last = {
+        kind: [place[t.answer] for i in items if i.kind == kind for t in i.turns] for kind in {i.kind for i in items}
+    }
+    few, many = (pick(last, key=lambda kind: len(set(last[kind]))) for pick in (min, max))
+    assert max(last[few]) < max(last[many])
+
+
 def test_questions_are_asked_the_same_way_every_time(workspace: Workspace, settings: Settings) -> None:
     first: list[Question] = questions(workspace.corpus(), settings.seed)
     assert first == questions(workspace.corpus(), settings.seed)
     assert len({q.asking.voice for q in first}) > 5
+    more = questions(workspace.corpus(), settings.seed, 3)
+    assert more[: len(first)] == first, "other ways come behind, so that what was heard stays where it is"
+    again = more[len(first) :]
+    assert len(again) == 2 * sum(not q.held for q in first) and not any(q.held for q in again)
+    assert len({q.asking for q in more}) == len(more)
+
+
+def test_a_question_is_heard_in_all_its_ways_when_it_is_learnt(trained: Workspace, settings: Settings) -> None:
+    ears = Heard(settings, trained)
+    rng = np.random.default_rng(0)
+    item = ears.items(held=False, turns=1)[0]
+    drawn = [ears.features(item, 0, rng) for _ in range(20)]
+    assert len({row.numpy().tobytes() for row in drawn}) == settings.listening.ways
+    first = ears.features(item, 0)
+    assert torch.equal(first, ears.features(item, 0)) and any(torch.equal(first, row) for row in drawn)
+    held = ears.items(held=True, turns=1)[0]
+    assert torch.equal(ears.features(held, 0, rng), ears.features(held, 0))
+
+
+def test_flow_mels_stand_beside_the_true_ones(trained: Workspace) -> None:
+    learnt = [u for u in load_answers(trained) if not u.held]
+    both = with_flow_mels(learnt, trained)
+    assert len(both) == 2 * len(learnt)
+    for true, made in zip(learnt, both[len(learnt) :], strict=True):
+        assert made.text == true.text and np.array_equal(made.pcm, true.pcm)
+        assert made.mel.shape == true.mel.shape and not np.array_equal(made.mel, true.mel)
+    held = [u for u in load_answers(trained) if u.held]
+    assert with_flow_mels(held, trained) == held
+    shorter = [replace(learnt[0], pitch=learnt[0].pitch[:-2])]
+    with pytest.raises(ValueError, match="mels"):
+        with_flow_mels(shorter, trained)
 
 
 def test_units_belong_to_their_answers(trained: Workspace, settings: Settings) -> None:

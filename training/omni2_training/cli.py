@@ -90,6 +90,14 @@ def flow(state: State = DEFAULT_STATE, config: Config = "demo") -> None:
 
 
 @app.command()
+def mels(state: State = DEFAULT_STATE, config: Config = "demo") -> None:
+    """Write what the flow makes of every answer's units."""
+    from omni2_training.flow_mels import write_mels
+
+    write_mels(Settings.load(config), Workspace(state), Console())
+
+
+@app.command()
 def vocabulary(state: State = DEFAULT_STATE, config: Config = "demo") -> None:
     """Learn the text tokenizer."""
     from omni2_training.vocabulary import make_vocabulary

@@ -103,9 +103,10 @@ class SpeechLMSettings(Frozen):
 
 
 class ListeningSettings(Frozen):
-    """The frozen encoder."""
+    """The frozen encoder, and what it hears."""
 
     encoder: EncoderConfig
+    ways: int = Field(gt=0, description="how many voices, speeds and noises every question to train is asked in")
 
 
 class LLMSettings(Frozen):

@@ -21,12 +21,11 @@ from omni2_training.batches import as_tensor
 from omni2_training.config import Settings
 from omni2_training.domain import Corpus
 from omni2_training.features import Utterance, load_answers
+from omni2_training.flow_mels import flow_mel, load_flow
 from omni2_training.loop import load_averaged
 from omni2_training.mel import SAMPLE_RATE
 from omni2_training.models.speech_lm import SEP, SpeechLM
 from omni2_training.quiet import pause_while_measured
-from omni2_training.train_flow import STAGE as FLOW
-from omni2_training.train_flow import make_flow
 from omni2_training.train_speech_lm import STAGE as SPEECH_LM
 from omni2_training.train_speech_lm import make_speech_lm
 from omni2_training.train_tokenizer import load_units
@@ -83,13 +82,10 @@ def _voice(gate: str, settings: Settings, workspace: Workspace, utterances: list
 
     if gate == "copy":
         return lambda u: sound(as_tensor(u.mel).T[None])
-    flow = load_averaged(workspace, FLOW, make_flow(settings)).export()
+    flow = load_flow(settings, workspace)
 
-    def spoken(units: NDArray[np.int64]) -> Floats:
-        with torch.inference_mode():
-            mu = flow.mean(torch.from_numpy(units.astype(np.int64))[None])
-            speaker = flow.spk_embed_affine_layer.bias[None]
-            return sound(flow.decoder(torch.randn_like(mu), mu, speaker) / settings.flow.scale)
+    def spoken(units: NDArray[np.integer]) -> Floats:
+        return sound(flow_mel(flow, units, settings.flow.scale))
 
     if gate == "units":
         rows = dict(zip((u.text for u in utterances), load_units(utterances, workspace), strict=True))

@@ -26,10 +26,9 @@ from omni2_export.reference.solver import Flow
 from omni2_export.reference.vocoder import HiFT
 from omni2_export.reference.whisper import SpeechEncoder
 from omni2_training.config import Settings
+from omni2_training.flow_mels import load_flow
 from omni2_training.listening.whisper_weights import load_encoder
 from omni2_training.loop import load_averaged
-from omni2_training.train_flow import STAGE as FLOW
-from omni2_training.train_flow import make_flow
 from omni2_training.train_join import STAGE as JOIN
 from omni2_training.train_llm import LISTENING, make_listener
 from omni2_training.train_speech_lm import make_speech_lm
@@ -64,7 +63,7 @@ def trained_modules(settings: Settings, workspace: Workspace) -> Modules:
     encoder = load_encoder(settings.listening.encoder)
     encoder.projector.load_state_dict(listener.projector.state_dict())
     speech_lm, fusion = load_averaged(workspace, JOIN, make_speech_lm(settings, ids)).export(settings.sharpness)
-    flow = load_averaged(workspace, FLOW, make_flow(settings)).export()
+    flow = load_flow(settings, workspace)
     vocoder = listening_to(load_vocoder(settings, workspace), settings.flow.scale)
     return Modules(encoder, listener.model, fusion, speech_lm, flow, vocoder)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from rich.console import Console
 
 from omni2_training.config import Settings
@@ -25,14 +27,12 @@ def make_corpus(settings: Settings, workspace: Workspace, console: Console) -> N
 
 
 def answers(corpus: Corpus) -> list[str]:
-    """All different answers, kinds mixed evenly, so that the first ones are a small corpus of their own."""
+    """All different answers, one of each kind in turn, so that kinds that have few are soon complete."""
     by_kind: dict[str, list[str]] = {}
     for item in (*corpus.test, *corpus.train):
         by_kind.setdefault(item.kind, []).extend(turn.answer for turn in item.turns)
-    unique = {kind: sorted(dict.fromkeys(texts), key=share) for kind, texts in by_kind.items()}
-    # Each kind spreads over the whole order: its k-th of n stands at (k + 1/2) / n.
-    placed = [((k + 0.5) / len(texts), text) for texts in unique.values() for k, text in enumerate(texts)]
-    return list(dict.fromkeys(text for _, text in sorted(placed)))
+    unique = [sorted(dict.fromkeys(texts), key=share) for texts in by_kind.values()]
+    return list(dict.fromkeys(text for row in zip_longest(*unique) for text in row if text is not None))
 
 
 def speak_answers(settings: Settings, workspace: Workspace, console: Console, part: tuple[int, int] = (0, 1)) -> bool:

@@ -20,6 +20,7 @@ from omni2_training.vocabulary import TextIds
 from omni2_training.workspace import Workspace
 
 READING, LISTENING = "llm", "listen"
+EVENNESS = 0.7  # power of the kinds' sizes they are drawn by: the few items of a small kind come somewhat more often
 USER, ANSWER = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -36,10 +37,10 @@ def script(item: Item, ids: TextIds) -> Script:
 
 
 def drawn(settings: Settings, turns: int, count: int, rng: np.random.Generator) -> list[Item]:
-    """New conversations of so many turns that training may see, kinds in the corpus' proportions."""
+    """New conversations of so many turns that training may see."""
     chance = random.Random(int(rng.integers(2**62)))
     kinds = [kind for kind in KINDS if ("again" in kind.name) == (turns > 1)]
-    weights = [settings.corpus.sizes[kind.name] for kind in kinds]
+    weights = [settings.corpus.sizes[kind.name] ** EVENNESS for kind in kinds]
     items: list[Item] = []
     while len(items) < count:
         [kind] = chance.choices(kinds, weights)
@@ -82,10 +83,10 @@ def train_listening(settings: Settings, workspace: Workspace, console: Console) 
     load_averaged(workspace, READING, model).train().requires_grad_(True)
     ears = Heard(settings, workspace)
 
-    def heard_losses(items: list[Item], noise: float) -> dict[str, Tensor]:
+    def heard_losses(items: list[Item], noise: float, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
         slots, spelled = [], []
         for turn in range(len(items[0].turns)):
-            features = torch.stack([ears.features(item, turn) for item in items])
+            features = torch.stack([ears.features(item, turn, rng) for item in items])
             slots.append(model.heard(features + torch.randn_like(features) * noise))
             questions = [ids.tokenizer.encode(item.turns[turn].question) for item in items]
             spelled.append(model.transcript_loss(slots[-1], questions))
@@ -99,7 +100,7 @@ def train_listening(settings: Settings, workspace: Workspace, console: Console) 
             return {"loss": losses["answer"]}
         learnt = ears.items(held=False, turns=turns)
         chosen = [learnt[i] for i in rng.choice(len(learnt), c.listening.batch)]
-        losses = heard_losses(chosen, c.noise)
+        losses = heard_losses(chosen, c.noise, rng)
         total = losses["answer"] + c.transcript_weight * losses["transcript"]
         return {"loss": total, **losses}
 

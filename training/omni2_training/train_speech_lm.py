@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
 import numpy as np
 import torch
 from rich.console import Console
@@ -34,6 +37,7 @@ def train_speech_lm(settings: Settings, workspace: Workspace, console: Console) 
     utterances = load_answers(workspace)
     learnt: list[tuple[list[int], list[Layout]]] = []
     held: list[tuple[list[int], Layout]] = []
+    asked = Counter(turn.answer for item in workspace.corpus().train for turn in item.turns)
     for u, variants in zip(utterances, load_variants(utterances, workspace), strict=True):
         text = ids.answer(u.text)
         every = settings.flow.encoder.units
@@ -41,7 +45,8 @@ def train_speech_lm(settings: Settings, workspace: Workspace, console: Console) 
         if u.held:
             held.append((text, laid[0]))
         else:
-            learnt.append((text, laid))
+            # Several questions have the same answer: it is learnt more often, if not as often as it is given.
+            learnt += [(text, laid)] * round(math.sqrt(asked[u.text]))
     lengths = [len(laid[0].text) for _, laid in learnt]
     torch.manual_seed(settings.seed)
     model = make_speech_lm(settings, ids)

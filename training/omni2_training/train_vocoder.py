@@ -13,6 +13,7 @@ from omni2_export.reference.vocoder import HiFT, SourceDraws
 from omni2_training.batches import as_tensor
 from omni2_training.config import Settings
 from omni2_training.features import Utterance, load_answers
+from omni2_training.flow_mels import with_flow_mels
 from omni2_training.loop import Schedule, Task, Trainer, load_averaged
 from omni2_training.models.critic import Adversary
 from omni2_training.models.precision import Float32Conv, float32
@@ -58,16 +59,18 @@ def train_vocoder(settings: Settings, workspace: Workspace, console: Console) ->
     """Stage `vocoder`: by spectral losses; see `Trainer.run`."""
     torch.manual_seed(settings.seed)
     model = make_vocoder(settings)
-    return _train(STAGE, settings.vocoder.schedule, model, None, settings, workspace, console)
+    learnt = [u for u in load_answers(workspace) if not u.held]
+    return _train(STAGE, settings.vocoder.schedule, model, None, learnt, settings, workspace, console)
 
 
 def finish_vocoder(settings: Settings, workspace: Workspace, console: Console) -> bool:
-    """Stage `finish`: what `vocoder` gave, against an adversary for a short while; see `Trainer.run`."""
+    """Stage `finish`: what `vocoder` gave, on true mels and the flow's, against an adversary; see `Trainer.run`."""
     torch.manual_seed(settings.seed)
     model = make_vocoder(settings)
     load_averaged(workspace, STAGE, model).train().requires_grad_(True)
     adversary = Adversary(settings.vocoder.critic)
-    return _train(FINISH, settings.vocoder.finish, model, adversary, settings, workspace, console)
+    learnt = with_flow_mels([u for u in load_answers(workspace) if not u.held], workspace)
+    return _train(FINISH, settings.vocoder.finish, model, adversary, learnt, settings, workspace, console)
 
 
 def _train(
@@ -75,14 +78,13 @@ def _train(
     schedule: Schedule,
     model: HiFT,
     adversary: Adversary | None,
+    learnt: list[Utterance],
     settings: Settings,
     workspace: Workspace,
     console: Console,
 ) -> bool:
     c = settings.vocoder
-    utterances = load_answers(workspace)
-    learnt = [u for u in utterances if not u.held]
-    held = [u for u in utterances if u.held][:20]
+    held = [u for u in load_answers(workspace) if u.held][:20]
     threshold = c.model.voiced_threshold
 
     def losses(mel: Tensor, true_pitch: Tensor, wave: Tensor, own: bool) -> tuple[Tensor, dict[str, Tensor]]:

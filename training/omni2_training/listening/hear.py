@@ -33,15 +33,28 @@ class Question:
     asking: Asking
 
 
-def questions(corpus: Corpus, seed: int) -> list[Question]:
-    """Every turn of the corpus, its voice drawn from the seed and its own words; in mixed order."""
-    out = []
-    for held, items in ((True, corpus.test), (False, corpus.train)):
-        for number, item in enumerate(items):
-            for turn, said in enumerate(item.turns):
-                key = int(share(f"{seed} {number} {held} {turn} {said.question}") * 2**53)
-                out.append(Question(item, turn, held, Asking.draw(np.random.default_rng(key))))
-    return sorted(out, key=lambda q: share(f"{q.item.turns[q.turn].question} {q.asking.seed}"))
+def questions(corpus: Corpus, seed: int, ways: int = 1) -> list[Question]:
+    """Every turn of the corpus, its voice drawn from the seed and its own words; in mixed order.
+
+    Args:
+        ways: how many ways every turn to train is asked in, all of one way before the next; held-out ones have one.
+    """
+    out: list[Question] = []
+    for way in range(ways):
+        again = f" {way}" if way else ""
+        asked = []
+        for held, items in ((True, [] if way else corpus.test), (False, corpus.train)):
+            for number, item in enumerate(items):
+                for turn, said in enumerate(item.turns):
+                    key = int(share(f"{seed} {number} {held} {turn} {said.question}{again}") * 2**53)
+                    asked.append(Question(item, turn, held, Asking.draw(np.random.default_rng(key))))
+        out += sorted(asked, key=lambda q: share(f"{q.item.turns[q.turn].question} {q.asking.seed}"))
+    return out
+
+
+def asked_questions(settings: Settings, workspace: Workspace) -> list[Question]:
+    """All questions of a run."""
+    return questions(workspace.corpus(), settings.seed, settings.listening.ways)
 
 
 def heard_folder(settings: Settings, workspace: Workspace) -> Path:
@@ -61,7 +74,7 @@ def hear_questions(settings: Settings, workspace: Workspace, console: Console) -
     torch.set_num_threads(1)
     config = settings.listening.encoder
     encoder = load_encoder(config)
-    asked, folder = questions(workspace.corpus(), settings.seed), heard_folder(settings, workspace)
+    asked, folder = asked_questions(settings, workspace), heard_folder(settings, workspace)
     shards = range(0, len(asked), SHARD)
     for number, start in enumerate(shards):
         path = folder / f"{number:04d}.npy"
@@ -73,11 +86,9 @@ def hear_questions(settings: Settings, workspace: Workspace, console: Console) -
             if stop:
                 return False
             audio = heard(question.item.turns[question.turn].question, question.asking)
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
                 features = encoder.encode(log_mel(torch.from_numpy(audio), config)[None])[0]
-            rows.append(
-                features[: config.positions * config.stack].reshape(config.positions, -1).numpy().astype(np.float16)
-            )
+            rows.append(features[: config.positions * config.stack].reshape(config.positions, -1).half().numpy())
         whole = np.stack(rows)
         workspace.write(path, lambda unfinished, whole=whole: _save(unfinished, whole))
         if number % REPORT == REPORT - 1:
@@ -94,9 +105,9 @@ class Heard:
     """What stage `questions` wrote: features of every question that has been heard so far."""
 
     def __init__(self, settings: Settings, workspace: Workspace) -> None:
-        asked, folder = questions(workspace.corpus(), settings.seed), heard_folder(settings, workspace)
+        asked, folder = asked_questions(settings, workspace), heard_folder(settings, workspace)
         self._shards: list[NDArray[np.float16]] = []
-        self._places: dict[tuple[tuple[str, ...], int], tuple[int, int]] = {}
+        self._places: dict[tuple[tuple[str, ...], int], list[tuple[int, int]]] = {}
         found: dict[tuple[str, ...], tuple[Item, bool, set[int]]] = {}
         for number, start in enumerate(range(0, len(asked), SHARD)):
             path = folder / f"{number:04d}.npy"
@@ -105,7 +116,7 @@ class Heard:
             self._shards.append(np.load(path, mmap_mode="r"))
             for row, question in enumerate(asked[start : start + SHARD]):
                 key = _key(question.item)
-                self._places[key, question.turn] = (len(self._shards) - 1, row)
+                self._places.setdefault((key, question.turn), []).append((len(self._shards) - 1, row))
                 found.setdefault(key, (question.item, question.held, set()))[2].add(question.turn)
         whole = [(item, held) for item, held, turns in found.values() if len(turns) == len(item.turns)]
         self._items = {
@@ -118,9 +129,10 @@ class Heard:
         """Conversations of so many turns of which every question has been heard."""
         return self._items[held, turns]
 
-    def features(self, item: Item, turn: int) -> torch.Tensor:
-        """(positions, stack · width) float32 of a question."""
-        shard, row = self._places[_key(item), turn]
+    def features(self, item: Item, turn: int, rng: np.random.Generator | None = None) -> torch.Tensor:
+        """(positions, stack · width) float32 of a question, asked in a way that `rng` draws, or in the first."""
+        places = self._places[_key(item), turn]
+        shard, row = places[int(rng.integers(len(places))) if rng else 0]
         return torch.from_numpy(self._shards[shard][row].astype(np.float32))
 
 

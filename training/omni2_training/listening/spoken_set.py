@@ -28,6 +28,8 @@ def write_set(settings: Settings, workspace: Workspace, console: Console, every:
         (q.item, q.turn): q.asking for q in questions(corpus, settings.seed) if q.held
     }
     folder = workspace.path("set", INDEX).parent
+    for old in folder.glob("*.ogg"):  # another `every` numbers its files otherwise
+        old.unlink()
     lines: list[str] = []
     seen: Counter[str] = Counter()
     for item in corpus.test:
