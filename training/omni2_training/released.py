@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from omni2_bench.random_checkpoint import CheckpointPaths, Dimensions
 from omni2_bench.random_checkpoint.decoder_yaml import decoder_yaml
 from omni2_bench.random_checkpoint.safetensors_stream import Tensor as Stored
-from omni2_bench.random_checkpoint.safetensors_stream import write_file
+from omni2_bench.random_checkpoint.safetensors_stream import write_file, write_shards
 from omni2_bench.random_checkpoint.speaker import write_campplus
 from omni2_bench.random_checkpoint.tokenizer import Vocabulary, write_speech_tokenizer, write_text_tokenizer
 from omni2_bench.random_checkpoint.write import model_fields
@@ -117,7 +116,7 @@ def write_released(path: Path, d: Dimensions, modules: Modules, vocabulary: Voca
         paths.model / "generation_config.json",
         {"do_sample": False, **ends, "repetition_penalty": d.repetition_penalty},
     )
-    write_file(paths.model / "model.safetensors", list(_model_tensors(modules)), d.storage)
+    write_shards(paths.model, _shards(modules), d.storage)
     (paths.decoder / "cosyvoice.yaml").write_text(decoder_yaml(d), encoding="utf-8")
     write_file(paths.decoder / "flow.safetensors", _stored("", modules.flow), d.decoder_storage)
     write_file(paths.decoder / "hift.safetensors", _stored("", modules.vocoder), d.decoder_storage)
@@ -135,14 +134,21 @@ def export(settings: Settings, workspace: Workspace, console: Console) -> Path:
     return path
 
 
-def _model_tensors(modules: Modules) -> Iterator[Stored]:
-    """Every tensor of the LLaMA-Omni2 directory, as it is spelled there (spec §1.1)."""
-    yield from _stored("model.", modules.llm, without=("lm_head.",))
-    yield from _stored("model.speech_encoder.", modules.encoder, without=("projector.",))
-    yield from _stored("model.speech_projector.", modules.encoder.projector)
-    yield from _stored("speech_generator.model.model.", modules.speech_lm, without=("lm_head.",))
-    yield from _stored("speech_generator.model.lm_head.", modules.speech_lm.lm_head)
-    yield from _stored("speech_generator.", modules.fusion)
+def _shards(modules: Modules) -> list[list[Stored]]:
+    """Every tensor of the LLaMA-Omni2 directory, as it is spelled there (spec §1.1).
+
+    The frozen encoder has a file of its own: it stays the same from one training to the next.
+    """
+    return [
+        _stored("model.speech_encoder.", modules.encoder, without=("projector.",)),
+        [
+            *_stored("model.", modules.llm, without=("lm_head.",)),
+            *_stored("model.speech_projector.", modules.encoder.projector),
+            *_stored("speech_generator.model.model.", modules.speech_lm, without=("lm_head.",)),
+            *_stored("speech_generator.model.lm_head.", modules.speech_lm.lm_head),
+            *_stored("speech_generator.", modules.fusion),
+        ],
+    ]
 
 
 def _stored(prefix: str, module: nn.Module, without: tuple[str, ...] = ()) -> list[Stored]:

@@ -61,14 +61,19 @@ def write_model(directory: Path, tensors: list[Tensor], storage: str, shard_byte
             filled = 0
         shards[-1].append(tensor)
         filled += size
+    write_shards(directory, shards, storage)
+
+
+def write_shards(directory: Path, shards: list[list[Tensor]], storage: str) -> None:
+    """A file for each shard with an index, or `model.safetensors` if there is one only."""
     if len(shards) == 1:
-        write_file(directory / "model.safetensors", tensors, storage)
+        write_file(directory / "model.safetensors", shards[0], storage)
         return
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         write_file(directory / name, shard, storage)
         weight_map |= dict.fromkeys((tensor.name for tensor in shard), name)
-    total = sum(tensor.nbytes(storage) for tensor in tensors)
+    total = sum(tensor.nbytes(storage) for shard in shards for tensor in shard)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (directory / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
