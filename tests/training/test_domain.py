@@ -9,6 +9,7 @@ import pytest
 
 from omni2_training.domain import arithmetic, dates, draw_corpus
 from omni2_training.domain.corpus import KINDS
+from omni2_training.domain.item import Kind
 from omni2_training.domain.numbers import SMALL, TENS, words
 
 SIZES = {kind.name: 60 for kind in KINDS}
@@ -33,23 +34,46 @@ def test_numbers_in_words_read_back(number: int) -> None:
     assert value(words(number)) == number
 
 
-def test_sums_are_right() -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_sums_are_right(wide: bool) -> None:
     rng = random.Random(0)
     functions = {"plus": lambda a, b: a + b, "minus": lambda a, b: a - b, "times": lambda a, b: a * b}
     for _ in range(300):
-        for turn in arithmetic.draw_follow_up(rng).turns:
+        for turn in arithmetic.draw_follow_up(rng, wide).turns:
             left, operation, right = re.split(" (plus|minus|times) ", turn.answer.lower().rstrip("."))
             right, result = right.split(" is ")
             assert functions[operation](value(left), value(right)) == value(result), turn
 
 
-def test_clock_goes_round() -> None:
+@pytest.mark.parametrize("most", [6, 11])
+def test_clock_goes_round(most: int) -> None:
     rng = random.Random(0)
     for _ in range(200):
-        item = dates.draw_clock(rng)
+        item = dates.draw_clock(rng, most)
         hour, minute, ahead = map(int, re.split("[:+]", item.combinations[0]))
         later = (hour + ahead - 1) % 12 + 1
         assert dates.clock(later, minute) in item.turns[0].answer
+
+
+def test_days_go_round() -> None:
+    rng = random.Random(0)
+    for _ in range(100):
+        item = dates.draw_week(rng, 20)
+        name, ahead = item.combinations[0].split("+")
+        day = dates.DAYS[(dates.DAYS.index(name) + int(ahead)) % 7]
+        assert item.turns[0].answer.endswith(f"after {name} it is {day}.")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.practise], ids=lambda kind: kind.name)
+def test_practice_is_of_the_same_kind_and_wider(kind: Kind) -> None:
+    assert kind.practise and kind.open
+    rng = random.Random(0)
+    asked, practised = ([draw(rng) for _ in range(400)] for draw in (kind.draw, kind.practise))
+    assert {item.kind for item in practised} == {kind.name}
+    assert {len(item.turns) for item in practised} == {len(item.turns) for item in asked}
+    assert all(WORDS.match(turn.question) and WORDS.match(turn.answer) for item in practised for turn in item.turns)
+    differing = [len({item.combinations for item in items}) for items in (asked, practised)]
+    assert differing[1] > 0.9 * differing[0]
 
 
 def test_held_out_items_share_nothing_with_training() -> None:

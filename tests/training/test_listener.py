@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 
 from omni2_training.config import Settings
+from omni2_training.domain.corpus import held_combination, held_phrasing
 from omni2_training.models.listener import IGNORED
 from omni2_training.train_llm import drawn, make_listener, read_losses, script
 from omni2_training.vocabulary import TextIds
@@ -21,6 +24,16 @@ def test_scripts_are_what_the_chat_template_renders(workspace: Workspace, settin
     both = [*first, *made.answers[0], *made.before[1], ids.speech, *made.after]
     assert both == ids.prompt((item.turns[0].answer,))
     assert [answer[-1] for answer in made.answers] == [ids.end, ids.end]
+
+
+def test_nothing_held_out_is_drawn_or_practised_on(settings: Settings) -> None:
+    for turns in (1, 2):
+        items = drawn(settings, turns, 600, np.random.default_rng(turns))
+        assert not any(held_combination(item) or held_phrasing(item) for item in items)
+        numbers = [
+            int(n) for item in items if item.kind == "arithmetic" for n in re.findall(r"\d+", item.combinations[0])
+        ]
+        assert turns == 2 or max(numbers) > 20, "no sum is practised that is never asked"
 
 
 def test_every_answer_is_wanted_where_it_is_predicted(workspace: Workspace, settings: Settings) -> None:

@@ -40,11 +40,13 @@ def drawn(settings: Settings, turns: int, count: int, rng: np.random.Generator) 
     """New conversations of so many turns that training may see."""
     chance = random.Random(int(rng.integers(2**62)))
     kinds = [kind for kind in KINDS if ("again" in kind.name) == (turns > 1)]
-    weights = [settings.corpus.sizes[kind.name] ** EVENNESS for kind in kinds]
+    # A kind with a rule comes twice as often, half of the time as an exercise in it.
+    weights = [settings.corpus.sizes[kind.name] ** EVENNESS * (2 if kind.practise else 1) for kind in kinds]
     items: list[Item] = []
     while len(items) < count:
         [kind] = chance.choices(kinds, weights)
-        item = kind.draw(chance)
+        draw = kind.practise if kind.practise and chance.random() < 0.5 else kind.draw
+        item = draw(chance)
         if not held_combination(item) and not held_phrasing(item):
             items.append(item)
     return items
@@ -96,7 +98,7 @@ def train_listening(settings: Settings, workspace: Workspace, console: Console) 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         turns = turns_of(c, rng)
         if rng.random() < c.read_share:
-            losses = read_losses(model, ids, drawn(settings, turns, c.listening.batch, rng))
+            losses = read_losses(model, ids, drawn(settings, turns, c.reading.batch, rng))
             return {"loss": losses["answer"]}
         learnt = ears.items(held=False, turns=turns)
         chosen = [learnt[i] for i in rng.choice(len(learnt), c.listening.batch)]

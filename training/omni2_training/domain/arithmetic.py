@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from omni2_training.domain.item import Item, Kind, Turn, asked, sentence
 from omni2_training.domain.numbers import words
@@ -12,17 +13,18 @@ from omni2_training.domain.numbers import words
 
 @dataclass(frozen=True)
 class Operation:
-    """How an operation is drawn, computed, asked for and spoken."""
+    """How an operation is drawn, with numbers of at most `most`, computed, asked for and spoken."""
 
     sign: str
     spoken: str
-    draw: Callable[[random.Random], tuple[int, int]]
+    draw: Callable[[random.Random, int], tuple[int, int]]
+    most: int
     result: Callable[[int, int], int]
     cores: tuple[str, ...]
 
 
-def _difference(rng: random.Random) -> tuple[int, int]:
-    a, b = rng.randint(0, 20), rng.randint(0, 20)
+def _difference(rng: random.Random, most: int) -> tuple[int, int]:
+    a, b = rng.randint(0, most), rng.randint(0, most)
     return max(a, b), min(a, b)
 
 
@@ -30,7 +32,8 @@ OPERATIONS = (
     Operation(
         "+",
         "plus",
-        lambda rng: (rng.randint(0, 20), rng.randint(0, 20)),
+        lambda rng, most: (rng.randint(0, most), rng.randint(0, most)),
+        20,
         lambda a, b: a + b,
         (
             "what is {a} plus {b}",
@@ -46,6 +49,7 @@ OPERATIONS = (
         "-",
         "minus",
         _difference,
+        20,
         lambda a, b: a - b,
         (
             "what is {a} minus {b}",
@@ -59,7 +63,8 @@ OPERATIONS = (
     Operation(
         "*",
         "times",
-        lambda rng: (rng.randint(0, 10), rng.randint(0, 10)),
+        lambda rng, most: (rng.randint(0, most), rng.randint(0, most)),
+        10,
         lambda a, b: a * b,
         (
             "what is {a} times {b}",
@@ -79,19 +84,19 @@ def spoken_sum(a: int, operation: Operation, b: int) -> str:
     return sentence(f"{words(a)} {operation.spoken} {words(b)} is {words(operation.result(a, b))}.")
 
 
-def draw_single(rng: random.Random) -> Item:
-    """One sum."""
+def draw_single(rng: random.Random, wide: bool = False) -> Item:
+    """One sum; a wide one has numbers up to twice as large."""
     operation = rng.choice(OPERATIONS)
-    a, b = operation.draw(rng)
+    a, b = operation.draw(rng, operation.most * (2 if wide else 1))
     core = rng.choice(operation.cores)
     question, prefix = asked(rng, core.format(a=words(a), b=words(b)))
     turn = Turn(question, spoken_sum(a, operation, b))
     return Item("arithmetic", (f"{a}{operation.sign}{b}",), prefix + core, (turn,))
 
 
-def draw_follow_up(rng: random.Random) -> Item:
+def draw_follow_up(rng: random.Random, wide: bool = False) -> Item:
     """A sum, and another on its result."""
-    first = draw_single(rng)
+    first = draw_single(rng, wide)
     [combination] = first.combinations
     sign = next(o.sign for o in OPERATIONS if o.sign in combination)
     a, b = map(int, combination.split(sign))
@@ -106,4 +111,7 @@ def draw_follow_up(rng: random.Random) -> Item:
     return Item("arithmetic again", (combination, f"{result}{operation.sign}{c}"), core, turns)
 
 
-KINDS = (Kind("arithmetic", draw_single, open=True), Kind("arithmetic again", draw_follow_up, open=True))
+KINDS = (
+    Kind("arithmetic", draw_single, open=True, practise=partial(draw_single, wide=True)),
+    Kind("arithmetic again", draw_follow_up, open=True, practise=partial(draw_follow_up, wide=True)),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 from omni2_training.domain.item import Item, Kind, Turn, asked, sentence
 from omni2_training.domain.numbers import words
@@ -32,9 +33,9 @@ LARGER_CORES = (
 )
 
 
-def draw_count(rng: random.Random) -> Item:
-    """Three to eight numbers in a row, up or down."""
-    low, length = rng.randint(0, 20), rng.randint(3, 8)
+def draw_count(rng: random.Random, lowest: int = 20) -> Item:
+    """Three to eight numbers in a row, up or down, the least of them at most `lowest`."""
+    low, length = rng.randint(0, lowest), rng.randint(3, 8)
     numbers = list(range(low, low + length))
     up = rng.random() < 0.6
     if not up:
@@ -64,7 +65,7 @@ def draw_larger(rng: random.Random) -> Item:
 
 
 KINDS = (
-    Kind("counting", draw_count, open=True),
+    Kind("counting", draw_count, open=True, practise=partial(draw_count, lowest=90)),
     Kind("next number", draw_next, open=True),
-    Kind("larger number", draw_larger, open=True),
+    Kind("larger number", draw_larger, open=True, practise=draw_larger),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 from omni2_training.domain.item import Item, Kind, Turn, asked, sentence
 from omni2_training.domain.numbers import words
@@ -86,9 +87,22 @@ def clock(hour: int, minute: int) -> str:
     return f"{MINUTES[minute]}{words(hour)}" if minute else f"{words(hour)} o'clock"
 
 
-def draw_clock(rng: random.Random) -> Item:
+def draw_number_again(rng: random.Random) -> Item:
+    """The same questions of numbers, of which there are more than days and months."""
+    step, number = rng.choice((1, -1)), rng.randint(2, 97)
+    name, other, third = (words(number + k * step) for k in range(3))
+    core, again = rng.choice(NEIGHBOUR_CORES[step]), rng.choice(AGAIN[step])
+    question, _ = asked(rng, core.format(unit="number", name=name))
+    turns = (
+        Turn(question, _neighbour_answer(name, other, step)),
+        Turn(sentence(again) + "?", _neighbour_answer(other, third, step)),
+    )
+    return Item("dates again", (f"{name} {step} again",), again, turns)
+
+
+def draw_clock(rng: random.Random, most: int = 6) -> Item:
     """The time some hours after another."""
-    hour, minute, ahead = rng.randint(1, 12), rng.choice(tuple(MINUTES)), rng.randint(1, 6)
+    hour, minute, ahead = rng.randint(1, 12), rng.choice(tuple(MINUTES)), rng.randint(1, most)
     core, time = rng.choice(AHEAD_CORES), clock(hour, minute)
     hours = f"{words(ahead)} hour{'s' if ahead > 1 else ''}"
     later = clock((hour + ahead - 1) % 12 + 1, minute)
@@ -109,9 +123,9 @@ def draw_month(rng: random.Random) -> Item:
     return Item("months", (month,), prefix + core, (Turn(question, answer),))
 
 
-def draw_week(rng: random.Random) -> Item:
+def draw_week(rng: random.Random, most: int = 6) -> Item:
     """The day some days after another."""
-    index, ahead = rng.randrange(7), rng.randint(2, 6)
+    index, ahead = rng.randrange(7), rng.randint(2, most)
     core, name = rng.choice(WEEK_CORES), DAYS[index]
     question, prefix = asked(rng, core.format(days=f"{words(ahead)} days", name=name))
     answer = sentence(f"{words(ahead)} days after {name} it is {DAYS[(index + ahead) % 7]}.")
@@ -120,8 +134,8 @@ def draw_week(rng: random.Random) -> Item:
 
 KINDS = (
     Kind("dates", draw_neighbour, open=False),
-    Kind("dates again", draw_neighbour_again, open=True),
-    Kind("clock", draw_clock, open=True),
+    Kind("dates again", draw_neighbour_again, open=True, practise=draw_number_again),
+    Kind("clock", draw_clock, open=True, practise=partial(draw_clock, most=11)),
     Kind("months", draw_month, open=False),
-    Kind("week", draw_week, open=True),
+    Kind("week", draw_week, open=True, practise=partial(draw_week, most=20)),
 )

@@ -8,6 +8,7 @@ from omni2_training.domain.item import Item, Kind, Turn, asked
 from omni2_training.domain.lexicon import answers_of, words_of
 
 TALK, OUTSIDE = answers_of("talk"), words_of("outside")
+ADJECTIVES, BEINGS, THINGS, PLACES, UNKNOWN = map(words_of, ("adjectives", "beings", "things", "places", "unknown"))
 REFUSAL = "I am sorry, I do not know that."
 
 
@@ -25,4 +26,16 @@ def draw_refusal(rng: random.Random) -> Item:
     return Item("refusal", (core,), core, (Turn(question, REFUSAL),))
 
 
-KINDS = (Kind("talk", draw_talk, open=False), Kind("refusal", draw_refusal, open=True))
+def draw_other_refusal(rng: random.Random) -> Item:
+    """Likewise, made up of words: there is more that it does not know than anybody could list."""
+    core = rng.choice(UNKNOWN).format(
+        thing=rng.choice(THINGS), being=rng.choice(BEINGS), adjective=rng.choice(ADJECTIVES), place=rng.choice(PLACES)
+    )
+    question, _ = asked(rng, core)
+    return Item("refusal", (core,), core, (Turn(question, REFUSAL),))
+
+
+KINDS = (
+    Kind("talk", draw_talk, open=False),
+    Kind("refusal", draw_refusal, open=True, practise=draw_other_refusal),
+)
