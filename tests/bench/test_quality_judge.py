@@ -18,6 +18,8 @@ from omni2_bench.quality.judge import Score, plain, word_errors
         ("It is gray.", "It's grey."),
         ("Fifteen, fourteen, thirteen.", "1514, 13."),
         ("It is ten past six.", "It's 10 passed 6."),
+        ("Six, seven, eight, nine.", "6'7\", 8'9\"."),
+        ("It is six.", "It's 6."),
     ],
 )
 def test_what_sounds_alike_is_alike(said: str, heard: str) -> None:

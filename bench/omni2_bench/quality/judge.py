@@ -36,6 +36,7 @@ def plain(text: str) -> list[str]:
     for sign, word in SIGNS.items():
         text = text.replace(sign, word)
     text = re.sub(r"(\d+):00\b", r"\1", text)
+    text = re.sub(r"(?<=\d)['\"’”](?![a-z])", " ", text)  # counting is taken for feet and inches: 6'7", 8'9'10"
     text = re.sub(r"\b(?:\d\d){2,}\b", lambda run: " ".join(re.findall(r"\d\d", run[0])), text)  # "1514": 15, 14
     text = re.sub(r"[^a-z0-9' ]+", " ", text).replace("'s ", " is ")
     text = f" {' '.join(text.split())} "
