@@ -20,6 +20,10 @@ from omni2_bench.quality.judge import Score, plain, word_errors
         ("It is ten past six.", "It's 10 passed 6."),
         ("Six, seven, eight, nine.", "6'7\", 8'9\"."),
         ("It is six.", "It's 6."),
+        ("Seven, six, five, four, three, two.", "765 432."),
+        ("Eleven, ten, nine, eight.", "11-10-98."),
+        ("I am sorry, I do not know that.", "I'm sorry, I don't know that."),
+        ("I am sorry, I do not know that.", "I’m sorry, I do not know that."),
     ],
 )
 def test_what_sounds_alike_is_alike(said: str, heard: str) -> None:
@@ -33,6 +37,9 @@ def test_what_sounds_alike_is_alike(said: str, heard: str) -> None:
         ("The cat is black.", "cat is black", 1),
         ("The cat is black.", "The cat is very black.", 1),
         ("Twenty, one.", "twenty one", 0),  # a pause is not heard
+        ("Seven, six, five.", "765 4.", 1),
+        ("Twenty one, twenty two.", "21, 23.", 1),
+        ("I am sorry, I do not know that.", "I'm sorry, I did not know that.", 1),
         ("Good morning!", "", 2),
     ],
 )

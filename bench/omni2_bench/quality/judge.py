@@ -1,7 +1,8 @@
 """An offline judge of speech: what it hears, and how many words of that are wrong.
 
-Whisper tiny.en through faster-whisper. Text and transcript are compared in one spelling: numbers as digits, signs of
-arithmetic as words, spelled letters joined, no marks.
+Whisper tiny.en through faster-whisper. Text and transcript are compared in one spelling: a word for every digit of a
+number, signs of arithmetic and contractions as words, spelled letters joined, no marks. Digits stand alone because a
+judge writes a count as it likes: "15, 14", "1514" or "6'7"".
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ SPELLINGS = {
     "colour": "color", "grey": "gray", "neighbour": "neighbor", "ok": "okay", "oclock": "o'clock", "o clock": "o'clock",
     "goodbye": "good bye", "equals": "is", "passed": "past",
 }  # fmt: skip
+CONTRACTIONS = {"n't": " not", "'s": " is", "'m": " am", "'re": " are", "'ll": " will", "'ve": " have"}
 SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -37,12 +39,14 @@ def plain(text: str) -> list[str]:
         text = text.replace(sign, word)
     text = re.sub(r"(\d+):00\b", r"\1", text)
     text = re.sub(r"(?<=\d)['\"’”](?![a-z])", " ", text)  # counting is taken for feet and inches: 6'7", 8'9'10"
-    text = re.sub(r"\b(?:\d\d){2,}\b", lambda run: " ".join(re.findall(r"\d\d", run[0])), text)  # "1514": 15, 14
-    text = re.sub(r"[^a-z0-9' ]+", " ", text).replace("'s ", " is ")
+    text = re.sub(r"[^a-z0-9' ]+", " ", text.replace("’", "'"))
+    for short, whole in CONTRACTIONS.items():
+        text = re.sub(rf"{short}\b", whole, text)
     text = f" {' '.join(text.split())} "
     for theirs, ours in SPELLINGS.items():
         text = text.replace(f" {theirs} ", f" {ours} ")
-    return _letters(_numbers(text.replace("'", "").split()))
+    words = _letters(_numbers(text.replace("'", "").split()))
+    return [part for word in words for part in (word if word.isdigit() else [word])]
 
 
 def _numbers(words: list[str]) -> list[str]:
