@@ -65,7 +65,7 @@ def test_days_go_round() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.practise], ids=lambda kind: kind.name)
-def test_practice_is_of_the_same_kind_and_wider(kind: Kind) -> None:
+def test_practice_is_of_the_same_kind_and_as_wide_at_least(kind: Kind) -> None:
     assert kind.practise and kind.open
     rng = random.Random(0)
     asked, practised = ([draw(rng) for _ in range(400)] for draw in (kind.draw, kind.practise))

@@ -20,6 +20,7 @@ from omni2_training.config import Settings
 from omni2_training.features import load_answers
 from omni2_training.flow_mels import with_flow_mels, write_mels
 from omni2_training.gates import write_units
+from omni2_training.listening import hear
 from omni2_training.listening.hear import Heard, Question, asked_questions, heard_folder, questions
 from omni2_training.loop import load_averaged
 from omni2_training.synthesise import answers
@@ -32,6 +33,8 @@ from omni2_training.train_tokenizer import write_units as write_all_units
 from omni2_training.train_vocoder import draws, finish_vocoder, load_vocoder, train_vocoder
 from omni2_training.vocabulary import TextIds, read_vocabulary
 from omni2_training.workspace import Workspace
+
+from .conftest import copy_of
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,30 @@ def test_a_question_is_heard_in_all_its_ways_when_it_is_learnt(trained: Workspac
     assert torch.equal(first, ears.features(item, 0)) and any(torch.equal(first, row) for row in drawn)
     held = ears.items(held=True, turns=1)[0]
     assert torch.equal(ears.features(held, 0, rng), ears.features(held, 0))
+
+
+def test_more_ways_fill_up_the_shard_that_ended_the_fewer(
+    workspace: Workspace, settings: Settings, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = copy_of(workspace, tmp_path / "state")
+    for path in heard_folder(settings, mine).glob("*.npy"):
+        path.unlink()
+    encoder = settings.listening.encoder
+    monkeypatch.setattr(hear, "load_encoder", _random_encoder)
+    monkeypatch.setattr(hear, "heard", lambda text, asking: np.zeros(16_000, np.float32))
+    one = settings.model_copy(update={"listening": settings.listening.model_copy(update={"ways": 1})})
+    shapes = []
+    for chosen in (one, settings):
+        assert hear.hear_questions(chosen, mine, console)
+        paths = sorted(heard_folder(chosen, mine).glob("*.npy"))
+        shapes.append([np.load(path).shape for path in paths])
+        assert sum(shape[0] for shape in shapes[-1]) == len(asked_questions(chosen, mine))
+        ears = Heard(chosen, mine)
+        for held, turns in ((False, 1), (False, 2), (True, 1)):
+            for item in ears.items(held, turns)[-5:]:
+                assert ears.features(item, turns - 1).shape == (encoder.positions, encoder.stack * encoder.width)
+    last, filled = shapes[0][-1][0], shapes[1][len(shapes[0]) - 1][0]
+    assert last < hear.SHARD == filled, "choose sizes that leave a shard half full"
 
 
 def test_flow_mels_stand_beside_the_true_ones(trained: Workspace) -> None:

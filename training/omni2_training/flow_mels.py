@@ -26,20 +26,35 @@ from omni2_training.workspace import Workspace
 
 
 def load_flow(settings: Settings, workspace: Workspace) -> Flow:
-    """The trained flow."""
+    """The trained flow, in the reference's module.
+
+    Raises:
+        FileNotFoundError: stage `flow` has not run.
+    """
     return load_averaged(workspace, FLOW, make_flow(settings)).export()
 
 
 @torch.inference_mode()
 def flow_mel(flow: Flow, units: NDArray[np.integer], scale: float) -> torch.Tensor:
-    """(N,) units → (1, mel, 2 N), the vocoder's size; noise from torch's global generator."""
+    """What the solver makes of (N,) units: (1, mel, 2 N) float32 log-mel of the vocoder's size.
+
+    Args:
+        scale: how many times larger the flow's own mel is (spec §8.2 for the solver).
+
+    The solver's noise comes from torch's global generator.
+    """
     mu = flow.mean(torch.from_numpy(units.astype(np.int64))[None])
     speaker = flow.spk_embed_affine_layer.bias[None]
     return flow.decoder(torch.randn_like(mu), mu, speaker) / scale
 
 
 def write_mels(settings: Settings, workspace: Workspace, console: Console) -> None:
-    """Write `features/mels.npz`, one mel for each answer of `features/answers.npz` that is not held out."""
+    """Write `features/mels.npz`: of each answer of `features/answers.npz` that is not held out (2 N, 80) float16.
+
+    Raises:
+        FileNotFoundError: stage `flow`, `features` or `units` has not run.
+        ValueError: the units are of other answers.
+    """
     torch.manual_seed(settings.seed)
     flow = load_flow(settings, workspace)
     utterances = load_answers(workspace)

@@ -38,7 +38,6 @@ def plain(text: str) -> list[str]:
     for sign, word in SIGNS.items():
         text = text.replace(sign, word)
     text = re.sub(r"(\d+):00\b", r"\1", text)
-    text = re.sub(r"(?<=\d)['\"’”](?![a-z])", " ", text)  # counting is taken for feet and inches: 6'7", 8'9'10"
     text = re.sub(r"[^a-z0-9' ]+", " ", text.replace("’", "'"))
     for short, whole in CONTRACTIONS.items():
         text = re.sub(rf"{short}\b", whole, text)

@@ -57,8 +57,8 @@ class Kind:
         draw: makes one item.
         open: new combinations can be answered by what was learnt from others (sums can, capitals cannot), so that
             some are held out; otherwise only phrasings are.
-        practise: draws from more combinations than are ever asked, for a model to learn the rule by and not the table;
-            None where there is no rule to learn.
+        practise: draws exercises in its rule, from more combinations than are ever asked if there are more, so that a
+            model learns the rule and not the table; None where there is no rule to learn.
     """
 
     name: str

@@ -78,8 +78,8 @@ def hear_questions(settings: Settings, workspace: Workspace, console: Console) -
     shards = range(0, len(asked), SHARD)
     for number, start in enumerate(shards):
         path = folder / f"{number:04d}.npy"
-        if path.is_file():
-            continue
+        if path.is_file() and len(np.load(path, mmap_mode="r")) >= len(asked[start : start + SHARD]):
+            continue  # fewer: it was the last one of a run with fewer ways
         rows: list[NDArray[np.float16]] = []
         for question in asked[start : start + SHARD]:
             pause_while_measured(stop)
@@ -113,8 +113,9 @@ class Heard:
             path = folder / f"{number:04d}.npy"
             if not path.is_file():
                 continue
-            self._shards.append(np.load(path, mmap_mode="r"))
-            for row, question in enumerate(asked[start : start + SHARD]):
+            shard = np.load(path, mmap_mode="r")
+            self._shards.append(shard)
+            for row, question in enumerate(asked[start : start + len(shard)]):
                 key = _key(question.item)
                 self._places.setdefault((key, question.turn), []).append((len(self._shards) - 1, row))
                 found.setdefault(key, (question.item, question.held, set()))[2].add(question.turn)
