@@ -161,10 +161,11 @@ class Execution:
         """Run on the lane's stream.
 
         Raises:
-            BackendError: TensorRT refuses.
+            BackendError: TensorRT refuses, or the device has failed.
         """
         self.plan.library.logger.messages.clear()
         if not self._context.execute_async_v3(self._lane.stream.handle):
+            self._lane.check()  # a device that failed before refuses everything: that is what there is to say
             raise BackendError(
                 f"TensorRT cannot run {self.plan.stage}: {self._reason()}",
                 "report this with the plan's target and TensorRT's version, both in `omni2-engine inspect`",

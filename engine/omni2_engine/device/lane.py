@@ -53,6 +53,15 @@ class Lane:
         with suppress(BackendError):  # a device that is lost has given up what was enqueued
             self.stream.synchronize()
 
+    def check(self) -> None:
+        """Wait for what was enqueued, unless this thread records.
+
+        Raises:
+            BackendError: the device has failed.
+        """
+        if self._recorder != threading.get_ident():
+            self.stream.synchronize()
+
     def scratch(self, nbytes: int) -> DeviceMemory:
         """Working memory for calls that follow each other on the stream, at least so large; kept for the next asker.
 

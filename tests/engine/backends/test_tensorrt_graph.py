@@ -16,10 +16,12 @@ from omni2_engine.device.lane import Lane
 from omni2_engine.device.state import DeviceState
 from omni2_engine.errors import BackendError, CapacityError
 
+from ..stand_ins.cuda import LAUNCH_FAILURE
 from .conftest import CAPACITY, write_stage
 
 Make = Callable[..., TensorRTGraph]
 SLOTS = 3
+START_AGAIN = r"cudaErrorLaunchFailure .* — start the process again"
 
 
 class Reference:
@@ -248,8 +250,24 @@ def test_a_device_that_fails_in_a_call_stays_failed(fake_cuda: Any, lane: Lane, 
     bound.run(given)
     fake_cuda.launch(lane.stream.handle, lambda: 1 / 0)
     for _ in range(2):
-        with pytest.raises(BackendError, match=r"cudaErrorLaunchFailure .* — start the process again"):
+        with pytest.raises(BackendError, match=START_AGAIN):
             bound.run(given)
+
+
+def test_a_device_that_fails_while_a_call_is_enqueued_is_no_fault_of_tensorrt(
+    fake_cuda: Any, make_graph: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound, given = Stage(make_graph()).bind(0, 2), inputs(np.random.default_rng(12), 2, 1)
+    bound.run(given)
+    launch = fake_cuda.launch
+
+    def lost(*arguments: Any) -> int:
+        fake_cuda.lose(LAUNCH_FAILURE)
+        return int(launch(*arguments))
+
+    monkeypatch.setattr(fake_cuda, "launch", lost)
+    with pytest.raises(BackendError, match=START_AGAIN):
+        bound.run(given)
 
 
 def test_an_array_of_another_dtype_is_not_converted_silently(make_graph: Make) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +29,19 @@ def test_a_device_says_what_it_is(fake_cuda: Any, device: CudaDevice) -> None:
     assert device.driver_version == device.runtime_version == (13, 0)
     free, total = device.memory()
     assert 0 < free <= total
+
+
+def test_it_is_not_mistaken_for_another_libcudart_of_the_process(fake_cuda: Any, tmp_path: Path) -> None:
+    """Of the stand-in: a real libcudart that was loaded for all libraries before it must not answer for it."""
+    source, other = tmp_path / "other.c", tmp_path / "libother.so"
+    source.write_text("int cudaDriverGetVersion(int* version) { *version = 1; return 0; }\n", encoding="utf-8")
+    subprocess.run([os.environ.get("CXX", "g++"), "-x", "c", "-shared", "-fPIC", "-o", other, source], check=True)
+    script = (
+        "import ctypes, sys; from omni2_engine._core import CudaDevice; ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL);"
+        "print(CudaDevice(sys.argv[2]).runtime_version)"
+    )
+    said = subprocess.run([sys.executable, "-c", script, other, fake_cuda.path], capture_output=True, text=True)
+    assert said.stdout == "(13, 0)\n", said.stderr
 
 
 def test_no_device_is_an_error_with_a_remedy(fake_cuda: Any) -> None:
