@@ -9,15 +9,16 @@ import torch
 
 from omni2_training.config import Settings
 from omni2_training.domain.corpus import held_combination, held_phrasing
+from omni2_training.domain.exercises import drawn
 from omni2_training.models.listener import IGNORED
-from omni2_training.train_llm import drawn, make_listener, read_losses, script
+from omni2_training.train_llm import make_listener, read_losses, script
 from omni2_training.vocabulary import TextIds
 from omni2_training.workspace import Workspace
 
 
 def test_scripts_are_what_the_chat_template_renders(workspace: Workspace, settings: Settings) -> None:
     ids = TextIds.load(workspace)
-    [item] = drawn(settings, 2, 1, np.random.default_rng(3))
+    [item] = drawn(settings.corpus.sizes, 2, 1, np.random.default_rng(3))
     made = script(item, ids)
     first = [*made.before[0], ids.speech, *made.after]
     assert first == ids.prompt()
@@ -28,7 +29,7 @@ def test_scripts_are_what_the_chat_template_renders(workspace: Workspace, settin
 
 def test_nothing_held_out_is_drawn_or_practised_on(settings: Settings) -> None:
     for turns in (1, 2):
-        items = drawn(settings, turns, 600, np.random.default_rng(turns))
+        items = drawn(settings.corpus.sizes, turns, 600, np.random.default_rng(turns))
         assert not any(held_combination(item) or held_phrasing(item) for item in items)
         numbers = [
             int(n) for item in items if item.kind == "arithmetic" for n in re.findall(r"\d+", item.combinations[0])
@@ -40,7 +41,7 @@ def test_every_answer_is_wanted_where_it_is_predicted(workspace: Workspace, sett
     torch.manual_seed(0)
     ids = TextIds.load(workspace)
     model = make_listener(settings, ids)
-    items = drawn(settings, 2, 3, np.random.default_rng(5))
+    items = drawn(settings.corpus.sizes, 2, 3, np.random.default_rng(5))
     scripts = [script(item, ids) for item in items]
     slots = [torch.randn(3, length, settings.llm.model.hidden) for length in (7, 4)]
     embeds, targets = model.conversation(scripts, slots)
@@ -56,7 +57,7 @@ def test_read_questions_teach(workspace: Workspace, settings: Settings) -> None:
     torch.manual_seed(0)
     ids = TextIds.load(workspace)
     model = make_listener(settings, ids)
-    items = drawn(settings, 1, 2, np.random.default_rng(1))
+    items = drawn(settings.corpus.sizes, 1, 2, np.random.default_rng(1))
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.02)
     losses = []
     for _ in range(30):

@@ -17,11 +17,12 @@ from omni2_export.reference.build import load_flow, load_llm, load_speech_lm
 from omni2_export.reference.whisper import SpeechEncoder
 from omni2_training import released
 from omni2_training.config import Settings
+from omni2_training.domain.corpus import held_combination, held_phrasing
 from omni2_training.features import load_answers
 from omni2_training.flow_mels import with_flow_mels, write_mels
 from omni2_training.gates import write_units
 from omni2_training.listening import hear
-from omni2_training.listening.hear import Heard, Question, asked_questions, heard_folder, questions
+from omni2_training.listening.hear import Heard, Question, asked_questions, heard_folder, new_questions, questions
 from omni2_training.loop import load_averaged
 from omni2_training.synthesise import answers
 from omni2_training.train_flow import train_flow
@@ -92,6 +93,15 @@ def test_questions_are_asked_the_same_way_every_time(workspace: Workspace, setti
     again = more[len(first) :]
     assert len(again) == 2 * sum(not q.held for q in first) and not any(q.held for q in again)
     assert len({q.asking for q in more}) == len(more)
+
+
+def test_new_questions_are_none_of_those_held_out(workspace: Workspace, settings: Settings) -> None:
+    few, many = new_questions(settings, 40), new_questions(settings, 400)
+    assert many[:40] == few and len(many) == 400
+    assert not any(q.held or held_combination(q.item) or held_phrasing(q.item) for q in many)
+    asked = {q.item.turns[q.turn].question for q in questions(workspace.corpus(), settings.seed)}
+    assert sum(q.item.turns[q.turn].question not in asked for q in many) > 200
+    assert any(q.turn == 1 for q in many) and len({q.asking.voice for q in many}) > 5
 
 
 def test_a_question_is_heard_in_all_its_ways_when_it_is_learnt(trained: Workspace, settings: Settings) -> None:

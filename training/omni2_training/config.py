@@ -107,6 +107,7 @@ class ListeningSettings(Frozen):
 
     encoder: EncoderConfig
     ways: int = Field(gt=0, description="how many voices, speeds and noises every question to train is asked in")
+    more: int = Field(default=0, ge=0, description="questions that are heard beside the corpus', exercises among them")
 
 
 class LLMSettings(Frozen):
@@ -116,6 +117,7 @@ class LLMSettings(Frozen):
     follow_ups: float = Field(ge=0, le=1, description="share of the batches that are conversations of two turns")
     read_share: float = Field(ge=0, lt=1, description="share of the batches that are still read while listening")
     noise: float = Field(ge=0, description="standard deviation of what is added to the encoder's output in training")
+    dropout: float = Field(ge=0, lt=1, description="of what the encoder heard, and around the decoder")
     transcript_weight: float = Field(ge=0)
     reading: Schedule
     listening: Schedule

@@ -167,8 +167,10 @@ class Trainer:
 
     def _finish(self) -> None:
         if self._task.validate:
+            self._task.module.eval()
             with self.averaged():
                 self._report(self._task.validate())
+            self._task.module.train()
 
     def averaged(self) -> Averaged:
         """A context in which the module holds the averaged weights."""

@@ -44,7 +44,7 @@ def train_join(settings: Settings, workspace: Workspace, console: Console) -> bo
     }
 
     def losses(items: list[Item], noise: float, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
-        hidden, texts = last_answers(listener, ears, ids, items)
+        hidden, texts = last_answers(listener, ears, ids, items, rng)
         said = [units[item.turns[-1].answer] for item in items]
         rows = [several[rng.integers(len(several)) if rng else 0] for several in said]
         layouts = [
@@ -64,20 +64,20 @@ def train_join(settings: Settings, workspace: Workspace, console: Console) -> bo
 
     def validate() -> dict[str, float]:
         held = spoken[True, 1]
-        model.eval()
         with torch.inference_mode():
             figures = [losses(held[i : i + 8], 0.0) for i in range(0, len(held), 8)]
-        model.train()
         return {f"held {name}": float(np.mean([float(f[name]) for f in figures])) for name in figures[0]}
 
     return Trainer(workspace, Task(STAGE, model, loss, validate), c, settings.seed, console).run()
 
 
 @torch.no_grad()
-def last_answers(listener: Listener, ears: Heard, ids: TextIds, items: list[Item]) -> tuple[Tensor, list[list[int]]]:
-    """Hidden states (B, n, H) that go with the ids of each conversation's last answer, and these ids."""
+def last_answers(
+    listener: Listener, ears: Heard, ids: TextIds, items: list[Item], rng: np.random.Generator | None
+) -> tuple[Tensor, list[list[int]]]:
+    """Hidden states (B, n, H) that go with the ids of each conversation's last answer, and these ids; see `Heard`."""
     turns = range(len(items[0].turns))
-    slots = [listener.heard(torch.stack([ears.features(item, turn) for item in items])) for turn in turns]
+    slots = [listener.heard(torch.stack([ears.features(item, turn, rng) for item in items])) for turn in turns]
     embeds, targets = listener.conversation([script(item, ids) for item in items], slots)
     hidden = listener.hidden(embeds)
     texts = [ids.answer(item.turns[-1].answer) for item in items]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from omni2_training.config import LLMSettings, Settings
 from omni2_training.domain import Item
-from omni2_training.domain.corpus import KINDS, held_combination, held_phrasing
+from omni2_training.domain.exercises import drawn
 from omni2_training.listening.hear import Heard
 from omni2_training.loop import Task, Trainer, load_averaged
 from omni2_training.models.listener import Listener, Script
@@ -20,13 +19,12 @@ from omni2_training.vocabulary import TextIds
 from omni2_training.workspace import Workspace
 
 READING, LISTENING = "llm", "listen"
-EVENNESS = 0.7  # power of the kinds' sizes they are drawn by: the few items of a small kind come somewhat more often
 USER, ANSWER = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
 
 
 def make_listener(settings: Settings, ids: TextIds) -> Listener:
     """An untrained language model with its projector."""
-    return Listener(settings.llm.model.decoder(ids.size), settings.listening.encoder)
+    return Listener(settings.llm.model.decoder(ids.size), settings.listening.encoder, settings.llm.dropout)
 
 
 def script(item: Item, ids: TextIds) -> Script:
@@ -34,22 +32,6 @@ def script(item: Item, ids: TextIds) -> Script:
     encode = ids.tokenizer.encode
     before = [encode(USER if turn == 0 else "\n" + USER) for turn in range(len(item.turns))]
     return Script(before, encode(ANSWER), [ids.answer(turn.answer) for turn in item.turns])
-
-
-def drawn(settings: Settings, turns: int, count: int, rng: np.random.Generator) -> list[Item]:
-    """New conversations of so many turns that training may see."""
-    chance = random.Random(int(rng.integers(2**62)))
-    kinds = [kind for kind in KINDS if ("again" in kind.name) == (turns > 1)]
-    # A kind with a rule comes twice as often, half of the time as an exercise in it.
-    weights = [settings.corpus.sizes[kind.name] ** EVENNESS * (2 if kind.practise else 1) for kind in kinds]
-    items: list[Item] = []
-    while len(items) < count:
-        [kind] = chance.choices(kinds, weights)
-        draw = kind.practise if kind.practise and chance.random() < 0.5 else kind.draw
-        item = draw(chance)
-        if not held_combination(item) and not held_phrasing(item):
-            items.append(item)
-    return items
 
 
 def read_losses(model: Listener, ids: TextIds, items: list[Item]) -> dict[str, Tensor]:
@@ -67,7 +49,7 @@ def train_llm(settings: Settings, workspace: Workspace, console: Console) -> boo
     test = workspace.corpus().test
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        items = drawn(settings, turns_of(c, rng), c.reading.batch, rng)
+        items = drawn(settings.corpus.sizes, turns_of(c, rng), c.reading.batch, rng)
         losses = read_losses(model, ids, items)
         return {"loss": losses["answer"], **losses}
 
@@ -98,7 +80,7 @@ def train_listening(settings: Settings, workspace: Workspace, console: Console) 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         turns = turns_of(c, rng)
         if rng.random() < c.read_share:
-            losses = read_losses(model, ids, drawn(settings, turns, c.reading.batch, rng))
+            losses = read_losses(model, ids, drawn(settings.corpus.sizes, turns, c.reading.batch, rng))
             return {"loss": losses["answer"]}
         learnt = ears.items(held=False, turns=turns)
         chosen = [learnt[i] for i in rng.choice(len(learnt), c.listening.batch)]

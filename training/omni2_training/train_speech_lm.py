@@ -64,10 +64,8 @@ def train_speech_lm(settings: Settings, workspace: Workspace, console: Console) 
         return losses([(text, laid[rng.integers(len(laid))]) for text, laid in chosen], c.noise)
 
     def validate() -> dict[str, float]:
-        model.eval()
         with torch.inference_mode():
             figures = [losses(held[i : i + 8], 0.0) for i in range(0, len(held), 8)]
-        model.train()
         return {f"held {name}": float(np.mean([float(f[name]) for f in figures])) for name in figures[0]}
 
     return Trainer(workspace, Task(STAGE, model, loss, validate), c.schedule, settings.seed, console).run()

@@ -48,14 +48,12 @@ def train_tokenizer(settings: Settings, workspace: Workspace, console: Console) 
         return losses(model(mel), mel, phones)
 
     def validate() -> dict[str, float]:
-        model.eval()
         sums: dict[str, list[float]] = {}
         for u in held:
             mel, phones = as_tensor(u.mel)[None], as_tensor(u.phones)[None]
             with torch.inference_mode():
                 for name, value in losses(model(mel), mel, phones).items():
                     sums.setdefault(f"held {name}", []).append(float(value))
-        model.train()
         return {name: float(np.mean(values)) for name, values in sums.items()}
 
     task = Task(STAGE, model, loss, validate)

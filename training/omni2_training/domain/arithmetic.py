@@ -112,6 +112,6 @@ def draw_follow_up(rng: random.Random, wide: bool = False) -> Item:
 
 
 KINDS = (
-    Kind("arithmetic", draw_single, open=True, practise=partial(draw_single, wide=True)),
-    Kind("arithmetic again", draw_follow_up, open=True, practise=partial(draw_follow_up, wide=True)),
+    Kind("arithmetic", draw_single, open=True, practise=partial(draw_single, wide=True), emphasis=2),
+    Kind("arithmetic again", draw_follow_up, open=True, practise=partial(draw_follow_up, wide=True), emphasis=2),
 )

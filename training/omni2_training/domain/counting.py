@@ -65,7 +65,7 @@ def draw_larger(rng: random.Random) -> Item:
 
 
 KINDS = (
-    Kind("counting", draw_count, open=True, practise=partial(draw_count, lowest=90)),
+    Kind("counting", draw_count, open=True, practise=partial(draw_count, lowest=90), emphasis=2),
     Kind("next number", draw_next, open=True),
-    Kind("larger number", draw_larger, open=True, practise=draw_larger),
+    Kind("larger number", draw_larger, open=True, practise=draw_larger, emphasis=4),
 )

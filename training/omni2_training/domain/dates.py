@@ -23,6 +23,7 @@ MONTHS = [
     "November",
     "December",
 ]
+NUMBERS = [words(number) for number in range(100)]
 LENGTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 MINUTES = {0: "", 5: "five past ", 10: "ten past ", 15: "a quarter past ", 20: "twenty past ", 30: "half past "}
 
@@ -87,17 +88,24 @@ def clock(hour: int, minute: int) -> str:
     return f"{MINUTES[minute]}{words(hour)}" if minute else f"{words(hour)} o'clock"
 
 
-def draw_number_again(rng: random.Random) -> Item:
-    """The same questions of numbers, of which there are more than days and months."""
-    step, number = rng.choice((1, -1)), rng.randint(2, 97)
-    name, other, third = (words(number + k * step) for k in range(3))
-    core, again = rng.choice(NEIGHBOUR_CORES[step]), rng.choice(AGAIN[step])
-    question, _ = asked(rng, core.format(unit="number", name=name))
+def draw_other_again(rng: random.Random) -> Item:
+    """The same questions of numbers, of which there are more; or of days and months, once forth and once back.
+
+    Either way the second answer follows from the first, and not from what is known by heart of the first question.
+    """
+    unit, names = rng.choice((("day", DAYS), ("month", MONTHS), ("number", NUMBERS)))
+    step = rng.choice((1, -1))
+    back = rng.choice((step, -step)) if unit == "number" else -step
+    index = rng.randrange(2, len(names) - 2) if unit == "number" else rng.randrange(len(names))
+    name, other = names[index], names[(index + step) % len(names)]
+    third = names[(index + step + back) % len(names)]
+    core, again = rng.choice(NEIGHBOUR_CORES[step]), rng.choice(AGAIN[back])
+    question, _ = asked(rng, core.format(unit=unit, name=name))
     turns = (
         Turn(question, _neighbour_answer(name, other, step)),
-        Turn(sentence(again) + "?", _neighbour_answer(other, third, step)),
+        Turn(sentence(again) + "?", _neighbour_answer(other, third, back)),
     )
-    return Item("dates again", (f"{name} {step} again",), again, turns)
+    return Item("dates again", (f"{name} {step} {back} again",), again, turns)
 
 
 def draw_clock(rng: random.Random, most: int = 6) -> Item:
@@ -134,8 +142,8 @@ def draw_week(rng: random.Random, most: int = 6) -> Item:
 
 KINDS = (
     Kind("dates", draw_neighbour, open=False),
-    Kind("dates again", draw_neighbour_again, open=True, practise=draw_number_again),
-    Kind("clock", draw_clock, open=True, practise=partial(draw_clock, most=11)),
+    Kind("dates again", draw_neighbour_again, open=True, practise=draw_other_again, emphasis=4),
+    Kind("clock", draw_clock, open=True, practise=partial(draw_clock, most=11), emphasis=2),
     Kind("months", draw_month, open=False),
-    Kind("week", draw_week, open=True, practise=partial(draw_week, most=20)),
+    Kind("week", draw_week, open=True, practise=partial(draw_week, most=20), emphasis=3),
 )

@@ -59,12 +59,14 @@ class Kind:
             some are held out; otherwise only phrasings are.
         practise: draws exercises in its rule, from more combinations than are ever asked if there are more, so that a
             model learns the rule and not the table; None where there is no rule to learn.
+        emphasis: how many times as often it is drawn as its size says; rules take more than tables.
     """
 
     name: str
     draw: Callable[[random.Random], Item]
     open: bool
     practise: Callable[[random.Random], Item] | None = None
+    emphasis: int = 1
 
 
 def share(text: str) -> float:

@@ -37,5 +37,5 @@ def draw_other_refusal(rng: random.Random) -> Item:
 
 KINDS = (
     Kind("talk", draw_talk, open=False),
-    Kind("refusal", draw_refusal, open=True, practise=draw_other_refusal),
+    Kind("refusal", draw_refusal, open=True, practise=draw_other_refusal, emphasis=2),
 )

@@ -1,4 +1,4 @@
-"""Stage `questions`: every question is asked once and heard by the frozen encoder; what it hears is kept."""
+"""Stage `questions`: every question is asked and heard by the frozen encoder; what it hears is kept."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from omni2_export.reference.frontend import log_mel
 from omni2_training.config import Settings
 from omni2_training.domain import Corpus, Item
+from omni2_training.domain.exercises import drawn
 from omni2_training.domain.item import share
 from omni2_training.listening.voices import Asking, heard
 from omni2_training.listening.whisper_weights import load_encoder
@@ -20,6 +21,7 @@ from omni2_training.quiet import StopRequest, pause_while_measured
 from omni2_training.workspace import Workspace, digest
 
 SHARD = 64  # questions of one file
+NEW = 1  # of the random numbers of the new questions, beside the seed
 REPORT = 8  # shards between two lines of progress
 
 
@@ -52,9 +54,21 @@ def questions(corpus: Corpus, seed: int, ways: int = 1) -> list[Question]:
     return out
 
 
+def new_questions(settings: Settings, count: int) -> list[Question]:
+    """Questions that the corpus lacks, exercises among them; the first ones are the same for every larger `count`."""
+    rng = np.random.default_rng((settings.seed, NEW))
+    out: list[Question] = []
+    while len(out) < count:
+        turns = 2 if rng.random() < settings.llm.follow_ups / 2 else 1  # each has two questions
+        [item] = drawn(settings.corpus.sizes, turns, 1, rng)
+        out += [Question(item, turn, False, Asking.draw(rng)) for turn in range(turns)]
+    return out[:count]
+
+
 def asked_questions(settings: Settings, workspace: Workspace) -> list[Question]:
-    """All questions of a run."""
-    return questions(workspace.corpus(), settings.seed, settings.listening.ways)
+    """All questions of a run: the corpus', then new ones."""
+    c = settings.listening
+    return questions(workspace.corpus(), settings.seed, c.ways) + new_questions(settings, c.more)
 
 
 def heard_folder(settings: Settings, workspace: Workspace) -> Path:

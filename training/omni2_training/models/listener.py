@@ -37,10 +37,12 @@ class Listener(nn.Module):
     Args:
         config: of the language model; its head is its embedding.
         encoder: of the frozen encoder before it, which is not part of this module.
+        dropout: in training, of what the encoder heard, and of what goes into the decoder and comes out of it.
     """
 
-    def __init__(self, config: DecoderConfig, encoder: EncoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, encoder: EncoderConfig, dropout: float) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.projector = Projector(encoder.model_copy(update={"stack": 1, "width": encoder.stack * encoder.width}))
         self.model = initialise(Qwen2(config))
         self.model.lm_head.weight = self.model.embed_tokens.weight
@@ -49,7 +51,7 @@ class Listener(nn.Module):
 
     def heard(self, features: Tensor) -> Tensor:
         """(B, positions, stack · width) of the encoder → (B, positions, hidden)."""
-        return self.projector(features)
+        return self.projector(self.dropout(features))
 
     def read(self, questions: list[list[int]]) -> Tensor:
         """Stand-ins for spoken questions, (B, length, hidden): a word here and there, and blanks between.
@@ -89,12 +91,12 @@ class Listener(nn.Module):
 
     def hidden(self, embeds: Tensor) -> Tensor:
         """(B, T, hidden) after the final norm."""
-        return self.model(embeds)[0]
+        return self.model(self.dropout(embeds))[0]
 
     def answer_losses(self, embeds: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of the answers, and the share of conversations in which every word is the likeliest."""
         at = targets != IGNORED
-        logits = self.model.lm_head(self.hidden(embeds)[at])
+        logits = self.model.lm_head(self.dropout(self.hidden(embeds)[at]))
         right = torch.ones(targets.shape, dtype=torch.bool)
         right[at] = logits.argmax(-1) == targets[at]
         return {"answer": F.cross_entropy(logits, targets[at]), "exact": right.all(1).float().mean()}
