@@ -24,6 +24,7 @@ from omni2_bench.quality.judge import Score, plain, word_errors
         ("Eleven, ten, nine, eight.", "11-10-98."),
         ("I am sorry, I do not know that.", "I'm sorry, I don't know that."),
         ("I am sorry, I do not know that.", "I’m sorry, I do not know that."),
+        ("I like music, but I cannot sing. I will not try.", "I like music but I can't sing. I won't try."),
     ],
 )
 def test_what_sounds_alike_is_alike(said: str, heard: str) -> None:

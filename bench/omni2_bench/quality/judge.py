@@ -21,7 +21,10 @@ SPELLINGS = {
     "colour": "color", "grey": "gray", "neighbour": "neighbor", "ok": "okay", "oclock": "o'clock", "o clock": "o'clock",
     "goodbye": "good bye", "equals": "is", "passed": "past",
 }  # fmt: skip
-CONTRACTIONS = {"n't": " not", "'s": " is", "'m": " am", "'re": " are", "'ll": " will", "'ve": " have"}
+CONTRACTIONS = {
+    "can't": "can not", "cannot": "can not", "won't": "will not", "n't": " not",
+    "'s": " is", "'m": " am", "'re": " are", "'ll": " will", "'ve": " have",
+}  # fmt: skip
 SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
