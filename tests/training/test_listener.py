@@ -9,9 +9,9 @@ import torch
 
 from omni2_training.config import Settings
 from omni2_training.domain.corpus import held_combination, held_phrasing
-from omni2_training.domain.exercises import drawn
+from omni2_training.domain.exercises import CALLED, CALLS, UNCALLED, drawn
 from omni2_training.models.listener import IGNORED
-from omni2_training.train_llm import make_listener, read_losses, script
+from omni2_training.train_llm import evened, make_listener, read_losses, script
 from omni2_training.vocabulary import TextIds
 from omni2_training.workspace import Workspace
 
@@ -66,3 +66,16 @@ def test_read_questions_teach(workspace: Workspace, settings: Settings) -> None:
         losses[-1].backward()
         optimiser.step()
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_calls_come_before_questions_of_the_drawn_only(settings: Settings) -> None:
+    items = drawn(settings.corpus.sizes, 1, 600, np.random.default_rng(2))
+    called = [item for item in items if item.turns[0].question.startswith(CALLS)]
+    assert 0.05 < len([i for i in called if i.kind not in UNCALLED]) / len(items) < CALLED
+    again = drawn(settings.corpus.sizes, 1, 600, np.random.default_rng(2))
+    assert again == items, "the words decide"
+
+
+def test_kinds_are_heard_by_the_root_of_their_size() -> None:
+    chances = evened(["many"] * 9 + ["few"])
+    assert np.isclose(chances.sum(), 1) and np.isclose(chances[:9].sum(), 3 * chances[9])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
@@ -66,6 +68,7 @@ def train_listening(settings: Settings, workspace: Workspace, console: Console) 
     model = make_listener(settings, ids)
     load_averaged(workspace, READING, model).train().requires_grad_(True)
     ears = Heard(settings, workspace)
+    chances = {turns: evened([item.kind for item in ears.items(held=False, turns=turns)]) for turns in (1, 2)}
 
     def heard_losses(items: list[Item], noise: float, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
         slots, spelled = [], []
@@ -83,7 +86,7 @@ def train_listening(settings: Settings, workspace: Workspace, console: Console) 
             losses = read_losses(model, ids, drawn(settings.corpus.sizes, turns, c.reading.batch, rng))
             return {"loss": losses["answer"]}
         learnt = ears.items(held=False, turns=turns)
-        chosen = [learnt[i] for i in rng.choice(len(learnt), c.listening.batch)]
+        chosen = [learnt[i] for i in rng.choice(len(learnt), c.listening.batch, p=chances[turns])]
         losses = heard_losses(chosen, c.noise, rng)
         total = losses["answer"] + c.transcript_weight * losses["transcript"]
         return {"loss": total, **losses}
@@ -92,6 +95,13 @@ def train_listening(settings: Settings, workspace: Workspace, console: Console) 
         return by_turns([i for n in (1, 2) for i in ears.items(held=True, turns=n)], lambda i: heard_losses(i, 0.0))
 
     return Trainer(workspace, Task(LISTENING, model, loss, validate), c.listening, settings.seed, console).run()
+
+
+def evened(kinds: list[str]) -> NDArray[np.float64]:
+    """Chance of every item, (n,): a kind comes as often as the square root of its items."""
+    counts = Counter(kinds)
+    weights = np.array([counts[kind] ** -0.5 for kind in kinds])
+    return weights / weights.sum()
 
 
 def turns_of(c: LLMSettings, rng: np.random.Generator) -> int:
