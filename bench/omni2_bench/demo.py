@@ -66,7 +66,7 @@ def run(output: Path, question: Path, examples: Path, cache: Path, console: Cons
         if not path.exists():
             raise Omni2Error(f"{path} is missing", "run the demo from a checkout of the repository")
     console.print(
-        "A toy of 22 million weights whose training is not finished, best at small sums. "
+        "A toy of 22 million weights that knows sums, dates, the clock and a few facts, and nothing else. "
         "training/MODEL_CARD.md says how good it is, the README how to use the released models.\n"
     )
     engine = _load(examples, cache, console)
