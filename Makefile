@@ -18,7 +18,7 @@ help:
 	@echo "make test-gpu  the checks for a machine with an NVIDIA GPU, on that GPU (docs/gpu.md)"
 	@echo "make lint      lint and type checks alone"
 	@echo "make sanitize  the C++ tests under the thread, address and undefined-behaviour sanitizers"
-	@echo "make train-demo  train the demonstration model anew: eleven hours of one core, two at a time; goes on when repeated"
+	@echo "make train-demo  train the demonstration model anew: eleven and a half hours of one core, two at a time; goes on when repeated"
 	@echo "make clean     remove .venv and everything built"
 	@echo "PYTHON=...     the Python (3.11 or newer) that .venv is made of; now: $(PYTHON)"
 

@@ -17,6 +17,7 @@ from omni2_export.reference.build import load_flow, load_llm, load_speech_lm
 from omni2_export.reference.whisper import SpeechEncoder
 from omni2_training import released
 from omni2_training.config import Settings
+from omni2_training.domain import exercises
 from omni2_training.domain.corpus import held_combination, held_phrasing
 from omni2_training.features import load_answers
 from omni2_training.flow_mels import with_flow_mels, write_mels
@@ -26,7 +27,7 @@ from omni2_training.listening.hear import Heard, Question, asked_questions, hear
 from omni2_training.loop import load_averaged
 from omni2_training.synthesise import answers
 from omni2_training.train_flow import train_flow
-from omni2_training.train_join import train_join
+from omni2_training.train_join import spoken_items, train_join
 from omni2_training.train_llm import LISTENING, make_listener, train_listening, train_llm
 from omni2_training.train_speech_lm import make_speech_lm, train_speech_lm
 from omni2_training.train_tokenizer import load_units, train_tokenizer
@@ -102,6 +103,29 @@ def test_new_questions_are_none_of_those_held_out(workspace: Workspace, settings
     asked = {q.item.turns[q.turn].question for q in questions(workspace.corpus(), settings.seed)}
     assert sum(q.item.turns[q.turn].question not in asked for q in many) > 200
     assert any(q.turn == 1 for q in many) and len({q.asking.voice for q in many}) > 5
+
+
+def test_no_held_out_answer_is_learnt_from_whoever_asks_for_it(trained: Workspace, settings: Settings) -> None:
+    ears, utterances = Heard(settings, trained), load_answers(trained)
+    items = spoken_items(ears, utterances, held=False, turns=1)
+    text = items[0].turns[-1].answer
+    kept = [replace(u, held=True) if u.text == text else u for u in utterances]
+    left = spoken_items(ears, kept, held=False, turns=1)
+    assert left == [item for item in items if item.turns[-1].answer != text]
+
+
+def test_other_new_questions_are_not_taken_for_those_heard(
+    workspace: Workspace, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = heard_folder(settings, workspace)
+    assert (
+        heard_folder(
+            settings.model_copy(update={"listening": settings.listening.model_copy(update={"more": 9})}), workspace
+        )
+        == before
+    ), "more of the same come behind"
+    monkeypatch.setattr(exercises, "CALLED", 0.9)
+    assert heard_folder(settings, workspace) != before
 
 
 def test_a_question_is_heard_in_all_its_ways_when_it_is_learnt(trained: Workspace, settings: Settings) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from omni2_training.batches import padded
 from omni2_training.config import Settings
 from omni2_training.domain import Item
-from omni2_training.features import load_answers
+from omni2_training.features import Utterance, load_answers
 from omni2_training.listening.hear import Heard
 from omni2_training.loop import Task, Trainer, load_averaged
 from omni2_training.models.listener import IGNORED as SILENT
@@ -37,11 +37,7 @@ def train_join(settings: Settings, workspace: Workspace, console: Console) -> bo
     model = make_speech_lm(settings, ids)
     load_averaged(workspace, SPEECH_LM, model).train().requires_grad_(True)
     model.freeze_plain_tables()
-    spoken = {
-        (held, turns): [i for i in ears.items(held, turns) if i.turns[-1].answer in units]
-        for held in (False, True)
-        for turns in (1, 2)
-    }
+    spoken = {(held, turns): spoken_items(ears, utterances, held, turns) for held in (False, True) for turns in (1, 2)}
 
     def losses(items: list[Item], noise: float, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
         hidden, texts = last_answers(listener, ears, ids, items, rng)
@@ -69,6 +65,12 @@ def train_join(settings: Settings, workspace: Workspace, console: Console) -> bo
         return {f"held {name}": float(np.mean([float(f[name]) for f in figures])) for name in figures[0]}
 
     return Trainer(workspace, Task(STAGE, model, loss, validate), c, settings.seed, console).run()
+
+
+def spoken_items(ears: Heard, utterances: list[Utterance], held: bool, turns: int) -> list[Item]:
+    """Conversations whose last answer was spoken; nothing is learnt from one that is held out, whoever asks for it."""
+    texts = {u.text for u in utterances if held or not u.held}
+    return [item for item in ears.items(held, turns) if item.turns[-1].answer in texts]
 
 
 @torch.no_grad()

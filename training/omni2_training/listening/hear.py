@@ -72,9 +72,9 @@ def asked_questions(settings: Settings, workspace: Workspace) -> list[Question]:
 
 
 def heard_folder(settings: Settings, workspace: Workspace) -> Path:
-    """Where features are kept: by corpus, seed and encoder, on all of which they depend."""
+    """Where features are kept: by corpus, seed, encoder and the first new questions, on all of which they depend."""
     corpus = workspace.path("corpus.jsonl").read_text(encoding="utf-8")
-    name = digest(f"{corpus} {settings.seed} {settings.listening.encoder}")
+    name = digest(f"{corpus} {settings.seed} {settings.listening.encoder} {new_questions(settings, SHARD)}")
     return workspace.path("questions", name, "0000.npy").parent
 
 
