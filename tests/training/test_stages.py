@@ -23,7 +23,7 @@ from omni2_training.features import load_answers
 from omni2_training.flow_mels import with_flow_mels, write_mels
 from omni2_training.gates import write_units
 from omni2_training.listening import hear
-from omni2_training.listening.hear import Heard, Question, asked_questions, heard_folder, new_questions, questions
+from omni2_training.listening.hear import Heard, Question, heard_shards, new_questions, questions
 from omni2_training.loop import load_averaged
 from omni2_training.synthesise import answers
 from omni2_training.train_flow import train_flow
@@ -55,12 +55,10 @@ def trained(workspace: Workspace, settings: Settings, console: Console) -> Works
     ):
         assert stage(settings, workspace, console) in (True, None)
     encoder = settings.listening.encoder
-    asked = asked_questions(settings, workspace)
     rng = np.random.default_rng(0)
-    for number in range(-(-len(asked) // 64)):
-        count = min(64, len(asked) - 64 * number)
-        rows = rng.standard_normal((count, encoder.positions, encoder.stack * encoder.width)).astype(np.float16)
-        np.save(heard_folder(settings, workspace) / f"{number:04d}.npy", rows)
+    for path, asked in heard_shards(settings, workspace):
+        rows = rng.standard_normal((len(asked), encoder.positions, encoder.stack * encoder.width)).astype(np.float16)
+        np.save(path, rows)
     assert train_listening(settings, workspace, console) and train_join(settings, workspace, console)
     return workspace
 
@@ -117,15 +115,11 @@ def test_no_held_out_answer_is_learnt_from_whoever_asks_for_it(trained: Workspac
 def test_other_new_questions_are_not_taken_for_those_heard(
     workspace: Workspace, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = heard_folder(settings, workspace)
-    assert (
-        heard_folder(
-            settings.model_copy(update={"listening": settings.listening.model_copy(update={"more": 9})}), workspace
-        )
-        == before
-    ), "more of the same come behind"
+    before = [path for path, _ in heard_shards(settings, workspace)]
+    more = settings.model_copy(update={"listening": settings.listening.model_copy(update={"ways": 5, "more": 99})})
+    assert {*before} < {path for path, _ in heard_shards(more, workspace)}, "more of the same come behind"
     monkeypatch.setattr(exercises, "CALLED", 0.9)
-    assert heard_folder(settings, workspace) != before
+    assert {*before} - {path for path, _ in heard_shards(settings, workspace)} == {before[-1]}
 
 
 def test_a_question_is_heard_in_all_its_ways_when_it_is_learnt(trained: Workspace, settings: Settings) -> None:
@@ -144,24 +138,25 @@ def test_more_ways_fill_up_the_shard_that_ended_the_fewer(
     workspace: Workspace, settings: Settings, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = copy_of(workspace, tmp_path / "state")
-    for path in heard_folder(settings, mine).glob("*.npy"):
-        path.unlink()
+    for path, _ in heard_shards(settings, mine):
+        path.unlink(missing_ok=True)
     encoder = settings.listening.encoder
     monkeypatch.setattr(hear, "load_encoder", _random_encoder)
     monkeypatch.setattr(hear, "heard", lambda text, asking: np.zeros(16_000, np.float32))
-    one = settings.model_copy(update={"listening": settings.listening.model_copy(update={"ways": 1})})
-    shapes = []
+    one = settings.model_copy(update={"listening": settings.listening.model_copy(update={"ways": 1, "more": 4})})
+    lengths = []
     for chosen in (one, settings):
         assert hear.hear_questions(chosen, mine, console)
-        paths = sorted(heard_folder(chosen, mine).glob("*.npy"))
-        shapes.append([np.load(path).shape for path in paths])
-        assert sum(shape[0] for shape in shapes[-1]) == len(asked_questions(chosen, mine))
+        shards = heard_shards(chosen, mine)
+        lengths.append({path: len(np.load(path)) for path, _ in shards})
+        assert lengths[-1] == {path: len(asked) for path, asked in shards}
         ears = Heard(chosen, mine)
         for held, turns in ((False, 1), (False, 2), (True, 1)):
             for item in ears.items(held, turns)[-5:]:
                 assert ears.features(item, turns - 1).shape == (encoder.positions, encoder.stack * encoder.width)
-    last, filled = shapes[0][-1][0], shapes[1][len(shapes[0]) - 1][0]
-    assert last < hear.SHARD == filled, "choose sizes that leave a shard half full"
+    few, many = lengths
+    assert sum(few[path] < many[path] for path in few) == 2, "choose sizes that leave both a shard half full"
+    assert hear.SHARD in [many[path] for path in few if few[path] < many[path]]
 
 
 def test_flow_mels_stand_beside_the_true_ones(trained: Workspace) -> None:

@@ -65,17 +65,23 @@ def new_questions(settings: Settings, count: int) -> list[Question]:
     return out[:count]
 
 
-def asked_questions(settings: Settings, workspace: Workspace) -> list[Question]:
-    """All questions of a run: the corpus', then new ones."""
+def heard_shards(settings: Settings, workspace: Workspace) -> list[tuple[Path, list[Question]]]:
+    """All questions of a run, the corpus' and then new ones, and the file in which each few of them are kept.
+
+    A folder is named by what its questions and their features depend on, so that both kinds may become more, each
+    behind what there is, and no others are taken for them.
+    """
     c = settings.listening
-    return questions(workspace.corpus(), settings.seed, c.ways) + new_questions(settings, c.more)
-
-
-def heard_folder(settings: Settings, workspace: Workspace) -> Path:
-    """Where features are kept: by corpus, seed, encoder and the first new questions, on all of which they depend."""
     corpus = workspace.path("corpus.jsonl").read_text(encoding="utf-8")
-    name = digest(f"{corpus} {settings.seed} {settings.listening.encoder} {new_questions(settings, SHARD)}")
-    return workspace.path("questions", name, "0000.npy").parent
+    series = (
+        (f"{corpus} {settings.seed} {c.encoder}", questions(workspace.corpus(), settings.seed, c.ways)),
+        (f"{new_questions(settings, SHARD)} {c.encoder}", new_questions(settings, c.more)),
+    )
+    return [
+        (workspace.path("questions", digest(key), f"{start // SHARD:04d}.npy"), asked[start : start + SHARD])
+        for key, asked in series
+        for start in range(0, len(asked), SHARD)
+    ]
 
 
 def hear_questions(settings: Settings, workspace: Workspace, console: Console) -> bool:
@@ -88,14 +94,12 @@ def hear_questions(settings: Settings, workspace: Workspace, console: Console) -
     torch.set_num_threads(1)
     config = settings.listening.encoder
     encoder = load_encoder(config)
-    asked, folder = asked_questions(settings, workspace), heard_folder(settings, workspace)
-    shards = range(0, len(asked), SHARD)
-    for number, start in enumerate(shards):
-        path = folder / f"{number:04d}.npy"
-        if path.is_file() and len(np.load(path, mmap_mode="r")) >= len(asked[start : start + SHARD]):
-            continue  # fewer: it was the last one of a run with fewer ways
+    shards = heard_shards(settings, workspace)
+    for number, (path, asked) in enumerate(shards, 1):
+        if path.is_file() and len(np.load(path, mmap_mode="r")) >= len(asked):
+            continue  # fewer: it was the last one of a run with fewer of them
         rows: list[NDArray[np.float16]] = []
-        for question in asked[start : start + SHARD]:
+        for question in asked:
             pause_while_measured(stop)
             if stop:
                 return False
@@ -105,8 +109,8 @@ def hear_questions(settings: Settings, workspace: Workspace, console: Console) -
             rows.append(features[: config.positions * config.stack].reshape(config.positions, -1).half().numpy())
         whole = np.stack(rows)
         workspace.write(path, lambda unfinished, whole=whole: _save(unfinished, whole))
-        if number % REPORT == REPORT - 1:
-            console.print(f"  {start + SHARD} of {len(asked)} questions heard")
+        if number % REPORT == 0:
+            console.print(f"  {number} of {len(shards)} files of {SHARD} questions heard")
     return True
 
 
@@ -119,17 +123,15 @@ class Heard:
     """What stage `questions` wrote: features of every question that has been heard so far."""
 
     def __init__(self, settings: Settings, workspace: Workspace) -> None:
-        asked, folder = asked_questions(settings, workspace), heard_folder(settings, workspace)
         self._shards: list[NDArray[np.float16]] = []
         self._places: dict[tuple[tuple[str, ...], int], list[tuple[int, int]]] = {}
         found: dict[tuple[str, ...], tuple[Item, bool, set[int]]] = {}
-        for number, start in enumerate(range(0, len(asked), SHARD)):
-            path = folder / f"{number:04d}.npy"
+        for path, asked in heard_shards(settings, workspace):
             if not path.is_file():
                 continue
             shard = np.load(path, mmap_mode="r")
             self._shards.append(shard)
-            for row, question in enumerate(asked[start : start + len(shard)]):
+            for row, question in enumerate(asked[: len(shard)]):
                 key = _key(question.item)
                 self._places.setdefault((key, question.turn), []).append((len(self._shards) - 1, row))
                 found.setdefault(key, (question.item, question.held, set()))[2].add(question.turn)
