@@ -61,9 +61,7 @@ def run(plan: BatchingPlan, model: Model, cache: Path, out: Path, say: Say) -> s
         say(f"decoding with {preset} …")
         request = {"engine": str(engine), "sizes": list(plan.sizes), "rounds": plan.rounds, "threads": plan.threads}
         times = run_worker("batching", {**request, "context": plan.context}, plan.threads)
-        say(f"flow and vocoder with {preset} …")
-        decoder = run_worker("decoder_batching", request, plan.threads)
-        found[preset] = figures(_without_memory(times)) | _gains(_without_memory(decoder))
+        found[preset] = figures(_without_memory(times))
     out.mkdir(parents=True, exist_ok=True)
     record = {
         "schema_version": SCHEMA_VERSION,

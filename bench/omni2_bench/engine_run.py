@@ -32,7 +32,7 @@ def run(request: TurnRequest) -> TurnResult:
     # a GPU records its steps while it warms up; the processor only has to have run everything once
     engine = Engine.load(request.engine, backend=backend, warm_up=on_gpu, **context)
     loading = time.perf_counter() - began
-    script = write_script(engine.config, engine.text_tokenizer, engine.pipeline.loop.unit_table, request.chunks)
+    script = write_script(engine.config, engine.pipeline.tokenizer, engine.pipeline.unit_table, request.chunks)
     _answer(engine, Path(request.audio), script.opening(engine.config, WARM_UP_ROUNDS), on_gpu)
     _take_calls(backend)
     metrics, chunks = _answer(engine, Path(request.audio), script, on_gpu)

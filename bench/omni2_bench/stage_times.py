@@ -68,7 +68,7 @@ def _flow(engine: Engine) -> tuple[float, int, int]:
     config, flow = engine.config, engine.pipeline.decoder.flow
     c, hop = config.flow_encoder, units_per_chunk(config)
     units = np.random.default_rng(0).integers(0, c.units, (BLOCKS + 1) * c.block_units).tolist()
-    state = flow.new_state(engine.speaker(None))
+    state = flow.new_state(engine.voice_features())
     seconds, frames, seen = 0.0, 0, 0
     for start in range(0, len(units), hop):
         began = time.perf_counter()

@@ -31,10 +31,6 @@ def perform(task: str, request: dict[str, Any]) -> dict[str, Any]:
         from omni2_bench.decode_times import measure_batching
 
         return measure_batching(**request)
-    if task == "decoder_batching":
-        from omni2_bench.decoder_times import measure_decoder_batching
-
-        return measure_decoder_batching(**request)
     from omni2_bench.stage_times import measure_stages
 
     return measure_stages(**request)

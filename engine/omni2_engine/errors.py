@@ -43,3 +43,16 @@ class ContextError(Omni2Error):
 
 class CapacityError(Omni2Error):
     """The engine holds as many conversations as it has room for."""
+
+
+class BusyError(CapacityError):
+    """The engine has more turns to answer than it can in time.
+
+    Args:
+        problem: see `Omni2Error`.
+        retry_after: seconds after which a turn is likely to be answered at once.
+    """
+
+    def __init__(self, problem: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(problem, f"ask again in {retry_after:.1f} s")

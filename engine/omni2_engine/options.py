@@ -22,6 +22,7 @@ KINDS: dict[str, tuple[Any, str]] = {  # type of each option, and what to call i
     "system": (str | None, "a text"),
     "unread": (Real, "a number of seconds"),
     "run_ahead": (Real, "a number of seconds"),
+    "deadline": (Real | None, "a number of seconds, or None"),
 }
 CHOICES = {"long": ("error", "truncate"), "chunks": ("fixed", "growing")}
 SPEECH_SAMPLING = Sampling(temperature=1.0, top_k=50)  # what is in force in the original, spec §6
@@ -44,6 +45,8 @@ class Options:
             times as many at once while the player has a lead, which costs less and depends on the machine's speed.
         unread: seconds of sound that may wait to be taken from the iterator before the answer pauses.
         run_ahead: seconds that a session may be ahead of its player while others are being answered too.
+        deadline: seconds from the question within which the first sound must come, else the turn ends with a
+            `BusyError`; None for no deadline.
 
     Raises:
         SettingError: a value makes no sense.
@@ -60,6 +63,7 @@ class Options:
     chunks: str = "fixed"
     unread: float = 30.0
     run_ahead: float = 15.0
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
         for name, (kind, words) in KINDS.items():
@@ -76,6 +80,8 @@ class Options:
         for name in ("unread", "run_ahead"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name} is {getattr(self, name)}", "use some seconds")
+        if self.deadline is not None and not self.deadline > 0:
+            raise SettingError(f"deadline is {self.deadline}", "use some seconds, or None")
 
     def merged(self, changes: dict[str, Any]) -> Options:
         """These options with some of them changed.

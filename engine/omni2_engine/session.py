@@ -5,63 +5,123 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterator
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import CancelledError, Executor, Future
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine import waits
 from omni2_engine._core import SchedulerError, SessionCancelledError
-from omni2_engine.audio.source import AudioInput
+from omni2_engine.answer import Answer, late
+from omni2_engine.audio.source import AudioInput, read_audio
 from omni2_engine.chunk import Chunk
-from omni2_engine.conversation import Exchange, Layout
 from omni2_engine.errors import ContextError, SettingError
 from omni2_engine.metrics import Recorder, TurnMetrics
 from omni2_engine.options import Options
-from omni2_engine.scheduling.output import ChunkQueue
-from omni2_engine.scheduling.turn_policy import TurnPolicy
-from omni2_engine.scheduling.workers import submitter
-from omni2_engine.states import Conversation
-from omni2_engine.turn import Forced, History, OnText, Steer, Turn
+from omni2_engine.runtime import Runtime
+from omni2_engine.schedule.base import SessionQueue
+from omni2_engine.states import Conversation, StatePool, TurnStates
+from omni2_engine.turn.history import History
+from omni2_engine.turn.output import ChunkQueue
+from omni2_engine.turn.prompt import Exchange, Layout
+from omni2_engine.turn.run import Forced, OnText, Question, Steer, TurnRun
+from omni2_engine.waits import Waits
 
-if TYPE_CHECKING:
-    from omni2_engine.engine import Engine
+Floats = NDArray[np.float32]
+T = TypeVar("T")
+KEPT_WHEN_FULL = 0.5  # share of a full context that stays: dropping one turn at a time would prefill the rest each time
 
-END = object()
+
+@dataclass
+class _Held:
+    """What a session holds of its engine's memory."""
+
+    conversation: Conversation | None = None
+
+
+@dataclass(eq=False)
+class _Turn:
+    """The turn that runs.
+
+    Attributes:
+        recorder: of its metrics.
+        options: of the session, changed for this turn.
+        ticket: of `WaitingTurns`.
+        before: the exchanges of the conversation without it.
+        asked: when, by `time.monotonic`.
+        output, states: None until it has memory.
+        waits_for: memory, while it does.
+        cancelled: by the user; `ended`: cleaning up has begun.
+    """
+
+    recorder: Recorder
+    options: Options
+    ticket: int
+    before: list[Exchange]
+    asked: float = field(default_factory=monotonic)
+    output: ChunkQueue | None = None
+    states: TurnStates | None = None
+    waits_for: Future[Any] | None = None
+    cancelled: bool = False
+    ended: bool = False
+
+    @property
+    def deadline(self) -> float | None:
+        """The moment of `time.monotonic` by which it must make its first sound."""
+        seconds = self.options.deadline
+        return None if seconds is None else self.asked + seconds
 
 
 class Session:
-    """One conversation; made by `Engine.session`, usable as a context manager, by one thread at a time.
+    """One conversation; made by `Engine.session`, usable as a context manager.
 
-    Its work runs on the engine's scheduler, interleaved with that of other sessions: whose player runs dry first comes
-    first. One that is dropped without being closed gives its memory back, too.
+    One turn runs at a time. `cancel` and `close` may come from any thread, all else from one thread or coroutine at a
+    time. The work runs on the engine's schedule, interleaved with that of other sessions: the session whose player
+    runs dry first comes first. A session that is dropped without being closed gives its memory back, too.
 
     Args:
-        engine: the loaded engine.
+        runtime: what it shares with other sessions.
         options: how it answers.
+        one_turn: it closes with its first turn, also where that cannot begin.
 
     Attributes:
         metrics: of the last turn, or None before the first.
 
     Raises:
-        CapacityError: there is no room for another conversation.
+        CapacityError: there is no room for another conversation; with admission "wait" the first turn waits for it.
+        SettingError: an option makes no sense.
     """
 
-    def __init__(self, engine: Engine, options: Options) -> None:
-        self._engine = engine
+    def __init__(self, runtime: Runtime, options: Options, one_turn: bool = False) -> None:
+        self._runtime = runtime
         self._options = options
-        self._speaker = engine.speaker(options.voice)
+        self._one_turn = one_turn
+        self._voice = runtime.voices.features(options.voice)
         if options.system is not None:
-            engine.prompts.check_typed(options.system, "system prompt")
-        self._history = History([], [], [])
-        self._output: ChunkQueue | None = None  # of the turn that runs
+            runtime.prompts.check_typed(options.system, "system prompt")
+        self._history = History()
         self._turns = 0
-        self._running = False
-        self._cancelled = False
+        self._turn: _Turn | None = None
+        self._closed = False
+        self._lock = threading.RLock()  # guards the two above; garbage collection may end a turn in here
         self.metrics: TurnMetrics | None = None
-        self._conversation: Conversation | None = engine.states.open()
-        with engine.states.closed_on_error(self._conversation):
-            self._id = engine.scheduler.open(_weakly(self._fail), options.run_ahead)
-        self._release = weakref.finalize(self, _give_back, engine, self._id, self._conversation)
+        self._held = _Held()
+        if not runtime.states.waits:
+            self._held.conversation = waits.run(runtime.states.open())
+        try:
+            self._queue: SessionQueue = runtime.schedule.open(_weakly(self._fail), options.run_ahead)
+        except BaseException:
+            _give_memory_back(runtime.states, self._held)
+            raise
+        self._release = weakref.finalize(self, _give_back, runtime.states, self._queue, self._held)
         self._release.atexit = False
 
     def stream(
@@ -74,8 +134,8 @@ class Session:
         steer: Steer | None = None,
         forced: Forced | None = None,
         **options: Any,
-    ) -> Iterator[Chunk]:
-        """Answer one turn.
+    ) -> Answer:
+        """Answer one turn. The work starts with this call, which reads the audio and returns.
 
         Args:
             audio: what was said: a path, a file object, the bytes of an audio file, or an array (n,) or (n, channels).
@@ -85,60 +145,55 @@ class Session:
                 engine's: it should not take long.
             steer: called with every id that a model chose (`Stream.TEXT` or `Stream.SPEECH`); the answer goes on with
                 the id it returns. For benchmarks, whose answers must have one length whatever the model says.
-            forced: ids that the answer goes on with in place of those chosen, by model, as many as there are. A GPU
-                takes them along and decodes by itself, while `steer` has it wait for the host at every token.
+            forced: ids that the answer goes on with in place of those chosen, by model, as many as there are (teacher
+                forcing). A GPU takes them along and decodes by itself, while `steer` has it wait for the host at every
+                token.
             **options: fields of `Options` for this turn alone, but voice, system and run_ahead.
 
         Returns:
-            An iterator of chunks, with whose first the answer begins; closing it early ends the turn, and the history
-            keeps the text written so far. An error on the way is raised by it.
+            An iterator of chunks; closing or dropping it ends the turn, and the history keeps the text written so far.
+            An error on the way is raised by it.
 
         Raises:
             AudioError: the audio cannot be used.
             SettingError: an option makes no sense, or a turn is still running.
             ContextError: the turn does not fit the context.
-            CapacityError: (from the iterator) there is no room for another turn at present.
+            CapacityError: there is no room for another turn at present; with admission "wait" this call waits for it.
+            BusyError: too many turns wait already, or memory did not come by the turn's deadline.
         """
-        recorder = Recorder(self._turns)
-        self._check_open()
-        self._check_idle(self._turns)
-        self._cancelled = False
-        self._engine.scheduler.drained(self._id)
-        self._engine.scheduler.revive(self._id)
-        fixed = sorted({"voice", "system", "run_ahead"} & set(options))
-        if fixed:
-            raise SettingError(f"{fixed[0]} cannot change within a session", "give it to engine.session()")
-        turn_options = self._options.merged(options)
-        self._check_room(turn_options)
-        exchange = self._listen(audio, sample_rate, text, turn_options, recorder)
-        if exchange is None:
-            return self._unheard(recorder)
-        exchanges, layout = self._lay_out(exchange, turn_options, recorder)
-        return self._chunks(turn_options, exchanges, layout, recorder, on_text, steer, forced or {})
+        turn = self._claim(options)
+        return self._answer(turn, audio, sample_rate, text, (on_text, steer, forced))
 
-    async def astream(self, audio: AudioInput | None = None, **arguments: Any) -> AsyncGenerator[Chunk]:
-        """`stream` for asyncio: the work runs in a thread, chunks are awaited. Same arguments."""
-        chunks = await asyncio.to_thread(self.stream, audio, **arguments)
-        step = None
-        try:
-            while True:
-                step = asyncio.create_task(asyncio.to_thread(next, chunks, END))
-                if (chunk := await asyncio.shield(step)) is END:
-                    return
-                assert isinstance(chunk, Chunk)
+    async def astream(
+        self,
+        audio: AudioInput | None = None,
+        *,
+        sample_rate: int | None = None,
+        text: str | None = None,
+        on_text: OnText | None = None,
+        steer: Steer | None = None,
+        forced: Forced | None = None,
+        **options: Any,
+    ) -> AsyncGenerator[Chunk]:
+        """`stream` for asyncio; no call blocks the event loop. Arguments and errors as there."""
+        turn = self._claim(options)
+        async with aclosing(self._aanswer(turn, audio, sample_rate, text, (on_text, steer, forced))) as chunks:
+            async for chunk in chunks:
                 yield chunk
-        finally:
-            self.cancel()
-            if step is not None:
-                await asyncio.wait([step])  # its thread is inside the generator, which can be entered by one at a time
-            await asyncio.to_thread(_exhaust, chunks)
 
     def cancel(self) -> None:
         """Stop the turn last asked for before its next step; callable from any thread. The history keeps the text
         written so far; `truncate` cuts it to what was heard."""
-        self._cancelled = True
-        self._engine.scheduler.cancel(self._id)
-        if (output := self._output) is not None:
+        with self._lock:
+            turn = self._turn
+            if turn is None:
+                return
+            turn.cancelled = True
+            future, output = turn.waits_for, turn.output
+        self._queue.cancel()
+        if future is not None:
+            future.cancel()
+        if output is not None:
             output.discard()
 
     def truncate(self, played_ms: float) -> None:
@@ -153,24 +208,30 @@ class Session:
         Raises:
             SettingError: a turn is running, or the time makes no sense.
         """
-        self._check_idle(self._turns)
+        self._check_idle()
         if not played_ms >= 0:
             raise SettingError(f"played_ms is {played_ms}", "use 0 or more milliseconds")
         if self.metrics is None or not self.metrics.text_tokens:
             return  # the last turn left nothing, and what the one before it said was heard
-        units = played_ms / 1000 * self._engine.config.flow_encoder.unit_rate
+        units = played_ms / 1000 * self._runtime.pipeline.config.flow_encoder.unit_rate
         heard = [tokens for before, tokens in self._history.rounds if before < units]
         for exchange in self._history.exchanges[-1:]:
             del exchange.reply[heard[-1] if heard else 0 :]
 
     def close(self) -> None:
         """Give the session's memory back, once a step that runs is done; callable from any thread."""
-        self._conversation = None
-        if (output := self._output) is not None:
-            output.end(SettingError("the session was closed during the turn", "keep it open until the last chunk"))
-        self._cancelled = True
-        self._engine.scheduler.close(self._id)
-        self._once_drained(self._release)  # which does it the first time it is called
+        with self._lock:
+            self._closed = True
+            turn = self._turn
+            if turn is not None:
+                turn.cancelled = True
+                if turn.waits_for is not None:
+                    turn.waits_for.cancel()
+                if turn.output is not None:
+                    turn.output.end(
+                        SettingError("the session was closed during the turn", "keep it open until the last chunk")
+                    )
+        self._release()  # which does it the first time it is called
 
     def __enter__(self) -> Session:
         return self
@@ -180,154 +241,283 @@ class Session:
     ) -> None:
         self.close()
 
-    def _check_open(self) -> Conversation:
-        if (conversation := self._conversation) is None:
-            raise SettingError("the session is closed", "open another with engine.session()")
-        return conversation
-
     def _fail(self, error: BaseException) -> None:
-        """A step failed; told by the scheduler."""
-        if (output := self._output) is not None:
-            output.end(error)
+        """A step failed; told by the schedule."""
+        if (turn := self._turn) is not None and turn.output is not None:
+            turn.output.end(error)
 
-    def _check_idle(self, turn: int) -> None:
-        if self._running or turn != self._turns:
-            raise SettingError(
-                "another turn of this session came in between", "finish or close one turn before the next"
-            )
+    # -- a turn's beginning ----------------------------------------------------------------------------------------
+
+    def _claim(self, changes: dict[str, Any]) -> _Turn:
+        """Make the session this turn's."""
+        try:
+            fixed = sorted({"voice", "system", "run_ahead"} & set(changes))
+            if fixed:
+                raise SettingError(f"{fixed[0]} cannot change within a session", "give it to engine.session()")
+            options = self._options.merged(changes)
+            self._check_room(options)
+            with self._lock:
+                self._check_idle()
+                ticket = self._runtime.waiting.enter()
+                self._turn = _Turn(Recorder(self._turns), options, ticket, self._history.exchanges)
+                return self._turn
+        except BaseException:
+            if self._one_turn:
+                self.close()
+            raise
+
+    def _check_idle(self) -> None:
+        if self._closed:
+            raise SettingError("the session is closed", "open another with engine.session()")
+        if self._turn is not None:
+            raise SettingError("another turn of this session is running", "finish or close it before the next")
 
     def _check_room(self, options: Options) -> None:
         """Refuse a turn whose speech might outgrow the speech LM's positions; the text's room is `_lay_out`'s."""
-        engine = self._engine
-        most = engine.pipeline.speech_lm.fitting(engine.directory.manifest.positions)
-        if engine.pipeline.loop.speech_capacity(options.max_new_tokens, options.max_last_write) > most:
+        pipeline, most = self._runtime.pipeline, self._runtime.max_speech
+        if pipeline.speech_positions(options.max_new_tokens, options.max_last_write) > most:
             raise SettingError(
                 f"{options.max_new_tokens} text tokens and a last write of {options.max_last_write} may take more than "
                 f"the {most} positions of the speech model",
                 "lower max_new_tokens or max_last_write",
             )
 
-    # -- a turn's beginning ----------------------------------------------------------------------------------------
+    def _answer(
+        self,
+        turn: _Turn,
+        audio: AudioInput | None,
+        sample_rate: int | None,
+        text: str | None,
+        hooks: tuple[OnText | None, Steer | None, Forced | None],
+    ) -> Answer:
+        """Begin a claimed turn."""
+        try:
+            reading = _now(partial(self._read, turn, audio, sample_rate, text))
+            return waits.run(self._begin(turn, reading, text, hooks), turn.deadline, partial(_waits, turn))
+        except CancelledError:  # by `cancel`, while it waited for memory
+            return self._cancelled(turn)
+        except TimeoutError:
+            self._abandon(turn)
+            raise late(self._runtime) from None
+        except BaseException:
+            self._abandon(turn)
+            raise
 
-    def _listen(
-        self, audio: AudioInput | None, sample_rate: int | None, text: str | None, options: Options, recorder: Recorder
-    ) -> Exchange | None:
-        """What was said; None if the turn was cancelled before that was understood."""
+    async def _aanswer(
+        self,
+        turn: _Turn,
+        audio: AudioInput | None,
+        sample_rate: int | None,
+        text: str | None,
+        hooks: tuple[OnText | None, Steer | None, Forced | None],
+    ) -> AsyncGenerator[Chunk]:
+        """`_answer` for a coroutine, to its end."""
+        try:
+            reading = _elsewhere(self._runtime.helpers, partial(self._read, turn, audio, sample_rate, text))
+            begun = self._begin(turn, reading, text, hooks)
+            answer = await waits.arun(begun, turn.deadline, partial(_waits, turn))
+        except TimeoutError:
+            self._abandon(turn)
+            raise late(self._runtime) from None
+        except asyncio.CancelledError:
+            if not turn.cancelled:  # the task was cancelled, not the turn
+                self._abandon(turn)
+                raise
+            answer = self._cancelled(turn)
+        except BaseException:
+            self._abandon(turn)
+            raise
+        try:
+            async for chunk in answer:
+                yield chunk
+        finally:
+            await answer.aclose()
+
+    def _read(self, turn: _Turn, audio: AudioInput | None, sample_rate: int | None, text: str | None) -> Floats | None:
+        """The waveform of a spoken turn, (n,) float32 at 16 kHz; None for a typed one."""
         if (audio is None) == (text is None):
             raise SettingError("a turn is either spoken or typed", "give audio or text, and not both")
-        used = sum(len(exchange.items()) for exchange in self._history.exchanges[-1:])
-        first_item = self._history.exchanges[-1].first_item + used if self._history.exchanges else 0
         if text is not None:
             if not isinstance(text, str):
                 raise SettingError(f"a typed turn is a {type(text).__name__}", "give a str")
-            self._engine.prompts.check_typed(text, "typed turn")
-            return Exchange(first_item, text=text)
+            self._runtime.prompts.check_typed(text, "typed turn")
+            return None
         assert audio is not None
-        speech = self._engine.listen_for(self._id, audio, sample_rate, options.long, recorder)
-        return None if speech is None else Exchange(first_item, speech=speech)
+        with turn.recorder.span("frontend"):
+            window = self._runtime.pipeline.config.encoder.samples / 16_000
+            return read_audio(audio, sample_rate, window, turn.options.long)
 
-    def _lay_out(self, exchange: Exchange, options: Options, recorder: Recorder) -> tuple[list[Exchange], Layout]:
-        """The prompt with as many earlier turns as fit, and those turns."""
-        limits = [self._engine.max_context - options.max_new_tokens]
-        if (checkpoint_limit := self._engine.config.tokens.context_limit) is not None:
-            limits.append(checkpoint_limit)
-        exchanges = [*self._history.exchanges, exchange]
-        while True:
-            layout = self._engine.prompts.lay_out(exchanges, self._options.system)
-            if len(layout.items) <= min(limits):
-                return exchanges, layout
-            if len(exchanges) == 1:
-                raise _too_long(len(layout.items), options.max_new_tokens, self._engine.max_context, checkpoint_limit)
-            exchanges = exchanges[1:]
-            recorder.metrics.dropped_turns += 1
-
-    # -- a turn's course -------------------------------------------------------------------------------------------
-
-    def _chunks(
+    def _begin(
         self,
-        options: Options,
-        exchanges: list[Exchange],
-        layout: Layout,
-        recorder: Recorder,
-        on_text: OnText | None,
-        steer: Steer | None,
-        forced: Forced,
-    ) -> Iterator[Chunk]:
-        """Start the turn, hand out what it makes, and clean up behind it however it ends."""
-        self._check_idle(recorder.metrics.turn)
-        conversation = self._check_open()
-        engine, scheduler, history = self._engine, self._engine.scheduler, self._history
-        positions = engine.pipeline.loop.speech_capacity(options.max_new_tokens, options.max_last_write)
-        states = engine.states.begin(self._speaker, positions, positions / engine.config.flow_encoder.unit_rate)
-        recorder.metrics.left_context = states.left_context
-        before, history.exchanges, history.rounds = history.exchanges, exchanges, []
-        self._running = True
-        output = self._output = ChunkQueue(options.unread, lambda held: scheduler.hold(self._id, held))
-        state = conversation.state
-        turn = Turn(engine, history, state, states, layout, options, output, recorder, on_text, steer, forced)
-        turn.policy = TurnPolicy(
-            engine.config.read,
-            engine.config.write,
-            turn.schedule,
-            submitter(scheduler, self._id, turn),
-            lambda: scheduler.lead(self._id),
-            turn.bursts,
+        turn: _Turn,
+        reading: Waits[Floats | None],
+        text: str | None,
+        hooks: tuple[OnText | None, Steer | None, Forced | None],
+    ) -> Waits[Answer]:
+        """Take memory and a place in the schedule, in the order of asking; read the question; submit the first step."""
+        runtime, options, history = self._runtime, turn.options, self._history
+        self._queue.drained()
+        self._queue.revive()
+        if self._held.conversation is None:
+            self._held.conversation = yield from runtime.states.open()
+        positions = runtime.pipeline.speech_positions(options.max_new_tokens, options.max_last_write)
+        seconds = positions / runtime.pipeline.config.flow_encoder.unit_rate
+        turn.states = yield from runtime.states.begin(self._voice, positions, seconds)
+        turn.recorder.metrics.left_context = turn.states.left_context
+        self._queue.begin()
+        waveform = yield from reading
+        exchanges, layout = self._lay_out([*history.exchanges, self._exchange(text)], options, turn.recorder)
+        history.exchanges, history.rounds = exchanges, []
+        on_first = partial(runtime.waiting.leave, turn.ticket, True)
+        output = ChunkQueue(options.unread, self._queue.hold, on_first)
+        with self._lock:
+            turn.waits_for, turn.output = None, output
+        run = TurnRun(
+            runtime.pipeline,
+            runtime.prefixes,
+            history,
+            self._held.conversation.state,
+            turn.states,
+            Question(layout, waveform, options, *hooks),
+            self._queue,
+            output,
+            turn.recorder,
         )
+        answer = Answer(runtime, output, self._queue, partial(self._end, turn), turn.deadline)
         try:
-            if not self._cancelled:
-                scheduler.begin(self._id)
-                turn.policy.begin()
-                yield from output
-        except SessionCancelledError:  # before its first step could be queued
-            self._cancelled = True
-        finally:
-            output.discard()
-            scheduler.cancel(self._id)  # until the next turn
-            self._once_drained(partial(self._clean_up, turn, before))
+            run.begin()
+        except SessionCancelledError:  # `cancel` or `close` came before the first step could be submitted
+            output.end()
+        return answer
 
-    def _once_drained(self, work: Callable[[], object]) -> None:
-        """Do it when no step of the session runs any more."""
-        try:
-            self._engine.scheduler.drained(self._id)
-        except SchedulerError:  # this thread is inside a step: a callback, or garbage collection of a dropped turn
-            threading.Thread(target=self._once_drained, args=(work,)).start()
-        else:
-            work()
+    def _exchange(self, text: str | None) -> Exchange:
+        """This turn in the conversation; its speech is encoded by the turn's first step."""
+        last = self._history.exchanges[-1:]
+        first_item = sum(exchange.first_item + exchange.positions for exchange in last)
+        if text is not None:
+            return Exchange(first_item, text=text)
+        return Exchange(first_item, positions=self._runtime.pipeline.config.encoder.positions)
 
-    def _clean_up(self, turn: Turn, before: list[Exchange]) -> None:
-        """Leave nothing of a turn but its history and metrics."""
-        self._engine.states.end(turn.states)
-        del turn.policy  # which refers to the turn: its caches would stay until the next garbage collection
-        self._end(turn.recorder, before)
+    def _lay_out(
+        self, exchanges: list[Exchange], options: Options, recorder: Recorder
+    ) -> tuple[list[Exchange], Layout]:
+        """The prompt with the earlier turns that fit, and those turns.
 
-    def _unheard(self, recorder: Recorder) -> Iterator[Chunk]:
-        """A turn cancelled while its question was being encoded."""
-        self._cancelled = True
-        self._end(recorder, self._history.exchanges)
-        return iter(())
+        Where not all fit, the oldest go until a part of the context is free again, so that many turns follow before
+        the next must go: what is left has to be prefilled anew each time. The turn before is kept if it fits.
+        """
+        runtime, tokens = self._runtime, self._runtime.pipeline.config.tokens
+        room = min(runtime.max_context - options.max_new_tokens, tokens.context_limit or runtime.max_context)
 
-    def _end(self, recorder: Recorder, before: list[Exchange]) -> None:
+        def without(oldest: int) -> Layout:
+            return runtime.prompts.lay_out(exchanges[oldest:], options.system)
+
+        layout, dropped = without(0), 0
+        if len(layout.items) > room:
+            last = len(exchanges) - 1  # only this turn stays
+            dropped = bisect_left(range(last), True, key=lambda n: len(without(n).items) <= KEPT_WHEN_FULL * room)
+            if dropped == last > 1 and len(without(last - 1).items) <= room:
+                dropped = last - 1
+            layout = without(dropped)
+            recorder.metrics.dropped_turns += dropped
+        if len(layout.items) > room:
+            raise _too_long(len(layout.items), options.max_new_tokens, runtime.max_context, tokens.context_limit)
+        return exchanges[dropped:], layout
+
+    # -- a turn's end ----------------------------------------------------------------------------------------------
+
+    def _abandon(self, turn: _Turn) -> None:
+        """A turn that could not begin: as if it had not been asked."""
+        self._queue.finish()
+        with self._lock:
+            turn.ended, self._turn = True, None
+        self._runtime.waiting.leave(turn.ticket, sounded=False)
+        if turn.states is not None:
+            self._runtime.states.end(turn.states)
+        self._history.exchanges = turn.before
+        if self._one_turn:
+            self.close()
+
+    def _cancelled(self, turn: _Turn) -> Answer:
+        """The answer of a turn that was cancelled before it had memory: empty."""
+        output = ChunkQueue(turn.options.unread, self._queue.hold)
+        output.end()
+        return Answer(self._runtime, output, self._queue, partial(self._end, turn), None)
+
+    def _end(self, turn: _Turn) -> None:
+        """End a turn however far it is, and leave nothing of it but its history and metrics."""
+        with self._lock:
+            if turn.ended:
+                return
+            turn.ended = True
+        if turn.output is not None:
+            turn.cancelled |= not turn.output.ended
+            turn.output.discard()
+        self._runtime.waiting.leave(turn.ticket, sounded=False)
+        self._queue.cancel()  # until the next turn
+        _once_drained(self._queue, partial(self._clean_up, turn))
+
+    def _clean_up(self, turn: _Turn) -> None:
         """Close the turn's books."""
-        metrics = recorder.metrics
-        if not metrics.text_tokens:  # it failed before it said anything: as if it had not been
-            self._history.exchanges = before
-        if self._cancelled:
+        metrics = turn.recorder.metrics
+        if turn.states is not None:
+            self._runtime.states.end(turn.states)
+        if not metrics.text_tokens:  # it ended before it said anything: as if it had not been
+            self._history.exchanges = turn.before
+        if turn.cancelled:
             metrics.finish_reason = "cancelled"
         self._turns += 1
-        self._running = False
-        self._output = None
         self.metrics = metrics
-        recorder.finish()
+        turn.recorder.finish()
+        with self._lock:
+            self._turn = None
+        if self._one_turn:
+            self.close()
 
 
-def _give_back(engine: Engine, scheduled: int, conversation: Conversation) -> None:
-    """What a session holds of its engine. No step of it runs."""
-    engine.scheduler.close(scheduled)
-    engine.states.close(conversation)
+def _waits(turn: _Turn, future: Future[Any]) -> None:
+    """Note what a turn waits for, so that `cancel` can end the waiting."""
+    turn.waits_for = future
+    if turn.cancelled:
+        future.cancel()
+
+
+def _now(work: Callable[[], T]) -> Waits[T]:
+    """Done on the thread that begins the turn."""
+    return work()
+    yield  # which makes it a generator
+
+
+def _elsewhere(helpers: Executor, work: Callable[[], T]) -> Waits[T]:
+    """Done on a helper's thread, while a coroutine waits."""
+    done: T = yield helpers.submit(work)
+    return done
+
+
+def _give_back(states: StatePool, queue: SessionQueue, held: _Held) -> None:
+    """What a session holds of its engine."""
+    queue.close()
+    _once_drained(queue, partial(_give_memory_back, states, held))
+
+
+def _once_drained(queue: SessionQueue, work: Callable[[], object]) -> None:
+    """Do it when no step of the session runs any more."""
+    try:
+        queue.drained()
+    except SchedulerError:  # this thread is inside a step: a callback, or garbage collection of a dropped turn
+        threading.Thread(target=_once_drained, args=(queue, work)).start()
+    else:
+        work()
+
+
+def _give_memory_back(states: StatePool, held: _Held) -> None:
+    if held.conversation is not None:
+        states.close(held.conversation)
+        held.conversation = None
 
 
 def _weakly(method: Callable[[BaseException], None]) -> Callable[[BaseException], None]:
-    """A bound method that does not keep its object, for one that must not keep a session its owner has dropped."""
+    """A bound method that does not keep its object, for a caller that must not keep a session its owner has dropped."""
     reference = weakref.WeakMethod(method)
 
     def call(error: BaseException) -> None:
@@ -348,8 +538,3 @@ def _too_long(prompt: int, answer: int, context: int, checkpoint_limit: int | No
         f"this turn takes {prompt} positions and {answer} for the answer; the context has {context}",
         "load the engine with a larger max_context, or lower max_new_tokens",
     )
-
-
-def _exhaust(chunks: Iterator[Chunk]) -> None:
-    for _ in chunks:
-        pass

@@ -1,11 +1,8 @@
-"""Speech decoder: units → mel → sound, as they come; flow and vocoder with one state between them (spec §10).
-
-Either's call is begun by each turn for itself, then finished for several at once where that saves time.
-"""
+"""Speech decoder: units → mel → sound, as they come; flow and vocoder with one state between them (spec §10)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +12,10 @@ from omni2_engine.backends.base import Backend, Graph
 from omni2_engine.config import VOCODER_OVERLAP_FRAMES, VocoderConfig
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.sampling import DrawKey, Stream, normal, uniform
-from omni2_engine.stages.flow import LEFT_CONTEXT, Flow, FlowCall, FlowState
-from omni2_engine.stages.vocoder import Vocoder, VocoderCall, VocoderState
+from omni2_engine.stages.flow import LEFT_CONTEXT, Flow, FlowState
+from omni2_engine.stages.vocoder import Vocoder, VocoderState
 from omni2_engine.tables import map_table
 
-MOST_VOICED = 8  # turns in one call of the vocoder: with more, whoever is in need waits longer than sharing saves
 Floats = NDArray[np.float32]
 Draws = Callable[[int], tuple[Floats, Floats]]  # samples → (phase (H,), noise (H, samples))
 
@@ -60,49 +56,29 @@ class SpeechDecoder:
         state.calls = 0
 
     def render(self, state: SpeechState, units: list[int], final: bool) -> Floats:
-        """The flow's part for one turn: new units → mel (frames, mel) float32 not given out before; see
-        `begin_mel`."""
-        return self.finish_mel([self.begin_mel(state, units, final)])[0]
-
-    def begin_mel(self, state: SpeechState, units: list[int], final: bool) -> FlowCall:
-        """Begin a call of the flow.
+        """The flow's part: new units → mel (frames, mel) float32 not given out before.
 
         Args:
-            state: its flow moves on with `finish_mel`, which is to come before another call of this state.
+            state: its flow moves on; its vocoder may run meanwhile.
             units: ids below the flow's table size; at least `fewest_units` unless final.
             final: nothing follows: the look-ahead is rendered too.
         """
-        return self.flow.begin(state.flow, units, final)
-
-    def finish_mel(self, calls: Sequence[FlowCall]) -> list[Floats]:
-        """Mel (frames, mel) float32 of calls of several turns, not given out before."""
-        return [output.new_mel for output in self.flow.finish(calls)]
+        return self.flow.step(state.flow, units, final).new_mel
 
     def voice(self, state: SpeechState, mel: Floats, final: bool, seed: int, turn: int) -> Floats:
-        """The vocoder's part for one turn: mel of `render` → (n,) float32 at its rate, n = 0 where nothing is to be
-        voiced; see `begin_sound`."""
-        return self.finish_sound([self.begin_sound(state, mel, final, seed, turn)])[0]
-
-    def begin_sound(self, state: SpeechState, mel: Floats, final: bool, seed: int, turn: int) -> VocoderCall | None:
-        """Begin a call of the vocoder; None if nothing is to be voiced.
+        """The vocoder's part: mel of `render` → (n,) float32 at its rate, n = 0 where nothing is to be voiced.
 
         Args:
-            state: its vocoder moves on with `finish_sound`, which is to come before another call of this state; another
-                call's flow may run meanwhile.
+            state: its vocoder moves on; its flow may run meanwhile.
             mel: (frames, mel) float32, in the order it was rendered.
             final: nothing follows: the tail is voiced too.
             seed, turn: name the source's random draws.
         """
         if not len(mel) and not (final and state.calls):  # the final call gives out the held-back tail at least
-            return None
-        call = self.vocoder.begin(state.vocoder, mel, self.draws(seed, turn, state.calls), final)
+            return np.zeros(0, np.float32)
+        sound = self.vocoder.step(state.vocoder, mel, self.draws(seed, turn, state.calls), final)
         state.calls += 1
-        return call
-
-    def finish_sound(self, calls: Sequence[VocoderCall | None]) -> list[Floats]:
-        """Sound (n,) float32 of calls of several turns."""
-        sounds = iter(self.vocoder.finish([call for call in calls if call is not None]))
-        return [np.zeros(0, np.float32) if call is None else next(sounds) for call in calls]
+        return sound
 
     def draws(self, seed: int, turn: int, call: int) -> Draws:
         """The source's random draws of one vocoder call (spec §9), keyed, so that nothing but the seed decides them."""
@@ -116,7 +92,7 @@ class SpeechDecoder:
 
 
 def load_decoder(
-    directory: EngineDirectory, backend: Backend, left_context: float = LEFT_CONTEXT, sessions: int = 1
+    directory: EngineDirectory, backend: Backend, left_context: float = LEFT_CONTEXT
 ) -> SpeechDecoder:
     """Flow and vocoder of an engine directory.
 
@@ -124,8 +100,6 @@ def load_decoder(
         directory: holds them.
         backend: runs them.
         left_context: see `Flow`.
-        sessions: turns that share calls at most, where that saves the backend time. A quantised flow, whose activations
-            have one scale per call, is called for each by itself.
 
     Raises:
         EngineDirectoryError, BackendError: see `Backend.load`.
@@ -135,8 +109,6 @@ def load_decoder(
         return backend.open(directory, stage)
 
     config, noise = directory.manifest.model, map_table(directory.path / "tables" / "noise.npy")
-    together = sessions if backend.shares_decoder_calls else 1
-    shares_flow = together > 1 and directory.graph("flow_step_shared").is_file()
     flow = Flow(
         load("flow_encoder"),
         load("flow_step"),
@@ -145,7 +117,6 @@ def load_decoder(
         config.estimator,
         np.asarray(noise, np.float32),
         left_context,
-        load("flow_step_shared") if shares_flow else None,
     )
-    vocoder = Vocoder(load("vocoder"), config.vocoder, min(together, MOST_VOICED))
+    vocoder = Vocoder(load("vocoder"), config.vocoder)
     return SpeechDecoder(flow, vocoder, config.vocoder)

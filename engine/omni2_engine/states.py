@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.scheduling.admission import Admission, MemoryBudget
+from omni2_engine.budget import Admission, MemoryBudget
 from omni2_engine.speech_decoder import SpeechDecoder, SpeechState
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
 from omni2_engine.stages.slots import SlotCache
+from omni2_engine.waits import Waits
 
 Floats = NDArray[np.float32]
 LEAST_CONTEXT = 4.0  # seconds of its own sound below which a flow is not shortened
@@ -94,16 +93,21 @@ class StatePool:
         self._llm.warm_up(self._conversations)
         self._speech_lm.warm_up(self._speeches)
 
-    def open(self) -> Conversation:
+    @property
+    def waits(self) -> bool:
+        """Whether `open` and `begin` wait for room."""
+        return self._admission is Admission.WAIT
+
+    def open(self) -> Waits[Conversation]:
         """Room for a conversation.
 
         Raises:
-            CapacityError: there is none, and there will not be, or nobody wants to wait.
+            CapacityError: there is none; with "wait" only if there never will be.
         """
-        size, wait = self._conversations.slot_nbytes, self._admission is Admission.WAIT
-        promised = self._lasting.take(size, size, wait)
+        size = self._conversations.slot_nbytes
+        promised = yield from self._lasting.take(size, size, self.waits)
         with self._lasting.undone_on_error(promised):
-            self.budget.take(size, size, wait)
+            yield from self.budget.take(size, size, self.waits)
             with self.budget.undone_on_error(promised):
                 state = self._slot(self._conversations, self._llm, self._context)
         with self._lock:
@@ -120,16 +124,7 @@ class StatePool:
         with self._lock:
             self._open -= 1
 
-    @contextmanager
-    def closed_on_error(self, conversation: Conversation) -> Iterator[None]:
-        """Take its memory back if what it is for fails."""
-        try:
-            yield
-        except BaseException:
-            self.close(conversation)
-            raise
-
-    def begin(self, speaker: Floats, positions: int, seconds: float) -> TurnStates:
+    def begin(self, speaker: Floats, positions: int, seconds: float) -> Waits[TurnStates]:
         """Room for a turn.
 
         Args:
@@ -141,7 +136,7 @@ class StatePool:
             CapacityError: as in `open`; with "wait" also if a turn is longer than what is kept free for one.
         """
         least, full = self._turn_sizes(positions, seconds)
-        promised = self._admit(least, full)
+        promised = yield from self._admit(least, full)
         try:
             left_context = self._fitting(promised - self._speech_size(positions), seconds)
             decoder = self._decoder_state(speaker, seconds, left_context)
@@ -163,17 +158,17 @@ class StatePool:
         shared = [self._conversations, self._speeches]
         return shared.index(state.cache) + 1 if state.cache in shared else 0
 
-    def _admit(self, least: int, full: int) -> int:
+    def _admit(self, least: int, full: int) -> Waits[int]:
         """Promise a turn its bytes, from `least` to `full`."""
         if self._admission is not Admission.SHORTEN:
-            promised = self.budget.take(full, full, wait=full <= self._reserved)
+            promised = yield from self.budget.take(full, full, wait=full <= self._reserved)
             with self._lock:
                 self._running += 1
             return promised
         with self._lock:  # or two at once might take what is meant for a third
             others = max(self._open - self._running - 1, 0)  # they shall have room as well
             most = max(least, min(full, self.budget.free - others * least))
-            promised = self.budget.take(most, least, wait=False)
+            promised = yield from self.budget.take(most, least, wait=False)
             self._running += 1
         return promised
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from omni2_engine import Engine, Sampling, Session
 from omni2_engine.errors import ContextError
 from omni2_engine.sampling import Chooser, DrawKey, Stream
-from omni2_engine.scheduling.turn_policy import StageIndex
 from omni2_engine.stages.burst import Burst, Tokens
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
+from omni2_engine.turn.plan import StageIndex
 
 CAPACITY = 64
 SAMPLINGS = (
@@ -228,9 +228,7 @@ def test_a_question_comes_before_the_rest_of_a_burst_of_text(
     """It is taken up after the next token of whoever has been heard already, not after the group."""
     engine, read = shared_engine, 8
     config = engine.config.model_copy(update={"read": read})
-    loop = replace(engine.pipeline.loop, config=config)
-    monkeypatch.setattr(engine, "config", config)
-    monkeypatch.setattr(engine, "pipeline", replace(engine.pipeline, loop=loop))
+    monkeypatch.setattr(engine._runtime, "pipeline", replace(engine.pipeline, config=config))
     monkeypatch.setattr(LanguageModel, "longest", lambda model, choose: read)
     heard, asked = threading.Event(), threading.Event()
     order: list[str] = []

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from omni2_engine import Chunk, Engine
+from omni2_engine import session as session_module
 from omni2_engine.errors import AudioError, SettingError
 from omni2_engine.sampling import Stream
-from omni2_engine.scheduling import workers
+from omni2_engine.schedule.calls import StageCalls, Task
+from omni2_engine.stages.encoder import SpeechEncoder
+from omni2_engine.turn.plan import STAGE_OF
 
 LIMITS = {"max_new_tokens": 14, "max_last_write": 30}
 SOON = 30.0
@@ -68,20 +71,18 @@ class Steps:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.begun: list[tuple[str, int]] = []  # stage, session
         self.running: set[tuple[str, int]] = set()
-        for stage in ("write", "speak", "render", "voice"):
-            patch.setattr(workers.Workers, stage, self._watch(stage, getattr(workers.Workers, stage)))
+        real = StageCalls.call
 
-    def _watch(self, stage: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def run(stages: workers.Workers, tasks: list[workers.Task]) -> Any:
-            here = {(stage, task.session) for task in tasks}
+        def run(calls: StageCalls, tasks: list[Task]) -> Any:
+            here = {(STAGE_OF[type(task.step)].name, id(task.run.queue)) for task in tasks}
             self.running |= here
             self.begun.extend(here)
             try:
-                return real(stages, tasks)
+                return real(calls, tasks)
             finally:
                 self.running -= here
 
-        return run
+        patch.setattr(StageCalls, "call", run)
 
 
 # -- cancelling --------------------------------------------------------------------------------------------------------
@@ -103,12 +104,12 @@ def test_cancelling_at_200_moments(
     duration, threads = time.monotonic() - began, threading.active_count()
     over, others, asked = threading.Event(), [], threading.Event()
 
-    def read(audio: Any, *arguments: Any, real: Any = engine._read) -> Any:
+    def read(audio: Any, *arguments: Any, real: Any = session_module.read_audio) -> Any:
         if audio is question:
             asked.set()
         return real(audio, *arguments)
 
-    monkeypatch.setattr(engine, "_read", read)
+    monkeypatch.setattr(session_module, "read_audio", read)
     question = utterance(2)
 
     def converse() -> None:
@@ -127,7 +128,7 @@ def test_cancelling_at_200_moments(
             session.cancel()
             begun, inside = len(steps.begun), set(steps.running)
             assert consumer.ended() and consumer.error is None
-            later = [step for step in steps.begun[begun:] if step[1] == session._id]
+            later = [step for step in steps.begun[begun:] if step[1] == id(session._queue)]
             assert len(later) == len(set(later)) and not inside & set(later)
             assert session.metrics is not None
             reasons.append(session.metrics.finish_reason)
@@ -143,13 +144,13 @@ def test_cancelling_at_200_moments(
 def test_cancelled_while_the_question_is_encoded(
     shared_engine: Engine, utterance: Utterance, is_free: IsFree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, encode, steps = Gate(), shared_engine._encode, []
+    gate, encode, steps = Gate(), SpeechEncoder.__call__, []
 
     def gated(*arguments: Any) -> Any:
         gate()
         return encode(*arguments)
 
-    monkeypatch.setattr(shared_engine, "_encode", gated)
+    monkeypatch.setattr(SpeechEncoder, "__call__", gated)
     monkeypatch.setattr(shared_engine.pipeline.llm, "extend", lambda *_: steps.append("prefill"))
     first, second = (shared_engine.session(**LIMITS) for _ in range(2))
     listening = Consumer(lambda: first.stream(utterance(1), sample_rate=16_000))
@@ -177,14 +178,14 @@ def test_cancelled_while_the_question_is_read(
     shared_engine: Engine, utterance: Utterance, is_free: IsFree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the turn was asked for and before it has anything in the scheduler's hands."""
-    read, encoded = shared_engine._read, []
+    read, encoded = session_module.read_audio, []
 
     def cancelled(*arguments: Any) -> Any:
         session.cancel()
         return read(*arguments)
 
-    monkeypatch.setattr(shared_engine, "_read", cancelled)
-    monkeypatch.setattr(shared_engine, "_encode", lambda *_: encoded.append(True))
+    monkeypatch.setattr(session_module, "read_audio", cancelled)
+    monkeypatch.setattr(SpeechEncoder, "__call__", lambda *_: encoded.append(True))
     with shared_engine.session(**LIMITS) as session:
         assert list(session.stream(utterance(1), sample_rate=16_000)) == [] == encoded
         assert session.metrics is not None and session.metrics.finish_reason == "cancelled"

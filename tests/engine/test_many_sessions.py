@@ -17,7 +17,7 @@ from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Chunk, Engine
 from omni2_engine.errors import CapacityError
 from omni2_engine.sampling import Sampling, Stream
-from omni2_engine.turn import Turn
+from omni2_engine.turn.output import ChunkQueue
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import parse_precision
 from omni2_export.checkpoint import open_checkpoint
@@ -161,7 +161,7 @@ def test_conversations_beyond_the_slots_answer_as_well(
 def with_room_for(conversations: int, turns: int, path: Path, admission: str, spare: float = 0.0) -> Engine:
     """An engine whose memory is just enough for so many conversations and turns of `LIMITS`."""
     probe = Engine.load(path, threads=1, warm_up=False, sessions=SESSIONS, admission=admission)
-    positions = probe.pipeline.loop.speech_capacity(LIMITS["max_new_tokens"], LIMITS["max_last_write"])
+    positions = probe.pipeline.speech_positions(LIMITS["max_new_tokens"], LIMITS["max_last_write"])
     turn = probe.states._turn_sizes(positions, positions / probe.config.flow_encoder.unit_rate)[0]
     memory = conversations * probe.states._conversations.slot_nbytes + int((turns + spare) * turn)
     return Engine.load(path, threads=1, warm_up=False, sessions=SESSIONS, admission=admission, memory=memory)
@@ -189,9 +189,8 @@ def test_those_for_whom_there_is_no_room_are_refused(
         next(running)
         with pytest.raises(CapacityError, match="others use"):
             engine.session()
-        asked = second.stream(utterance(2), sample_rate=16_000)
         with pytest.raises(CapacityError, match="others use"):
-            next(asked)
+            second.stream(utterance(2), sample_rate=16_000)
         assert list(running)[-1].final
         assert list(second.stream(utterance(2), sample_rate=16_000))[-1].final
     assert is_free(engine)
@@ -203,7 +202,7 @@ def test_those_for_whom_there_is_little_room_hear_less_of_themselves(
     """A turn of half a minute at most, and room for a little more than the shortest left context."""
     limits = {"max_new_tokens": 60, "max_last_write": 600}
     probe = Engine.load(tiny_engine_dir, threads=1, warm_up=False)
-    positions = probe.pipeline.loop.speech_capacity(*limits.values())
+    positions = probe.pipeline.speech_positions(*limits.values())
     least, full = probe.states._turn_sizes(positions, positions / probe.config.flow_encoder.unit_rate)
     memory = probe.states._conversations.slot_nbytes + least + (full - least) // 2
     engine = Engine.load(tiny_engine_dir, threads=1, warm_up=False, memory=memory)
@@ -240,13 +239,13 @@ def test_a_slow_consumer_bounds_what_is_made(
     """And gets the same; others are not kept waiting."""
     alone = converse(shared_engine, utterance, 2, turns=1)[0]
     made: dict[int, list[float]] = {}  # seconds of sound, by turn
-    voiced = Turn.voiced
+    put = ChunkQueue.put
 
-    def counted(turn: Turn, pcm: np.ndarray, final: bool) -> float:
-        made.setdefault(id(turn), []).append(len(pcm) / shared_engine.sample_rate)
-        return voiced(turn, pcm, final)
+    def counted(queue: ChunkQueue, chunk: Chunk) -> None:
+        made.setdefault(id(queue), []).append(chunk.duration)
+        put(queue, chunk)
 
-    monkeypatch.setattr(Turn, "voiced", counted)
+    monkeypatch.setattr(ChunkQueue, "put", counted)
     limit = 0.3
     with shared_engine.session(**LIMITS, seed=2, unread=limit) as session:
         chunks = session.stream(utterance(20, 0.9), sample_rate=16_000)

@@ -13,9 +13,9 @@ import pytest
 
 from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Chunk, Engine, Sampling
-from omni2_engine.engine import PREFIXES
 from omni2_engine.errors import AudioError, ContextError, SettingError
 from omni2_engine.session import Session
+from omni2_engine.turn.prefix import PREFIXES
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.checkpoint import open_checkpoint
 
@@ -76,7 +76,7 @@ def test_text_arrives_whole_and_ahead_of_the_sound(engine: Engine) -> None:
         chunks = list(session.stream(speech(engine, 2), sample_rate=16_000, on_text=pieces.append, **LIMITS))
         reply = session._history.exchanges[-1].reply
     text = "".join(chunk.text for chunk in chunks)
-    assert text == "".join(pieces) == engine.text_tokenizer.decode(reply)
+    assert text == "".join(pieces) == engine.pipeline.tokenizer.decode(reply)
     written = ""
     for earlier, chunk in zip([None, *chunks], chunks, strict=False):
         written += chunk.text
@@ -104,7 +104,7 @@ def test_a_second_turn_reuses_the_cache_and_sees_the_same_context(engine: Engine
     with engine.session() as session:
         answer(session, engine, 1)
         answer(session, engine, 2)
-        assert session.metrics is not None and session._conversation is not None
+        assert session.metrics is not None and session._held.conversation is not None
         first_length = session._history.exchanges[0].speech
         assert first_length is not None
         # all of the first turn but its last, unfed token is in the cache
@@ -113,7 +113,7 @@ def test_a_second_turn_reuses_the_cache_and_sees_the_same_context(engine: Engine
         fresh = engine.pipeline.llm.new_state(engine.max_context)
         whole = layout.embeds(0, engine.pipeline.llm.table)
         engine.pipeline.llm.extend(fresh, np.concatenate([whole, engine.pipeline.llm.embed(fed_reply(session))]))
-        np.testing.assert_allclose(session._conversation.state.logits, fresh.logits, atol=1e-3)
+        np.testing.assert_allclose(session._held.conversation.state.logits, fresh.logits, atol=1e-3)
         assert session._history.fed == [*layout.items, *fed_reply(session)]
 
 
@@ -128,19 +128,19 @@ def test_turns_that_no_longer_fit_are_dropped_oldest_first(tiny_engine_dir: Path
             assert session.metrics is not None
             dropped.append(session.metrics.dropped_turns)
         assert dropped[:2] == [0, 0] and all(count == 1 for count in dropped[2:])
-        assert session._conversation is not None
+        assert session._held.conversation is not None
         fresh = small.pipeline.llm.new_state(small.max_context)
         layout = small.prompts.lay_out(session._history.exchanges, None)
         tail = small.pipeline.llm.embed(fed_reply(session))
         small.pipeline.llm.extend(fresh, np.concatenate([layout.embeds(0, small.pipeline.llm.table), tail]))
-        np.testing.assert_allclose(session._conversation.state.logits, fresh.logits, atol=1e-3)
+        np.testing.assert_allclose(session._held.conversation.state.logits, fresh.logits, atol=1e-3)
     tiny = Engine.load(tiny_engine_dir, threads=1, warm_up=False, max_context=turn - 1)
     with tiny.session() as session, pytest.raises(ContextError, match="positions"):
         answer(session, tiny, 0)
 
 
 def _exchange(engine: Engine):  # type: ignore[no-untyped-def]
-    from omni2_engine.conversation import Exchange
+    from omni2_engine.turn.prompt import Exchange
 
     rows = engine.config.encoder.positions
     return Exchange(0, np.zeros((rows, engine.config.llm.hidden), np.float32))
@@ -167,8 +167,8 @@ def test_a_failed_turn_leaves_no_trace(engine: Engine, monkeypatch: pytest.Monke
     with engine.session() as session:
         with pytest.raises(AudioError):
             session.stream(np.full(1000, np.nan, np.float32), sample_rate=16_000)
-        broken = session.stream(speech(engine, 1), sample_rate=16_000, **LIMITS)
         monkeypatch.setattr(engine.pipeline.llm, "extend", _fail)
+        broken = session.stream(speech(engine, 1), sample_rate=16_000, **LIMITS)
         with pytest.raises(RuntimeError, match="out of order"):
             next(broken)
         monkeypatch.undo()
@@ -185,12 +185,11 @@ def _fail(*_: object) -> None:
 def test_only_one_turn_at_a_time(engine: Engine) -> None:
     with engine.session() as session:
         first = session.stream(speech(engine, 1), sample_rate=16_000, **LIMITS)
-        stale = session.stream(speech(engine, 2), sample_rate=16_000, **LIMITS)
+        with pytest.raises(SettingError, match="another turn"):
+            session.stream(speech(engine, 2), sample_rate=16_000, **LIMITS)
         next(first)
         with pytest.raises(SettingError, match="another turn"):
             session.stream(speech(engine, 3), sample_rate=16_000)
-        with pytest.raises(SettingError, match="another turn"):
-            next(stale)
         list(first)
     with pytest.raises(SettingError, match="closed"):
         session.stream(speech(engine, 1), sample_rate=16_000)
@@ -297,7 +296,7 @@ def test_few_system_prompts_are_remembered(engine: Engine) -> None:
     for number in range(PREFIXES + 2):
         with engine.session(system=f"Number {number}.") as session:
             answer(session, engine, 1, max_new_tokens=1, max_last_write=1)
-    assert len(engine._prefixes) == PREFIXES
+    assert len(engine._runtime.prefixes) == PREFIXES
 
 
 def test_speech_outlasts_what_the_speech_model_was_made_for(

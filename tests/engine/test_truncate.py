@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from omni2_engine import Chunk, Engine
-from omni2_engine.conversation import Exchange
 from omni2_engine.errors import SettingError
 from omni2_engine.sampling import Stream
 from omni2_engine.session import Session
+from omni2_engine.turn.prompt import Exchange
 
 LIMITS = {"max_new_tokens": 14, "max_last_write": 30}
 Utterance = Callable[..., np.ndarray]
@@ -70,7 +70,7 @@ def test_what_chunks_say_they_speak_is_what_stays(
     """`Chunk.spoken` counts the last units of a chunk, held back for the cross-fade; so it may be a round ahead."""
     chunks = answer(session, utterance(1), steer=Listener(shared_engine))
     exchange = session._history.exchanges[-1]
-    full, decode = list(exchange.reply), shared_engine.text_tokenizer.decode
+    full, decode = list(exchange.reply), shared_engine.pipeline.tokenizer.decode
     kept = []
     for chunk in chunks:
         exchange.reply[:] = full
@@ -99,7 +99,7 @@ def test_the_next_turn_is_that_of_a_conversation_with_this_history(
 
     answer(session, utterance(2), max_new_tokens=1, max_last_write=1)  # nothing but the prompt is fed
     metrics = session.metrics
-    assert metrics is not None and session._conversation is not None
+    assert metrics is not None and session._held.conversation is not None
     second = session._history.exchanges[-1]
     assert session._history.exchanges[0].reply == heard
     assert first.speech is not None and second.speech is not None
@@ -112,7 +112,7 @@ def test_the_next_turn_is_that_of_a_conversation_with_this_history(
     llm = shared_engine.pipeline.llm
     fresh = llm.new_state(shared_engine.max_context)
     llm.extend(fresh, layout.embeds(0, llm.table))
-    state = session._conversation.state
+    state = session._held.conversation.state
     assert state.length == fresh.length
     np.testing.assert_allclose(state.logits, fresh.logits, atol=1e-3)
     np.testing.assert_allclose(state.hidden, fresh.hidden, atol=1e-4 * float(fresh.hidden.std()))

@@ -103,7 +103,8 @@ def test_a_consumer_that_leaves_a_turn_waiting(shared_engine: Engine, utterance:
         chunks = session.stream(utterance(1), sample_rate=16_000)
         next(chunks)
         deadline = time.monotonic() + SOON
-        while not (session._output._held and not shared_engine.scheduler.counts()[2]) and time.monotonic() < deadline:
+        output, counts = session._turn.output, shared_engine.scheduler.counts
+        while not (output._held and not counts()[2]) and time.monotonic() < deadline:
             time.sleep(0.005)
         sessions, queued, running = shared_engine.scheduler.counts()
         assert (sessions, running) == (1, 0) and queued > 0
@@ -184,7 +185,7 @@ def test_a_turns_memory_is_gone_when_the_turn_is(
     begin, made = shared_engine.states.begin, []
 
     def watched(*arguments: Any) -> Any:
-        states = begin(*arguments)
+        states = yield from begin(*arguments)
         made.extend(weakref.ref(part) for part in (states, states.decoder.flow))
         return states
 

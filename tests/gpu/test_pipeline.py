@@ -67,7 +67,7 @@ def test_forced_ids_are_gone_on_with(rig: Rig, utterance: Callable[..., np.ndarr
         forced = {Stream.TEXT: text}
         chunks = list(session.stream(utterance(1), sample_rate=16_000, forced=forced, max_new_tokens=len(text)))
         assert session.metrics is not None and session.metrics.text_tokens == len(text)
-    assert "".join(chunk.text for chunk in chunks) == engine.text_tokenizer.decode(text)
+    assert "".join(chunk.text for chunk in chunks) == engine.pipeline.tokenizer.decode(text)
 
 
 def test_goldens_of_the_original(

@@ -73,5 +73,5 @@ def answer_all(engine: Engine, conversations: list[Conversation], seed: int) -> 
 
 def _voiceable(engine: Engine, ids: list[int]) -> list[int]:
     """The units of speech ids that the flow's table holds; others make no sound (spec §10)."""
-    units = engine.pipeline.loop.unit_table.units(ids)
+    units = engine.pipeline.unit_table.units(ids)
     return [unit for unit in units if unit < engine.config.flow_encoder.units]

@@ -59,7 +59,7 @@ def chunk_sizes(schedule: str, units: int, write: int, fewest: int) -> list[int]
 def render(engine: Engine, units: list[int], schedule: str, seed: int = 0) -> Rendering:
     """Voice units with the engine's flow and vocoder, one voice, one seed."""
     decoder = engine.pipeline.decoder
-    state = decoder.new_state(engine.speaker(None))
+    state = decoder.new_state(engine.voice_features())
     sizes = chunk_sizes(schedule, len(units), engine.config.write, decoder.fewest_units)
     pieces: list[Floats] = []
     start = 0

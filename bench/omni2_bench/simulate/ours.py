@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 from omni2_bench.simulate.device import Effort, Limits
@@ -17,25 +16,26 @@ from omni2_bench.simulate.trace import Span
 from omni2_bench.simulate.turns import Turn
 from omni2_engine._core import Simulation, Stage
 from omni2_engine.options import Options
-from omni2_engine.scheduling.chunking import ChunkSchedule
-from omni2_engine.scheduling.turn_policy import (
+from omni2_engine.schedule.threaded import READING
+from omni2_engine.turn.chunking import ChunkSchedule
+from omni2_engine.turn.plan import (
     STAGE_OF,
-    Bursts,
     Decode,
+    Encode,
     Prefill,
     Read,
-    Render,
-    Speak,
+    RunFlow,
+    RunVocoder,
     StageIndex,
     Step,
-    TurnPolicy,
-    Voice,
+    TokensPerStep,
+    TurnPlan,
+    Write,
 )
-from omni2_engine.scheduling.workers import READING
 
 STAGES = ("encoder", "LLM", "speech LM", "flow", "vocoder")  # in the order of `StageIndex`
 LARGEST_BATCH = {StageIndex.LLM: 32, StageIndex.SPEECH_LM: 32}  # sessions in one call; the other stages take one
-BURSTS = Bursts(text=1, speech=1024)  # a device writes on while the policy lets it; between text tokens others come in
+TOKENS = TokensPerStep(text=1, speech=1024)  # a device writes as far as the plan lets it; text gives way to others
 DECODING = 1  # key of the steps that are decoded together, as if all sessions' caches were slots of one
 Order = Literal["deadline", "arrival"]
 Row = Any  # what a stage's effort depends on, one per session in a call
@@ -98,7 +98,7 @@ class Answering:
         turn: hears the sound.
         answer: how long it is.
         heard: called when all of it is ready.
-        bursts: tokens of one step.
+        tokens: per step.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Answering:
         turn: Turn,
         answer: Answer,
         heard: Callable[[], None],
-        bursts: Bursts,
+        tokens: TokensPerStep,
     ) -> None:
         self._simulation = simulation
         self._session = session
@@ -118,8 +118,7 @@ class Answering:
         self._answer = answer
         self._heard = heard
         chunks = ChunkSchedule(model.hop, model.sound.units.unit_rate, growing=True)
-        lead = partial(simulation.lead, session)
-        self._policy = TurnPolicy(model.read, model.write, chunks, self._submit, lead, bursts)
+        self._plan = TurnPlan(model.read, model.write, chunks, tokens)
         self._tokens = 0  # of the text
         self._context = 0  # positions of the speech LM
         self._unfed = False  # whether the last speech token is not among those
@@ -132,42 +131,36 @@ class Answering:
     def begin(self) -> None:
         """Take the turn up now."""
         self._simulation.begin(self._session)
-        self._queue(StageIndex.ENCODER, Task(lambda: None, lambda _: self._understood()), self._alone)
+        self._submit(self._plan.begin(spoken=True))
 
-    @property
-    def _alone(self) -> int:
-        """A key that nobody else has."""
-        return -self._session - 1
+    def _submit(self, steps: list[Step]) -> None:
+        for step in steps:
+            key = -self._session - 1  # no other session has that one
+            if isinstance(step, Decode | Write):
+                key = DECODING
+            elif isinstance(step, Read) and self._context:
+                key = READING
+            self._simulation.submit(self._session, STAGE_OF[type(step)], self._task(step), key=key)
 
-    def _understood(self) -> None:
-        self._simulation.begin(self._session)
-        self._policy.begin()
-
-    def _submit(self, step: Step) -> None:
-        key = self._alone
-        if isinstance(step, Decode | Speak):
-            key = DECODING
-        elif isinstance(step, Read) and self._context:
-            key = READING
-        self._queue(STAGE_OF[type(step)], self._task(step), key)
-
-    def _queue(self, stage: StageIndex, task: Task, key: int) -> None:
-        self._simulation.submit(self._session, stage, task, key=key)
+    def _lead(self) -> float:
+        return self._simulation.lead(self._session)
 
     def _task(self, step: Step) -> Task:
         prompt = self._model.prompt
         match step:
+            case Encode():
+                return Task(lambda: None, lambda _: self._submit(self._plan.encoded()))
             case Prefill():
                 return Task(lambda: Positions(prompt, 0), lambda _: self._wrote(step.tokens))
             case Decode():
                 return Task(lambda: self._text(step.tokens), lambda row: self._wrote(row.count))
             case Read():
                 return Task(lambda: self._read(step), lambda _: self._spoke(step.tokens))
-            case Speak():
+            case Write():
                 return Task(lambda: Tokens(step.tokens, self._context, not self._unfed), self._spoken)
-            case Render():
+            case RunFlow():
                 return Task(lambda: self._render(step), lambda _: self._rendered())
-            case Voice():
+            case RunVocoder():
                 return Task(lambda: self._mel[0].frames, lambda _: self._voiced())
 
     def _text(self, tokens: int) -> Tokens:
@@ -183,9 +176,9 @@ class Answering:
         self._unfed = False
         return found
 
-    def _render(self, step: Render) -> tuple[int, int]:
+    def _render(self, step: RunFlow) -> tuple[int, int]:
         """Frames that a call of the flow computes, and frames of finished blocks that it sees beside them."""
-        call, sound, before = self._policy.rendering(step), self._model.sound, self._seen
+        call, sound, before = self._plan.flow_begins(step), self._model.sound, self._seen
         self._seen += call.units
         seconds, self._seconds = self._seconds, sound.out(self._seen, call.final)
         frames = sound.vocoded(before, self._seen, call.final)
@@ -196,7 +189,7 @@ class Answering:
     def _wrote(self, tokens: int) -> None:
         tokens = min(tokens, self._answer.tokens - self._tokens)
         self._tokens += tokens
-        self._policy.wrote(tokens, self._tokens == self._answer.tokens)
+        self._submit(self._plan.decoded(tokens, self._tokens == self._answer.tokens, self._lead()))
 
     def _spoken(self, burst: Tokens) -> None:
         """What was computed behind a write's end is thrown away again."""
@@ -208,12 +201,12 @@ class Answering:
         self._left -= units
         self._units += units
         for _ in range(units):
-            self._policy.heard(1)
+            self._submit(self._plan.add_units(1, self._lead()))
         self._unfed = self._unfed or tokens > 0
-        self._policy.spoke(tokens, self._left == 0 and tokens > 0)
+        self._submit(self._plan.wrote(tokens, self._left == 0 and tokens > 0, self._lead()))
 
     def _rendered(self) -> None:
-        self._policy.rendered(self._mel[-1].final)
+        self._submit(self._plan.flow_done(self._mel[-1].final, self._lead()))
 
     def _voiced(self) -> None:
         mel = self._mel.popleft()
@@ -224,7 +217,7 @@ class Answering:
             self._simulation.finish(self._session)
             self._heard()
         else:
-            self._policy.voiced()
+            self._submit(self._plan.vocoder_done(self._lead()))
 
 
 class OverlappedServer:
@@ -235,7 +228,7 @@ class OverlappedServer:
         limits: of the device.
         width: calls that run at once, None for one per stage.
         order: in which sessions are served.
-        bursts: tokens of one step.
+        tokens: per step.
     """
 
     def __init__(
@@ -244,10 +237,10 @@ class OverlappedServer:
         limits: Limits,
         width: int | None,
         order: Order = "deadline",
-        bursts: Bursts = BURSTS,
+        tokens: TokensPerStep = TOKENS,
     ) -> None:
         self._model = model
-        self._bursts = bursts
+        self._tokens = tokens
         self._limits = limits
         stages = [
             Stage(name, _run, max_batch=LARGEST_BATCH.get(index, 1), priority=-index)
@@ -261,7 +254,7 @@ class OverlappedServer:
         if turn.session not in self._sessions:
             self._sessions[turn.session] = self.simulation.open(run_ahead=Options.run_ahead)
         session = self._sessions[turn.session]
-        Answering(self.simulation, session, self._model, turn, answer, heard, self._bursts).begin()
+        Answering(self.simulation, session, self._model, turn, answer, heard, self._tokens).begin()
 
     def spans(self) -> list[Span]:
         """Calls so far, sessions numbered as in the load."""
@@ -273,7 +266,7 @@ class OverlappedServer:
 
     def _seconds(self, stage: int, tasks: list[Task]) -> float:
         rows = [task.begin() for task in tasks]
-        if isinstance(rows[0], Tokens):  # as `omni2_engine.scheduling.workers` has it, the shortest ends it for all
+        if isinstance(rows[0], Tokens):  # as in `StageCalls`, the shortest ends it for all
             rows = [replace(row, count=min(row.count for row in rows)) for row in rows]
         for task, row in zip(tasks, rows, strict=True):
             task.row = row

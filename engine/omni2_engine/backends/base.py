@@ -158,15 +158,12 @@ class Backend(Protocol):
     Attributes:
         name: of the backend.
         width: calls worth running at once; None if every stage has a stream of its own.
-        shares_decoder_calls: whether several sessions' flow and vocoder calls take less time together than one after
-            another.
         by_twos: rows of quantised weights' calls are only alike in pairs, see `LanguageModel`.
         stopwatch: has the times of all calls by the device's clock; None where nobody asked, or it has none.
     """
 
     name: str
     width: int | None
-    shares_decoder_calls: bool
     by_twos: bool
     stopwatch: Stopwatch | None
 

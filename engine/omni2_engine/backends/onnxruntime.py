@@ -77,7 +77,6 @@ class OnnxRuntimeBackend:
 
     Args:
         threads: threads per graph call; all processors this process may use if None.
-        shares_decoder_calls: see `Backend`.
     """
 
     name = "onnxruntime"
@@ -86,8 +85,7 @@ class OnnxRuntimeBackend:
     stopwatch: Stopwatch | None = None
     matmul_accuracy = "4"  # lets block-quantised weights run in the int8 kernel instead of being expanded
 
-    def __init__(self, threads: int | None = None, shares_decoder_calls: bool = False) -> None:
-        self.shares_decoder_calls = shares_decoder_calls
+    def __init__(self, threads: int | None = None) -> None:
         processors = len(os.sched_getaffinity(0))
         self.threads = threads or processors
         # One call more than fill the processors: it runs where another's threads wait for their slowest.

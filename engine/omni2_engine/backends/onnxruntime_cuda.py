@@ -60,7 +60,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
     by_twos = False
 
     def __init__(self, device: CudaDevice | None = None, timed: bool = False) -> None:
-        super().__init__(threads=1, shares_decoder_calls=True)  # what the provider leaves to the CPU is small
+        super().__init__(threads=1)  # what the provider leaves to the CPU is small
         self.width = None  # every stage has a stream of its own
         self.device = device or open_device()
         if PROVIDER not in ort.get_available_providers():

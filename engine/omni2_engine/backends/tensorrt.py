@@ -37,7 +37,6 @@ class TensorRTBackend:
     name = "tensorrt"
     width: int | None = None  # every stage has a stream of its own
     by_twos = False
-    shares_decoder_calls = False  # no plan of the solver serves several sessions yet
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ more: its keys, values and convolution contexts stay in the state, per Euler ste
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,6 @@ from omni2_engine.backends.base import Graph
 from omni2_engine.config import EstimatorConfig, FlowEncoderConfig
 from omni2_engine.stages.flow_window import BlockWindow
 from omni2_engine.stages.graph_state import GraphState, cache_bytes, cache_positions
-from omni2_engine.stages.shared_graph import SharedGraph
 
 Floats = NDArray[np.float32]
 WORKING_BLOCKS = 3  # the one at work, the one its newest frames reach into, and one to find two free side by side
@@ -64,21 +63,6 @@ class FlowOutput:
         return self.mel[len(self.mel) - self.new :]
 
 
-@dataclass
-class FlowCall:
-    """A call that has begun, with all that concerns one turn alone; made by `Flow.begin`.
-
-    `z` (1, t, mel) are the frames at work, at first noise; `inputs` is what else of the solver's is the same in each
-    step. With the call `finished` units will be in finished blocks, and `voiced` given out.
-    """
-
-    state: FlowState
-    z: Floats
-    inputs: dict[str, NDArray[Any]]
-    finished: int
-    voiced: int
-
-
 class Flow:
     """Flow encoder and Euler solver.
 
@@ -91,7 +75,6 @@ class Flow:
         left_context: seconds of sound the solver's attention sees, the block at work included, rounded up to blocks. A
             turn as long as that is computed exactly; beyond it the oldest blocks are dropped. A plan's caches may hold
             less.
-        shared_step: the `flow_step_shared` graph, if several turns are to share calls of the solver.
     """
 
     def __init__(
@@ -103,7 +86,6 @@ class Flow:
         config: EstimatorConfig,
         noise: Floats,
         left_context: float = LEFT_CONTEXT,
-        shared_step: Graph | None = None,
     ) -> None:
         self._encoder = encoder
         self._step = step
@@ -115,7 +97,6 @@ class Flow:
         self._times = np.asarray(config.time_points(), np.float32)
         silent = np.ones((1, config.speaker), np.float32)
         self._shifts: Floats = conditions.run({"t": self._times[:-1], "embedding": silent})["shifts"]
-        self._shared = None if shared_step is None else SharedGraph(shared_step, step, _one_frame(config.mel))
 
     def _most_context(self) -> float:
         """Seconds that the solver's caches hold beside the blocks at work, where the graph fixes how long they are."""
@@ -123,11 +104,6 @@ class Flow:
         if positions is None:
             return math.inf
         return (positions // c.block_frames - WORKING_BLOCKS + 1) * c.block_units / c.unit_rate
-
-    @property
-    def most_at_once(self) -> int:
-        """Turns that one call serves at most."""
-        return 1 if self._shared is None else self._shared.places
 
     def speaker_features(self, embedding: Floats) -> Floats:
         """Project a voice: embedding (speaker,) float32 → (1, mel) float32 (spec §7)."""
@@ -182,16 +158,15 @@ class Flow:
         return units * self.units_config.ratio if name.startswith("up_") else units
 
     def step(self, state: FlowState, units: list[int], final: bool) -> FlowOutput:
-        """Add units and compute every frame that is not final yet; see `begin`."""
-        return self.finish([self.begin(state, units, final)])[0]
-
-    def begin(self, state: FlowState, units: list[int], final: bool) -> FlowCall:
-        """Begin a call: add units and encode them, which every turn does for itself.
+        """Add units and compute every frame that is not final yet.
 
         Args:
-            state: moves on with `finish`, which is to come before another call of this state.
+            state: moves on.
             units: new unit ids, each below the embedding table's size; may be empty in the final call.
             final: no unit will follow, so the look-ahead is voiced as well.
+
+        Returns:
+            The recomputed frames; `new` of them have not been given out before (none if there are too few units yet).
         """
         c = self.units_config
         state.units.extend(units)
@@ -199,36 +174,23 @@ class Flow:
         voiced = total if final else max(total - c.lookahead, state.voiced)
         finished = start if final else c.block_units * (max(total - c.lookahead, 0) // c.block_units)
         if voiced == start or total == start:
-            return FlowCall(state, np.zeros((1, 0, c.mel), np.float32), {}, state.done, state.voiced)
+            return FlowOutput(np.zeros((0, c.mel), np.float32), start * c.ratio, 0)
         mu = np.ascontiguousarray(self._encode(state, start, total, finished - start)[:, : (voiced - start) * c.ratio])
         first, stop = start * c.ratio, voiced * c.ratio
         write = state.window.place(first, stop)
         for step in state.steps:
             step.reserve(lambda _: state.window.capacity)
             step.show(state.window.used)
-        inputs: dict[str, NDArray[Any]] = {"mu": mu, "speaker": state.speaker, "mask": state.window.mask()}
-        inputs |= {"write": np.array([write], np.int64), "commit": np.array([(finished - start) * c.ratio], np.int64)}
-        z: Floats = np.take(state.noise, np.arange(first, stop), axis=0, mode="wrap")[None]
-        return FlowCall(state, z, inputs, finished, voiced)
-
-    def finish(self, calls: Sequence[FlowCall]) -> list[FlowOutput]:
-        """Compute the mel of calls that have begun, in as few calls of the solver as may be.
-
-        What a turn gets does not depend on which others get theirs with it.
-
-        Returns:
-            For each call the recomputed frames; `new` of them have not been given out before (none if there are too few
-            units yet).
-        """
-        busy = [call for call in calls if call.inputs]
-        for first in range(0, len(busy), self.most_at_once):
-            self._solve(busy[first : first + self.most_at_once])
-        return [self._output(call) for call in calls]
-
-    def _output(self, call: FlowCall) -> FlowOutput:
-        state, ratio = call.state, self.units_config.ratio
-        output = FlowOutput(call.z[0], state.done * ratio, (call.voiced - state.voiced) * ratio)
-        state.done, state.voiced = call.finished, call.voiced
+        inputs: dict[str, NDArray[Any]] = {
+            "z": np.take(state.noise, np.arange(first, stop), axis=0, mode="wrap")[None],
+            "mu": mu,
+            "speaker": state.speaker,
+            "mask": state.window.mask(),
+            "write": np.array([write], np.int64),
+            "commit": np.array([(finished - start) * c.ratio], np.int64),
+        }
+        output = FlowOutput(self._solve(state, inputs), first, (voiced - state.voiced) * c.ratio)
+        state.done, state.voiced = finished, voiced
         return output
 
     def _encode(self, state: FlowState, start: int, total: int, commit: int) -> Floats:
@@ -245,22 +207,14 @@ class Flow:
         )
         return outputs["mu"]
 
-    def _solve(self, calls: list[FlowCall]) -> None:
-        """Euler's method from the noise along the velocity."""
+    def _solve(self, state: FlowState, inputs: dict[str, NDArray[Any]]) -> Floats:
+        """Euler's method from the noise along the velocity: mel (t, mel) of the frames at work."""
         each = [
             {"shifts": shifts, "dt": np.array([dt], np.float32)}
             for shifts, dt in zip(self._shifts, self._steps(), strict=True)
         ]
-        if self._shared is None or len(calls) == 1:
-            for call in calls:
-                inputs = {"z": call.z, **call.inputs}
-                call.z = GraphState.run_chain(call.state.steps, inputs, each, {"new_z": "z"})["new_z"]
-            return
-        for index, common in enumerate(each):
-            inputs_of = [{"z": call.z, **call.inputs} for call in calls]
-            outputs = self._shared.run([call.state.steps[index] for call in calls], inputs_of, common)
-            for call, output in zip(calls, outputs, strict=True):
-                call.z = output["new_z"]
+        mel: Floats = GraphState.run_chain(state.steps, inputs, each, {"new_z": "z"})["new_z"][0]
+        return mel
 
     def _steps(self) -> Iterator[np.float32]:
         """Length of every step; times add up in float32 as upstream's do (spec §8.2)."""
@@ -269,13 +223,6 @@ class Flow:
             dt: np.float32 = until - now
             yield dt
             now = now + dt
-
-
-def _one_frame(mel: int) -> dict[str, NDArray[Any]]:
-    """What a place of the shared solver has to do that no turn takes."""
-    silence, at_first = np.zeros((1, 1, mel), np.float32), np.zeros(1, np.int64)
-    inputs = {"z": silence, "mu": silence, "speaker": silence[0], "write": at_first, "commit": at_first}
-    return {**inputs, "mask": np.ones((1, 1, 1, 1), np.bool_)}
 
 
 def block_mask(start: int, stop: int, block: int) -> NDArray[np.bool_]:

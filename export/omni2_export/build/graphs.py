@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -22,7 +22,6 @@ from omni2_export.graphs.vocoder import build_vocoder
 from omni2_export.graphs.weights import WeightWriter
 
 LONGEST_CONTEXT = 32_768  # positions of the rotary tables
-FLOW_PLACES = 4  # sessions that one call of the shared flow step serves; those nobody takes cost a frame each
 Build = Callable[[GraphBuilder, Precision], None]
 
 
@@ -53,7 +52,6 @@ class GraphSpec:
         numerics: Numerics | None = None,
         sizes: Mapping[str, int] | None = None,
         on_bytes: Callable[[int], None] = lambda _: None,
-        beside: Sequence[GraphSpec] = (),
     ) -> Path:
         """Write the graph and its weights.
 
@@ -62,7 +60,6 @@ class GraphSpec:
             precision: of the linear layers.
             numerics, sizes: see `GraphBuilder`.
             on_bytes: see `WeightWriter`.
-            beside: other graphs to write over the same weights.
 
         Returns:
             The `.onnx` file.
@@ -73,10 +70,9 @@ class GraphSpec:
         """
         path = folder / f"{self.name}.onnx"
         with WeightWriter(path.with_suffix(".weights"), on_bytes) as writer:
-            for spec in (self, *beside):
-                builder = self.builder(spec.name, writer, numerics, sizes)
-                spec.build(builder, precision)
-                builder.save(folder / f"{spec.name}.onnx")
+            builder = self.builder(self.name, writer, numerics, sizes)
+            self.build(builder, precision)
+            builder.save(path)
         return path
 
 
@@ -103,9 +99,6 @@ def graph_specs(
     def flow(name: str, build: Build, quantised: bool = False) -> GraphSpec:
         return GraphSpec(name, "flow", "flow", build, quantised)
 
-    def flow_step(sessions: int) -> Build:
-        return lambda g, p: build_flow_step(g, c.estimator, weights, p, sessions)
-
     encoder, weights = modules["encoder"], modules["flow"]
     specs = [
         GraphSpec("log_mel", None, "log_mel", lambda g, _: build_log_mel(g, c.encoder)),
@@ -115,8 +108,7 @@ def graph_specs(
         language_model("speech_lm", c.speech_lm),
         flow("flow_encoder", lambda g, _: build_flow_encoder(g, c.flow_encoder, weights)),
         flow("flow_conditions", lambda g, _: build_flow_conditions(g, c.estimator, weights)),
-        flow("flow_step", flow_step(1), quantised=True),
-        flow("flow_step_shared", flow_step(FLOW_PLACES), quantised=True),
+        flow("flow_step", lambda g, p: build_flow_step(g, c.estimator, weights, p), quantised=True),
         GraphSpec("vocoder", "vocoder", "vocoder", lambda g, _: build_vocoder(g, c.vocoder, modules["vocoder"])),
     ]
     return {spec.name: spec for spec in specs}

@@ -127,8 +127,7 @@ def plan_graph_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[St
         def write(directory: Path, on_bytes: OnBytes) -> None:
             folder = directory / "graphs"
             folder.mkdir()
-            shared = spec.name == "flow_step" and precision is not Precision.DYNAMIC
-            spec.write(folder, precision, on_bytes=on_bytes, beside=[specs["flow_step_shared"]] if shared else [])
+            spec.write(folder, precision, on_bytes=on_bytes)
 
         sources = checkpoint.sources[spec.module] if spec.module else []
         size = graph_bytes(checkpoint.modules[spec.module], BYTES[precision]) if spec.module else 0
@@ -136,8 +135,7 @@ def plan_graph_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[St
         key = stage_key(spec.name, dimensions, precision.value, LONGEST_CONTEXT, file_identity(sources))
         return Stage(spec.name, key, size, write)
 
-    specs = graph_specs(checkpoint.config, checkpoint.modules)
-    return [stage(spec) for spec in specs.values() if spec.name != "flow_step_shared"]
+    return [stage(spec) for spec in graph_specs(checkpoint.config, checkpoint.modules).values()]
 
 
 def _noise_writer(mel: int) -> Callable[[Path, OnBytes], None]:

@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 
+from omni2_engine.audio.source import read_audio
 from omni2_engine.config import WHISPER_SAMPLE_RATE
-from omni2_engine.conversation import REPLY_MARK, Exchange, Layout
 from omni2_engine.engine import Engine
-from omni2_engine.metrics import Recorder
+from omni2_engine.turn.prompt import REPLY_MARK, Exchange, Layout
 from omni2_export.verify.compare import FileComparison
 from omni2_export.verify.goldens import Golden
 from omni2_export.verify.tolerances import DEVIATION
@@ -20,10 +20,12 @@ SPEECH_SLOT = -200  # stands for a whole utterance in golden prompt ids (spec §
 def spoken_exchanges(engine: Engine, utterances: list[Golden]) -> list[Exchange]:
     """Turns of a conversation, each utterance heard by the engine from its golden audio."""
     exchanges: list[Exchange] = []
+    pipeline, window = engine.pipeline, engine.config.encoder.samples / WHISPER_SAMPLE_RATE
     for golden in utterances:
         audio = golden["audio16k_i16"].astype(np.int16)
-        speech = engine.listen(audio, WHISPER_SAMPLE_RATE, "truncate", Recorder(0))
-        first = exchanges[-1].first_item + len(exchanges[-1].items()) if exchanges else 0
+        waveform = read_audio(audio, WHISPER_SAMPLE_RATE, window, "truncate")
+        speech = pipeline.encoder(pipeline.frontend(waveform))
+        first = exchanges[-1].first_item + exchanges[-1].positions if exchanges else 0
         exchanges.append(Exchange(first, speech=speech))
     return exchanges
 
@@ -34,7 +36,7 @@ def compare_prompt(engine: Engine, exchanges: list[Exchange], compare: FileCompa
     Returns:
         The layout; the exchanges have got their replies.
     """
-    wanted, tokenizer = compare.golden.text("prompt_text"), engine.text_tokenizer
+    wanted, tokenizer = compare.golden.text("prompt_text"), engine.pipeline.tokenizer
     pieces = engine.prompts.text(exchanges, None).split(REPLY_MARK)
     found = re.fullmatch("(.*?)".join(map(re.escape, pieces)), wanted, re.DOTALL)
     replies = list(found.groups()) if found else [""] * (len(pieces) - 1)

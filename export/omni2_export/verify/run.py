@@ -58,7 +58,7 @@ def _on_host(engine: Engine) -> Engine:
     p = engine.pipeline
     models = {"llm": p.llm.on_host(), "speech_lm": p.speech_lm.on_host()}
     view = copy(engine)
-    view.pipeline = replace(p, **models, loop=replace(p.loop, **models))
+    view.pipeline = replace(p, **models)
     return view
 
 

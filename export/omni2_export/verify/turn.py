@@ -1,9 +1,10 @@
-"""Runs the engine's own read/write loop with chosen tokens and records everything golden files hold about it."""
+"""Answers a golden prompt with the engine's own turn, run inline, and records everything golden files hold about it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -11,13 +12,22 @@ from numpy.typing import NDArray
 
 from omni2_engine.engine import Engine
 from omni2_engine.metrics import Recorder
-from omni2_engine.read_write import Read, Spoke
-from omni2_engine.sampling import Choose, DrawKey, Sampling, Stream, choose
+from omni2_engine.options import Options
+from omni2_engine.pipeline import Pipeline
+from omni2_engine.sampling import Choose, Sampling, Stream
+from omni2_engine.schedule.calls import StageCalls
+from omni2_engine.schedule.inline import InlineSchedule
 from omni2_engine.stages.burst import Burst, Tokens
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
-from omni2_engine.text.units import units_of_text
+from omni2_engine.states import TurnStates
+from omni2_engine.turn.history import History
+from omni2_engine.turn.output import ChunkQueue
+from omni2_engine.turn.prefix import PrefixCache
+from omni2_engine.turn.prompt import Exchange, Layout
+from omni2_engine.turn.run import Question, TurnRun
 
 Floats = NDArray[np.float32]
+Enough = Callable[[], bool]
 
 
 @dataclass
@@ -29,10 +39,11 @@ class Turn:
     hidden: list[Floats] = field(default_factory=list)  # per text token, of the position that produced it
     reads: list[int] = field(default_factory=list)  # per write, pairs read
     writes: list[list[int]] = field(default_factory=list)  # per write, its tokens
-    units: list[list[int]] = field(default_factory=list)  # per write, as the engine's unit stream gave them out
+    units: list[int] = field(default_factory=list)  # that went to the flow
     contexts: list[int] = field(default_factory=list)  # per write, positions of the speech LM's context before it
     speech_logits: list[Floats] = field(default_factory=list)  # per speech token
     last_context: Floats | None = None  # (contexts[-1], speech hidden)
+    pcm: Floats | None = None  # (n,)
 
     @property
     def speech_ids(self) -> list[int]:
@@ -46,107 +57,119 @@ class Turn:
 
     def spoken(self, engine: Engine) -> list[str]:
         """The text of each write, without special tokens."""
-        tokenizer = engine.pipeline.loop.unit_table.tokenizer
+        tokenizer = engine.pipeline.unit_table.tokenizer
         return [tokenizer.decode(write) for write in self.writes]
-
-    def expected_units(self, engine: Engine) -> list[int]:
-        """Units by the string rule of spec §6."""
-        return [unit for text in self.spoken(engine) for unit in units_of_text(text)]
 
 
 class _Recorded:
-    """A language model that keeps what it is fed; it offers what the read/write loop uses of one."""
+    """A language model that keeps what it is fed and what it chose; it offers what a turn uses of one."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
+        self.embed, self.table = model.embed, model.table
         self.fed: list[Floats] = []
-        self.embed = model.embed
+        self.reads: list[tuple[int, int]] = []  # per call of `extend`: parts fed with it, tokens chosen before it
+        self.ids: list[int] = []
+        self.logits: list[Floats] = []  # per token
+        self.hidden: list[Floats] = []
+
+    def longest(self, choose: Choose) -> int:
+        """One token a step, so that its logits can be looked at."""
+        return 1
 
     def extend(self, state: DecoderState, embeds: Floats) -> None:
         """See `LanguageModel.extend`."""
         self.fed.append(np.array(embeds))
+        self.reads.append((len(self.fed), len(self.ids)))
         self._model.extend(state, embeds)
 
-    def burst(self, bursts: Sequence[Burst]) -> list[Tokens]:
-        """See `LanguageModel.burst`; the loop asks for one token of one state."""
-        self.fed += [self.embed([burst.feed]) for burst in bursts if burst.feed is not None]
-        return self._model.burst(bursts)
+    def burst(self, bursts: Sequence[Burst], enough: Enough | None = None) -> list[Tokens]:
+        """See `LanguageModel.burst`."""
+        found = self._model.burst(bursts, enough)
+        for burst, tokens in zip(bursts, found, strict=True):
+            if burst.feed is not None:
+                self.fed.append(self.embed([burst.feed]))
+            self.ids += tokens.ids
+            self.logits.append(burst.state.logits.copy())
+            self.hidden.append(burst.state.hidden.copy())
+        return found
 
 
 def run_turn(
     engine: Engine,
     prompt: Floats,
-    choose_text: Choose,
-    choose_speech: Choose,
-    max_text: int,
-    max_last_write: int,
+    options: Options,
+    forced: Mapping[Stream, Sequence[int]] | None = None,
     eos: tuple[int, ...] | None = None,
 ) -> Turn:
-    """Prefill a prompt and answer it.
+    """Answer a prompt.
 
     Args:
         prompt: (n, hidden) float32 input embeddings.
-        choose_text, choose_speech: as in `ReadWriteLoop.run`.
-        max_text, max_last_write: limits of the text and of the final write.
+        options: how tokens are chosen, and how many at most.
+        forced: ids the turn goes on with in place of those chosen; behind them, the end token (teacher forcing).
         eos: ids that end the text instead of the model's own.
     """
-    loop, llm = engine.pipeline.loop, engine.pipeline.llm
-    recorded = _Recorded(loop.speech_lm)
-    config = loop.config
+    p = engine.pipeline
+    text, speech = _Recorded(p.llm), _Recorded(p.speech_lm)
+    config = p.config
     if eos is not None:
         config = config.model_copy(update={"tokens": config.tokens.model_copy(update={"eos": eos})})
-    state = llm.new_state(len(prompt) + max_text)
-    llm.extend(state, prompt)
-    turn, starts = Turn(), []
+    models = {"llm": cast(LanguageModel, text), "speech_lm": cast(LanguageModel, speech)}
+    pipeline: Pipeline = replace(p, config=config, **models)
+    ends = {Stream.TEXT: config.tokens.eos[0], Stream.SPEECH: config.tokens.speech_eos}
 
-    def pick_text(logits: Floats, generated: list[int]) -> int:
-        turn.text_logits.append(logits.copy())
-        turn.hidden.append(state.hidden.copy())
-        turn.text_ids.append(choose_text(logits, generated))
-        return turn.text_ids[-1]
+    def end_behind(stream: Stream, generated: list[int], chosen: int) -> int:
+        return chosen if len(generated) < len((forced or {})[stream]) else ends[stream]
 
-    def pick_speech(logits: Floats, generated: list[int]) -> int:
-        turn.speech_logits.append(logits.copy())
-        return choose_speech(logits, generated)
-
-    events = replace(loop, config=config, speech_lm=cast(LanguageModel, recorded)).run(
-        state,
-        loop.speech_lm.new_state(loop.speech_capacity(max_text, max_last_write)),
-        pick_text,
-        pick_speech,
-        max_text,
-        max_last_write,
-        Recorder(0),
+    question = Question(
+        _layout_of(prompt), None, options, steer=None if forced is None else end_behind, forced=forced
     )
-    for event in events:
-        if isinstance(event, Read):
-            turn.reads.append(event.tokens - sum(turn.reads))
-            turn.writes.append([])
-            turn.units.append([])
-            starts.append(len(recorded.fed) + 1)  # the write begins by feeding what was read
-        elif isinstance(event, Spoke):
-            turn.units[-1] += event.units
-            if event.token is not None:
-                turn.writes[-1].append(event.token)
-    turn.contexts = [sum(len(part) for part in recorded.fed[:start]) for start in starts]
-    turn.last_context = np.concatenate(recorded.fed[: starts[-1]])
+    positions = pipeline.speech_positions(options.max_new_tokens, options.max_last_write)
+    states = TurnStates(
+        p.speech_lm.new_state(positions), p.decoder.new_state(engine.voice_features(None)), 0.0, 0.0, 0
+    )
+    schedule = InlineSchedule(StageCalls(models["llm"], models["speech_lm"]))
+    history = History(exchanges=[Exchange()], fed=[0])  # something is fed, so that no other prefix is put in front
+    state = p.llm.new_state(len(prompt) + options.max_new_tokens)
+    queue = schedule.open(_raise, options.run_ahead)
+    output = ChunkQueue(float("inf"), queue.hold)
+    prefixes = PrefixCache(p.llm, engine.prompts)
+    run = TurnRun(pipeline, prefixes, history, state, states, question, queue, output, Recorder(0))
+    queue.begin()
+    run.begin()
+    while queue.run_step():
+        pass
+    return _record(run, history, text, speech, output)
+
+
+def _record(run: TurnRun, history: History, text: _Recorded, speech: _Recorded, output: ChunkQueue) -> Turn:
+    """What the models and the turn have kept."""
+    turn = Turn(text.ids, text.logits, text.hidden, units=run.units, speech_logits=speech.logits)
+    totals = [0, *(total for _, total in history.rounds)]
+    turn.reads = [after - before for before, after in pairwise(totals)]
+    stops = [*(tokens for _, tokens in speech.reads[1:]), len(speech.ids)]
+    for (_, start), stop in zip(speech.reads, stops, strict=True):
+        turn.writes.append(speech.ids[start:stop])
+    turn.contexts = [sum(len(part) for part in speech.fed[:parts]) for parts, _ in speech.reads]
+    turn.last_context = np.concatenate(speech.fed[: speech.reads[-1][0]])
+    chunks = []
+    while (chunk := output.get(timeout=0)) is not None:
+        chunks.append(chunk.pcm)
+    turn.pcm = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
     return turn
 
 
-def greedy(repetition_penalty: float = 1.0) -> Choose:
+def _layout_of(prompt: Floats) -> Layout:
+    """A prompt that is nothing but given vectors."""
+    exchange = Exchange(speech=prompt)
+    return Layout(list(exchange.items()), [exchange])
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def greedy(repetition_penalty: float = 1.0) -> Sampling:
     """The engine's own greedy choice."""
-    sampling, key = Sampling(temperature=0.0, repetition_penalty=repetition_penalty), DrawKey(0, Stream.TEXT, 0)
-
-    def pick(logits: Floats, generated: list[int]) -> int:
-        return choose(logits, sampling, key, len(generated), generated if repetition_penalty != 1.0 else [])
-
-    return pick
-
-
-def forced(ids: Sequence[int], afterwards: int) -> Choose:
-    """The given ids in their order whatever the logits say, then `afterwards`."""
-
-    def pick(logits: Floats, generated: list[int]) -> int:
-        return ids[len(generated)] if len(generated) < len(ids) else afterwards
-
-    return pick
+    return Sampling(temperature=0.0, repetition_penalty=repetition_penalty)

@@ -328,7 +328,8 @@ def test_a_flow_looks_back_no_further_than_its_plan(
     flow, reference = (made.pipeline.decoder.flow for made in (engine, tiny_engine))
     assert flow.left_context == 6.0 and "6 s flow context" in str(engine.memory_plan)
     units = np.random.default_rng(0).integers(0, engine.config.flow_encoder.units, 100).tolist()
-    turn, other = flow.new_state(engine.speaker(None)), reference.new_state(engine.speaker(None), left_context=6.0)
+    voice = engine.voice_features()
+    turn, other = flow.new_state(voice), reference.new_state(voice, left_context=6.0)
     for at in range(0, 100, 20):
         more, final = units[at : at + 20], at == 80
         ours, theirs = flow.step(turn, more, final).new_mel, reference.step(other, more, final).new_mel

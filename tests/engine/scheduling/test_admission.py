@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from random import Random
 
 import numpy as np
@@ -14,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni2_engine import Engine
+from omni2_engine.budget import Admission, MemoryBudget
 from omni2_engine.errors import CapacityError
 from omni2_engine.memory import available_memory
-from omni2_engine.scheduling.admission import Admission, MemoryBudget
 from omni2_engine.speech_decoder import SpeechState
 from omni2_engine.stages.graph_state import cache_bytes
 from omni2_engine.states import LEAST_CONTEXT, Conversation, StatePool, TurnStates
+from omni2_engine.waits import run
 
 SOON = 20.0  # seconds in which what must happen does, on any machine
 CONTEXT = 200
@@ -64,9 +66,9 @@ def test_a_budget_promises_what_it_has_and_no_more(limit: int, moves: list[tuple
         least, most = sorted(move)
         if least > free:
             with pytest.raises(CapacityError, match="others use" if least <= limit else "may use"):
-                budget.take(most, least, wait=False)
+                run(budget.take(most, least, wait=False))
         else:
-            given_out.append(budget.take(most, least, wait=False))
+            given_out.append(run(budget.take(most, least, wait=False)))
             assert given_out[-1] == min(most, free)
     for taken in given_out:
         budget.give_back(taken)
@@ -74,59 +76,64 @@ def test_a_budget_promises_what_it_has_and_no_more(limit: int, moves: list[tuple
 
 
 def test_waiting_ends_when_there_is_enough_and_comes_in_order() -> None:
-    budget, order = MemoryBudget(10), []
-    first = budget.take(9, 9, wait=True)
-
-    def take(size: int) -> None:
-        budget.take(size, size, wait=True)
-        order.append(size)
-
-    large = in_thread(lambda: take(8))
-    assert still_waits(large)
-    small = in_thread(lambda: take(1))  # would fit, and must not starve the other
-    assert still_waits(small)
+    budget = MemoryBudget(10)
+    first = run(budget.take(9, 9, wait=True))
+    large, small, later = (next(budget.take(size, size, wait=True)) for size in (8, 1, 5))
+    assert not large.done() and not small.done()  # the small one would fit, and must not starve the large one
     budget.give_back(first)
-    assert all_finish([large, small])
-    assert order == [8, 1] and budget.used == 9
+    assert large.result(0) == 8 and small.result(0) == 1 and not later.done()
+    assert budget.used == 9
 
 
 def test_nobody_waits_for_what_will_never_be() -> None:
     with pytest.raises(CapacityError, match="may use"):
-        MemoryBudget(10).take(20, 11, wait=True)
+        run(MemoryBudget(10).take(20, 11, wait=True))
 
 
-def test_one_who_gives_up_waiting_lets_the_next_go() -> None:
-    """As a consumer that is interrupted."""
-
-    class Interrupted(MemoryBudget):
-        @property
-        def free(self) -> int:
-            if threading.current_thread().name == "impatient" and self.used == 4:
-                raise KeyboardInterrupt
-            return super().free
-
-    budget, gave_up = Interrupted(10), []
-    taken = [budget.take(5, 5, wait=True), budget.take(4, 4, wait=True)]
-
-    def wait() -> None:
-        try:
-            budget.take(8, 8, wait=True)
-        except KeyboardInterrupt:
-            gave_up.append(True)
-
-    impatient = threading.Thread(target=wait, name="impatient", daemon=True)
-    impatient.start()
-    assert still_waits(impatient)
-    behind = in_thread(lambda: budget.take(2, 2, wait=True))
-    assert still_waits(behind)
+def test_a_request_that_is_given_up_lets_the_next_go() -> None:
+    """By an interrupt, as a consumer gets it, or because it took too long."""
+    budget = MemoryBudget(10)
+    taken = [run(budget.take(5, 5, wait=True)), run(budget.take(4, 4, wait=True))]
+    interrupted, late, behind = (budget.take(size, size, wait=True) for size in (8, 9, 2))
+    waits_for = [next(work) for work in (interrupted, late, behind)]
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.throw(KeyboardInterrupt())
+    with pytest.raises(TimeoutError):
+        late.throw(TimeoutError())
+    assert not waits_for[2].done()
     budget.give_back(taken[0])
-    assert all_finish([impatient, behind])
-    assert gave_up and budget.used == 4 + 2
+    assert waits_for[2].result(0) == 2 and budget.used == 4 + 2
+
+
+def test_what_was_granted_too_late_is_given_back() -> None:
+    budget = MemoryBudget(10)
+    taken = run(budget.take(10, 10, wait=True))
+    waiting = budget.take(6, 6, wait=True)
+    next(waiting)
+    budget.give_back(taken)
+    assert budget.used == 6
+    with pytest.raises(KeyboardInterrupt):
+        waiting.throw(KeyboardInterrupt())
+    assert budget.used == 0
+
+
+def test_a_cancelled_future_leaves_the_queue() -> None:
+    """As `Session.cancel` and asyncio cancel it."""
+    budget = MemoryBudget(10)
+    taken = run(budget.take(10, 10, wait=True))
+    first, second = budget.take(9, 9, wait=True), budget.take(3, 3, wait=True)
+    cancelled, granted = next(first), next(second)
+    cancelled.cancel()
+    budget.give_back(taken)
+    assert granted.result(0) == 3
+    with pytest.raises(CancelledError):
+        first.throw(CancelledError())
+    assert budget.used == 3
 
 
 def test_what_fails_gives_its_bytes_back() -> None:
     budget = MemoryBudget(10)
-    with pytest.raises(KeyError), budget.undone_on_error(budget.take(7, 7, wait=False)):
+    with pytest.raises(KeyError), budget.undone_on_error(run(budget.take(7, 7, wait=False))):
         raise KeyError
     assert budget.used == 0
 
@@ -138,7 +145,7 @@ def test_many_threads_share_a_budget() -> None:
         random = Random(seed)
         for _ in range(300):
             least = random.randint(0, 60)
-            taken = budget.take(least + random.randint(0, 40), least, wait=True)
+            taken = run(budget.take(least + random.randint(0, 40), least, wait=True))
             if not (least <= taken and budget.used <= budget.limit):
                 problems.append(taken)
             budget.give_back(taken)
@@ -160,13 +167,13 @@ def pool(engine: Engine, limit: int, admission: Admission, sessions: int = 2) ->
 
 
 def begin(states: StatePool, engine: Engine, positions: int = POSITIONS, seconds: float = SECONDS) -> TurnStates:
-    return states.begin(engine.speaker(None), positions, seconds)
+    return run(states.begin(engine.voice_features(), positions, seconds))
 
 
 def sizes(engine: Engine) -> tuple[int, int, int]:
     """Bytes of a conversation, of a turn at least, and of all a turn may use."""
     states, flow = pool(engine, 1 << 40, Admission.REFUSE), engine.pipeline.decoder.flow
-    conversation, turn = states.open(), begin(states, engine)
+    conversation, turn = run(states.open()), begin(states, engine)
     full = turn.promised
     return conversation.promised, full - flow.nbytes(SECONDS) + flow.nbytes(SECONDS, LEAST_CONTEXT), full
 
@@ -177,7 +184,7 @@ def nothing_is_out(states: StatePool) -> bool:
 
 def test_slots_are_shared_until_there_are_none(tiny_engine: Engine) -> None:
     states = pool(tiny_engine, 1 << 40, Admission.REFUSE)
-    conversations = [states.open() for _ in range(3)]
+    conversations = [run(states.open()) for _ in range(3)]
     turns = [begin(states, tiny_engine) for _ in range(3)]
     keys = [states.key(conversation.state) for conversation in conversations]
     speech_keys = [states.key(turn.speech) for turn in turns]
@@ -185,7 +192,7 @@ def test_slots_are_shared_until_there_are_none(tiny_engine: Engine) -> None:
     assert keys[2] == speech_keys[2] == 0
     assert conversations[2].promised == conversations[0].promised and turns[2].promised == turns[0].promised
     states.close(conversations[1])
-    assert states.key(states.open().state) == keys[0]  # the slot is somebody's again
+    assert states.key(run(states.open()).state) == keys[0]  # the slot is somebody's again
     states.end(turns[0])
     longer = begin(states, tiny_engine, positions=POSITIONS + 100)
     assert states.key(longer.speech) == 0 and longer.speech.capacity >= POSITIONS + 100
@@ -203,7 +210,7 @@ def test_accounts_are_straight_after_any_coming_and_going(tiny_engine: Engine, s
         move = random.randrange(4)
         try:
             if move == 0:
-                conversations.append(states.open())
+                conversations.append(run(states.open()))
             elif move == 1 and len(turns) < len(conversations):
                 turns.append(begin(states, tiny_engine, random.randint(1, POSITIONS), random.uniform(0.1, SECONDS)))
         except CapacityError:
@@ -232,10 +239,10 @@ def test_the_memory_of_the_turn_that_ended_last_is_used_again(tiny_engine: Engin
     def speak(turn: TurnStates, count: int) -> bytes:
         units = [random.randrange(decoder.flow.units_config.units) for _ in range(count)]
         said = sound(turn.decoder, units)
-        assert said == sound(decoder.new_state(tiny_engine.speaker(None)), units)
+        assert said == sound(decoder.new_state(tiny_engine.voice_features()), units)
         return said
 
-    states.open()
+    run(states.open())
     turn, other = begin(states, tiny_engine), begin(states, tiny_engine)
     used = states.budget.used
     memory = turn.decoder.flow.steps[0].caches["keys_0"]
@@ -260,10 +267,10 @@ def test_idle_memory_is_not_used_for_a_turn_that_is_promised_less(tiny_engine: E
 
     size, _, full = sizes(tiny_engine)
     states = pool(tiny_engine, 2 * size + full - 1, Admission.SHORTEN)
-    conversation, turn = states.open(), begin(states, tiny_engine)
+    conversation, turn = run(states.open()), begin(states, tiny_engine)
     states.end(turn)
     states.close(conversation)
-    conversations = [states.open(), states.open()]
+    conversations = [run(states.open()), run(states.open())]
     further = begin(states, tiny_engine)
     assert further.left_context != turn.left_context and further.decoder is not turn.decoder
     assert len(conversations) == 2
@@ -272,22 +279,22 @@ def test_idle_memory_is_not_used_for_a_turn_that_is_promised_less(tiny_engine: E
 def test_idle_memory_goes_when_a_conversation_needs_it(tiny_engine: Engine) -> None:
     size, _, full = sizes(tiny_engine)
     states = pool(tiny_engine, 2 * size + full, Admission.REFUSE)
-    states.open()
+    run(states.open())
     turn = begin(states, tiny_engine)
     gone = weakref.ref(turn.decoder)
     states.end(turn)
     del turn
-    states.open()
+    run(states.open())
     assert gone() is not None  # there is room for both
-    states.open()
+    run(states.open())
     assert gone() is None
 
 
 def test_refused_with_the_reason(tiny_engine: Engine) -> None:
     size, _, full = sizes(tiny_engine)
     states = pool(tiny_engine, 2 * size + full, Admission.REFUSE)
-    conversations, turn = [states.open(), states.open()], begin(states, tiny_engine)
-    for ask in (states.open, lambda: begin(states, tiny_engine, 1, 0.1)):
+    conversations, turn = [run(states.open()), run(states.open())], begin(states, tiny_engine)
+    for ask in (lambda: run(states.open()), lambda: begin(states, tiny_engine, 1, 0.1)):
         with pytest.raises(CapacityError, match="others use"):
             ask()
     states.end(turn)
@@ -299,7 +306,7 @@ def test_refused_with_the_reason(tiny_engine: Engine) -> None:
 
 def test_a_failure_on_the_way_gives_all_back(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     states = pool(tiny_engine, 1 << 40, Admission.SHORTEN, sessions=1)
-    conversation = states.open()
+    conversation = run(states.open())
     used = states.budget.used
 
     def fail(*_: object) -> None:
@@ -310,7 +317,7 @@ def test_a_failure_on_the_way_gives_all_back(tiny_engine: Engine, monkeypatch: p
         begin(states, tiny_engine)
     monkeypatch.setattr(type(tiny_engine.pipeline.llm), "new_state", fail)  # no slot is left
     with pytest.raises(MemoryError):
-        states.open()
+        run(states.open())
     assert states.budget.used == used and states._running == 0
     states.close(conversation)
     assert nothing_is_out(states)
@@ -327,7 +334,7 @@ def test_what_is_left_is_shared_so_that_all_fit(tiny_engine: Engine, count: int,
     flow = tiny_engine.pipeline.decoder.flow
     limit = count * (size + least) + int(spare * count * (full - least))
     states = pool(tiny_engine, limit, Admission.SHORTEN)
-    conversations = [states.open() for _ in range(count)]
+    conversations = [run(states.open()) for _ in range(count)]
     turns = [begin(states, tiny_engine) for _ in range(count)]
     for turn in turns:
         assert LEAST_CONTEXT <= turn.left_context <= flow.left_context
@@ -362,7 +369,7 @@ def test_room_for_others_is_kept_when_all_begin_at_once(tiny_engine: Engine) -> 
     states = pool(tiny_engine, 0, Admission.SHORTEN)
     states.budget = Slow(count * (size + least) + (full - least))
     states._lasting = MemoryBudget(states.budget.limit)
-    conversations = [states.open() for _ in range(count)]
+    conversations = [run(states.open()) for _ in range(count)]
     for _ in range(10):
         together, turns, refused = threading.Barrier(count), [], []
 
@@ -390,7 +397,7 @@ def test_a_turn_takes_no_more_than_it_was_promised(
 ) -> None:
     decoder = tiny_engine.pipeline.decoder
     flow, config = decoder.flow, decoder.flow.units_config
-    state = decoder.new_state(tiny_engine.speaker(None), left_context)
+    state = decoder.new_state(tiny_engine.voice_features(), left_context)
     units = np.random.default_rng(0).integers(0, config.units, int(seconds * config.unit_rate)).tolist()
     most = 0
     for start in range(0, len(units), chunk):
@@ -407,9 +414,9 @@ def test_a_turn_takes_no_more_than_it_was_promised(
 def test_a_turn_waits_for_another_to_end(tiny_engine: Engine) -> None:
     size, _, full = sizes(tiny_engine)
     states = pool(tiny_engine, 2 * size + full, Admission.WAIT)
-    conversations, first, began = [states.open(), states.open()], begin(states, tiny_engine), []
+    conversations, first, began = [run(states.open()), run(states.open())], begin(states, tiny_engine), []
     second = in_thread(lambda: began.append(begin(states, tiny_engine)))
-    third = in_thread(lambda: conversations.append(states.open()))
+    third = in_thread(lambda: conversations.append(run(states.open())))
     assert still_waits(second) and still_waits(third)
     states.end(first)
     assert all_finish([second]) and still_waits(third)
@@ -427,7 +434,7 @@ def test_those_who_wait_never_wait_for_each_other(tiny_engine: Engine) -> None:
     states, ended = pool(tiny_engine, 2 * size + full + full // 2, Admission.WAIT), []
 
     def converse() -> None:
-        conversation = states.open()
+        conversation = run(states.open())
         for _ in range(3):
             turn = begin(states, tiny_engine)
             time.sleep(0.001)
@@ -442,7 +449,7 @@ def test_those_who_wait_never_wait_for_each_other(tiny_engine: Engine) -> None:
 def test_a_turn_too_long_to_be_waited_for_is_refused(tiny_engine: Engine) -> None:
     size, _, full = sizes(tiny_engine)
     states = pool(tiny_engine, 4 * size + 2 * full, Admission.WAIT)
-    states.open()
+    run(states.open())
     states.end(begin(states, tiny_engine, 2 * POSITIONS, 1.0))  # there is room at present
     begin(states, tiny_engine)
     refused: list[str] = []
@@ -460,9 +467,9 @@ def test_a_turn_too_long_to_be_waited_for_is_refused(tiny_engine: Engine) -> Non
 def test_memory_for_a_single_conversation_serves_one(tiny_engine: Engine, admission: Admission) -> None:
     size, _, full = sizes(tiny_engine)
     states = pool(tiny_engine, size + full, admission)
-    conversation = states.open()
+    conversation = run(states.open())
     states.end(begin(states, tiny_engine))
     states.close(conversation)
     assert nothing_is_out(states)
     with pytest.raises(CapacityError, match="may use"):
-        pool(tiny_engine, size - 1, admission).open()
+        run(pool(tiny_engine, size - 1, admission).open())

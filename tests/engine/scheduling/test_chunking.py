@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni2_engine.scheduling.chunking import GROWTH, LATE, ChunkSchedule
+from omni2_engine.turn.chunking import GROWTH, LATE, ChunkSchedule
 
 RATE = 25.0
 firsts = st.integers(1, 40)

@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omni2_engine.scheduling.chunking import ChunkSchedule
-from omni2_engine.scheduling.turn_policy import Read, Render, Speak, Step, TurnPolicy, Voice
+from omni2_engine.turn.chunking import ChunkSchedule
+from omni2_engine.turn.plan import Read, RunFlow, RunVocoder, Step, TurnPlan, Write
 
 FIRST = 10
 
@@ -19,23 +19,24 @@ class Speaker:
 
     def __init__(self, growing: bool, units: int) -> None:
         self.chunks = ChunkSchedule(FIRST, 25.0, growing)
-        self.policy = TurnPolicy(1, FIRST, self.chunks, self._submit, lambda: 0.0)
+        self.plan = TurnPlan(1, FIRST, self.chunks)
         self.left = units
-        self.queued: deque[Render] = deque()
-        self.running: Render | None = None
-        self.calls: list[Render] = []  # as they ran
+        self.queued: deque[RunFlow] = deque()
+        self.running: RunFlow | None = None
+        self.calls: list[RunFlow] = []  # as they ran
         self.voiced: list[bool] = []
         self._may_speak = False
-        self.policy.begin()
-        self.policy.wrote(1, ended=True)
+        self._submit(self.plan.begin(spoken=False))
+        self._submit(self.plan.decoded(1, True, 0.0))
 
-    def _submit(self, step: Step) -> None:
-        if isinstance(step, Read | Speak):
-            self._may_speak = True
-        elif isinstance(step, Render):
-            self.queued.append(step)
-        elif isinstance(step, Voice):
-            self.voiced.append(step.final)
+    def _submit(self, steps: list[Step]) -> None:
+        for step in steps:
+            if isinstance(step, Read | Write):
+                self._may_speak = True
+            elif isinstance(step, RunFlow):
+                self.queued.append(step)
+            elif isinstance(step, RunVocoder):
+                self.voiced.append(step.final)
 
     @property
     def can_speak(self) -> bool:
@@ -44,17 +45,17 @@ class Speaker:
     def speak(self) -> None:
         self._may_speak = False
         self.left -= 1
-        self.policy.heard(1)
-        self.policy.spoke(1, over=not self.left)
+        self._submit(self.plan.add_units(1, 0.0))
+        self._submit(self.plan.wrote(1, not self.left, 0.0))
 
     def begin_call(self) -> None:
-        self.running = self.policy.rendering(self.queued.popleft())
+        self.running = self.plan.flow_begins(self.queued.popleft())
         self.calls.append(self.running)
 
     def end_call(self) -> None:
         assert self.running is not None
         final, self.running = self.running.final, None
-        self.policy.rendered(final)
+        self._submit(self.plan.flow_done(final, 0.0))
 
     def moves(self) -> list[str]:
         possible = {
@@ -86,12 +87,12 @@ def test_a_growing_call_takes_what_came_while_it_was_queued() -> None:
     for _ in range(FIRST + 7):
         turn.speak()
     turn.begin_call()
-    assert turn.calls == [Render(FIRST + 7, False)]
+    assert turn.calls == [RunFlow(FIRST + 7, False)]
     while turn.can_speak:  # until the speech LM has to wait for the flow
         turn.speak()
     turn.end_call()
     turn.begin_call()
-    assert turn.calls[1] == Render(turn.chunks.most, False)  # and no more
+    assert turn.calls[1] == RunFlow(turn.chunks.most, False)  # and no more
 
 
 def test_a_call_that_takes_the_last_unit_is_the_final_one() -> None:
@@ -99,10 +100,10 @@ def test_a_call_that_takes_the_last_unit_is_the_final_one() -> None:
     turn = Speaker(growing=True, units=FIRST + 5)
     while turn.can_speak:
         turn.speak()
-    assert list(turn.queued) == [Render(FIRST, False)]
+    assert list(turn.queued) == [RunFlow(FIRST, False)]
     turn.begin_call()
     turn.end_call()
-    assert turn.calls == [Render(FIRST + 5, True)]
+    assert turn.calls == [RunFlow(FIRST + 5, True)]
     assert turn.moves() == [] and turn.voiced == [True]
 
 
@@ -110,4 +111,4 @@ def test_a_fixed_call_takes_what_it_was_cut_for() -> None:
     turn = Speaker(growing=False, units=35)
     while moves := turn.moves():
         getattr(turn, moves[0])()  # it speaks on while it may
-    assert turn.calls == [Render(FIRST, False)] * 3 + [Render(5, True)]
+    assert turn.calls == [RunFlow(FIRST, False)] * 3 + [RunFlow(5, True)]

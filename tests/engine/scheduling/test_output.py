@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omni2_engine.chunk import Chunk
-from omni2_engine.scheduling.output import ChunkQueue
+from omni2_engine.turn.output import ChunkQueue
 
 RATE = 1000
 SOON = 10.0  # seconds in which what must happen does, on any machine
@@ -55,14 +55,14 @@ def test_chunks_come_in_order_and_then_the_end() -> None:
         queue.put(chunk(index))
     queue.end()
     queue.put(chunk(5))  # too late
-    assert [chunk.index for chunk in queue] == [0, 1, 2, 3, 4]
-    assert list(queue) == []
+    assert [chunk.index for chunk in iter(queue.get, None)] == [0, 1, 2, 3, 4]
+    assert list(iter(queue.get, None)) == []
 
 
 def test_it_holds_the_producer_and_lets_it_go_on_at_half() -> None:
     switch = Switch()
     queue = ChunkQueue(4.0, switch)
-    taken = iter(queue)
+    taken = iter(queue.get, None)
     for index in range(4):
         queue.put(chunk(index))
     assert switch.said == []  # so many may lie
@@ -85,7 +85,7 @@ def test_it_holds_the_producer_and_lets_it_go_on_at_half() -> None:
 def test_back_pressure_follows_what_is_unread(most: float, moves: list[str | int]) -> None:
     switch = Switch()
     queue = ChunkQueue(most, switch)
-    taken, unread, count = iter(queue), [], 0
+    taken, unread, count = iter(queue.get, None), [], 0
     for move in moves:
         before = switch.held
         if move != "take":
@@ -108,7 +108,7 @@ def test_rounding_holds_nobody() -> None:
     queue = ChunkQueue(1e-300, switch)
     queue.put(chunk(0, 100))
     queue.put(chunk(1, 200))
-    taken = iter(queue)
+    taken = iter(queue.get, None)
     next(taken), next(taken)
     assert switch.said == [True, False]
 
@@ -119,7 +119,7 @@ def test_an_error_comes_after_what_is_unread() -> None:
     queue.end(error)
     queue.end(RuntimeError("a later one"))
     queue.end()
-    taken = iter(queue)
+    taken = iter(queue.get, None)
     assert next(taken).index == 0
     with pytest.raises(ValueError, match="broken") as raised:
         next(taken)
@@ -130,7 +130,7 @@ def test_the_first_end_counts() -> None:
     queue = ChunkQueue(100.0, Switch())
     queue.end()
     queue.end(ValueError("too late"))
-    assert list(queue) == []
+    assert list(iter(queue.get, None)) == []
 
 
 def test_discarding_drops_what_is_unread_and_holds_nobody() -> None:
@@ -139,7 +139,7 @@ def test_discarding_drops_what_is_unread_and_holds_nobody() -> None:
     queue.put(chunk(0))
     queue.discard()
     queue.put(chunk(1, 10 * RATE))
-    assert list(queue) == [] and switch.said == []
+    assert list(iter(queue.get, None)) == [] and switch.said == []
 
 
 def test_discarding_keeps_an_error_that_came_before() -> None:
@@ -148,7 +148,7 @@ def test_discarding_keeps_an_error_that_came_before() -> None:
     queue.end(ValueError("broken"))
     queue.discard()
     with pytest.raises(ValueError, match="broken"):
-        next(iter(queue))
+        next(iter(queue.get, None))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_waiting_consumer_is_woken(act: Callable[[ChunkQueue], None], outcome:
     queue, found, waits = ChunkQueue(1.0, Switch()), [], threading.Event()
 
     def consume() -> None:
-        taken = iter(queue)
+        taken = iter(queue.get, None)
         waits.set()
         try:
             found.extend(chunk.index for chunk in taken)
@@ -200,7 +200,7 @@ def test_a_producer_that_obeys_is_bounded_and_never_stuck() -> None:
         queue.end()
 
     producer = in_thread(produce)
-    for index, taken in enumerate(queue):
+    for index, taken in enumerate(iter(queue.get, None)):
         assert taken.index == index
         with lock:
             unread -= 1
@@ -221,7 +221,7 @@ def test_an_error_that_was_raised_is_not_kept() -> None:
 
         def turn() -> Iterator[Chunk]:
             held = marker  # as a turn's caches are
-            yield from queue
+            yield from iter(queue.get, None)
             assert held is None
 
         queue.end(ValueError("broken"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,21 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omni2_engine.scheduling.chunking import ChunkSchedule
-from omni2_engine.scheduling.turn_policy import (
+from omni2_engine.turn.chunking import ChunkSchedule
+from omni2_engine.turn.plan import (
     CHUNKS_AHEAD,
     GROUPS_AHEAD,
     STAGE_OF,
-    Bursts,
     Decode,
+    Encode,
     Prefill,
     Read,
-    Render,
-    Speak,
+    RunFlow,
+    RunVocoder,
     StageIndex,
     Step,
-    TurnPolicy,
-    Voice,
+    TokensPerStep,
+    TurnPlan,
+    Write,
 )
 
 RATE = 25.0  # units per second
@@ -48,7 +48,7 @@ class Script:
     units: list[int]
     early: dict[int, int]
     chunks: ChunkSchedule
-    bursts: Bursts = field(default_factory=Bursts)
+    tokens: TokensPerStep = field(default_factory=TokensPerStep)
 
 
 lengths = st.sampled_from((1, 2, 3, 5, 8, 10**6))  # of a burst, on the host and on devices
@@ -65,19 +65,20 @@ def scripts(draw: Any, growing: bool = False) -> Script:
         units=draw(st.lists(st.integers(0, 3), min_size=1, max_size=12)),
         early=draw(st.dictionaries(st.integers(0, 8), st.integers(1, 12), max_size=3)),
         chunks=ChunkSchedule(max(write, draw(st.integers(1, 9))), RATE, growing),
-        bursts=Bursts(draw(lengths), draw(lengths)),
+        tokens=TokensPerStep(draw(lengths), draw(lengths)),
     )
 
 
 class Answer:
     """A turn whose stages run one step at a time each, and finish when the test says so.
 
-    What the policy is told comes in the order in which `Turn` tells it; between two such calls other stages may go on.
+    What the plan is told comes in the order in which `TurnRun` tells it; between two such calls other stages may go on.
     """
 
     def __init__(self, script: Script, lead: Callable[[], float] = lambda: 0.0) -> None:
         self.script = script
-        self.policy = TurnPolicy(script.read, script.write, script.chunks, self._submit, lead, script.bursts)
+        self.plan = TurnPlan(script.read, script.write, script.chunks, script.tokens)
+        self._lead = lead
         self.steps: list[Step] = []  # in the order they were queued
         self.heard: list[int] = []  # units, as they became certain
         self.written = self.rendered = self.mel = self.spoken = 0
@@ -88,13 +89,16 @@ class Answer:
         self._queues: dict[StageIndex, deque[Step]] = {stage: deque() for stage in StageIndex}
         self._running: dict[StageIndex, Iterator[None]] = {}
 
+    def begin(self) -> None:
+        self._submit(self.plan.begin(spoken=False))
+
     @property
     def busy(self) -> list[StageIndex]:
         """Stages with something to do."""
         return [stage for stage in StageIndex if stage in self._running or self._queues[stage]]
 
     def advance(self, stage: StageIndex) -> None:
-        """Let a stage's oldest step go on: by one call of the policy."""
+        """Let a stage's oldest step go on: by one call of the plan."""
         if stage not in self._running:
             self._running[stage] = self._run(self._queues[stage].popleft())
         if next(self._running[stage], StopIteration) is StopIteration:
@@ -109,12 +113,13 @@ class Answer:
         """The steps of these kinds, in the order they were queued."""
         return [step for step in self.steps if isinstance(step, kinds)]
 
-    def _submit(self, step: Step) -> None:
-        self.steps.append(step)
-        self._queues[STAGE_OF[type(step)]].append(step)
+    def _submit(self, steps: list[Step]) -> None:
+        self.steps += steps
+        for step in steps:
+            self._queues[STAGE_OF[type(step)]].append(step)
 
     def _run(self, step: Step) -> Iterator[None]:
-        yield from {Prefill: self._write, Decode: self._write, Read: self._speak, Speak: self._speak}.get(
+        yield from {Prefill: self._write, Decode: self._write, Read: self._speak, Write: self._speak}.get(
             type(step), self._decode
         )(step)
 
@@ -124,11 +129,11 @@ class Answer:
         tokens = min(step.tokens, self.script.text - self.written)
         assert tokens > 0 or isinstance(step, Prefill)
         self.written += tokens
-        self.policy.wrote(tokens, ended=self.written == self.script.text)
+        self._submit(self.plan.decoded(tokens, self.written == self.script.text, self._lead()))
         yield
 
     def _speak(self, step: Step) -> Iterator[None]:
-        assert isinstance(step, Read | Speak)
+        assert isinstance(step, Read | Write)
         if isinstance(step, Read):
             assert not self._left
             self.read.append(step)
@@ -149,45 +154,45 @@ class Answer:
         if not self._left:
             self._hear()  # what the end of the write made certain
             yield
-        self.policy.spoke(tokens, over=not self._left)
+        self._submit(self.plan.wrote(tokens, not self._left, self._lead()))
         yield
 
     def _hear(self) -> None:
         units = self.script.units[len(self.heard) % len(self.script.units)]
         self.heard.append(units)
-        self.policy.heard(units)
+        self._submit(self.plan.add_units(units, self._lead()))
 
     def _decode(self, step: Step) -> Iterator[None]:
-        if isinstance(step, Render):
+        if isinstance(step, RunFlow):
             self.rendered += step.units
             assert self.rendered <= sum(self.heard)
             self.mel += 1
-            self.policy.rendered(step.final)
+            self._submit(self.plan.flow_done(step.final, self._lead()))
         else:
-            assert isinstance(step, Voice)
+            assert isinstance(step, RunVocoder)
             self.mel -= 1
             assert self.mel >= 0  # there is something to voice
             self.spoken += 1
             if not step.final:
-                self.policy.voiced()
+                self._submit(self.plan.vocoder_done(self._lead()))
         yield
 
 
-def serial(heard: list[int], first: int) -> list[Render]:
+def serial(heard: list[int], first: int) -> list[RunFlow]:
     """The flow calls of a plain loop: voice as soon as at least `first` units are unread, at the end the rest."""
     calls, unread = [], 0
     for units in heard:
         unread += units
         if unread >= first:
-            calls.append(Render(unread, final=False))
+            calls.append(RunFlow(unread, final=False))
             unread = 0
-    return [*calls, Render(unread, final=True)]
+    return [*calls, RunFlow(unread, final=True)]
 
 
 def check_text(answer: Answer) -> None:
     """Every token once and in order: groups of R, and a last one; in as few steps as the bursts allow."""
     script = answer.script
-    text, speech = min(script.bursts.text, script.read), min(script.bursts.speech, script.write)
+    text, speech = min(script.tokens.text, script.read), min(script.tokens.speech, script.write)
     at_once = int(text == 1), int(speech == 1)
     assert answer.written == script.text
     whole, rest = divmod(script.text - 1, script.read)
@@ -199,10 +204,10 @@ def check_text(answer: Answer) -> None:
 
 def check_sound(answer: Answer) -> None:
     """Every unit once, one final call, which is last; a vocoder call for every flow call."""
-    renders = answer.of(Render)
+    renders = answer.of(RunFlow)
     assert sum(call.units for call in renders) == answer.rendered == sum(answer.heard)
     assert [call.final for call in renders] == [False] * (len(renders) - 1) + [True]
-    assert answer.of(Voice) == [Voice(call.final) for call in renders]
+    assert answer.of(RunVocoder) == [RunVocoder(call.final) for call in renders]
     assert answer.spoken == len(renders) and answer.mel == 0
 
 
@@ -210,25 +215,25 @@ def check_sound(answer: Answer) -> None:
 @given(script=scripts(), seed=st.integers(0, 2**32))
 def test_a_fixed_schedule_gives_what_a_serial_loop_gives(script: Script, seed: int) -> None:
     answer = Answer(script)
-    answer.policy.begin()
+    answer.begin()
     answer.finish(Random(seed).choice)
     check_text(answer)
     check_sound(answer)
-    assert answer.of(Render) == serial(answer.heard, script.chunks.first)
+    assert answer.of(RunFlow) == serial(answer.heard, script.chunks.first)
 
 
 @settings(max_examples=200, deadline=None)
 @given(script=scripts(), text=lengths, speech=lengths, seed=st.integers(0, 2**32))
 def test_bursts_of_any_length_give_the_same(script: Script, text: int, speech: int, seed: int) -> None:
     random, answers = Random(seed), []
-    for bursts in (Bursts(), Bursts(text, speech)):
-        answers.append(Answer(Script(**{**vars(script), "bursts": bursts})))
-        answers[-1].policy.begin()
+    for bursts in (TokensPerStep(), TokensPerStep(text, speech)):
+        answers.append(Answer(Script(**{**vars(script), "tokens": bursts})))
+        answers[-1].begin()
         answers[-1].finish(random.choice)
     plain, burst = answers
     assert plain.heard == burst.heard and plain.written == burst.written
     assert [(step.pairs, step.final) for step in plain.read] == [(step.pairs, step.final) for step in burst.read]
-    assert plain.of(Render) == burst.of(Render) and plain.of(Voice) == burst.of(Voice)
+    assert plain.of(RunFlow) == burst.of(RunFlow) and plain.of(RunVocoder) == burst.of(RunVocoder)
 
 
 @settings(max_examples=300, deadline=None)
@@ -236,15 +241,15 @@ def test_bursts_of_any_length_give_the_same(script: Script, text: int, speech: i
 def test_a_growing_schedule_loses_nothing(script: Script, seed: int) -> None:
     random = Random(seed)
     answer = Answer(script, lead=lambda: random.uniform(-1, 8))
-    answer.policy.begin()
+    answer.begin()
     while answer.busy:
         answer.advance(random.choice(answer.busy))
-        assert len(answer.of(Render)) - answer.spoken - answer.mel <= 1  # it decides when the flow is free
+        assert len(answer.of(RunFlow)) - answer.spoken - answer.mel <= 1  # it decides when the flow is free
     check_text(answer)
     check_sound(answer)
     first, most = script.chunks.first, script.chunks.most
-    assert all(call.units <= most for call in answer.of(Render))
-    assert all(call.units >= first for call in answer.of(Render) if not call.final)
+    assert all(call.units <= most for call in answer.of(RunFlow))
+    assert all(call.units >= first for call in answer.of(RunFlow) if not call.final)
 
 
 @settings(max_examples=150, deadline=None)
@@ -253,8 +258,8 @@ def test_no_stage_is_far_ahead_of_the_next(script: Script, growing: bool, seed: 
     script = Script(**{**vars(script), "chunks": ChunkSchedule(script.chunks.first, RATE, growing)})
     random = Random(seed)
     answer = Answer(script, lead=lambda: random.uniform(-1, 8))
-    answer.policy.begin()
-    burst = min(script.bursts.speech, script.write)
+    answer.begin()
+    burst = min(script.tokens.speech, script.write)
     most_units = CHUNKS_AHEAD * script.chunks.most - 1 + (burst + 1) * max(script.units)  # its tokens', and the end's
     weights = [random.random() ** 3 for _ in StageIndex]  # some stage may be very slow
     while answer.busy:
@@ -275,7 +280,7 @@ def oldest(ready: list[StageIndex]) -> StageIndex:
 
 def test_every_stage_goes_on_while_the_next_is_stuck() -> None:
     answer = Answer(LONG)
-    answer.policy.begin()
+    answer.begin()
     answer.finish(oldest, but=(StageIndex.SPEECH_LM,))
     assert answer.written == (1 + GROUPS_AHEAD) * LONG.read  # one group is being read
     answer.finish(oldest, but=(StageIndex.FLOW,))
@@ -283,7 +288,7 @@ def test_every_stage_goes_on_while_the_next_is_stuck() -> None:
     assert answer.written == (CHUNKS_AHEAD + GROUPS_AHEAD) * LONG.read  # which were read, and wait
     answer.finish(oldest, but=(StageIndex.VOCODER,))
     check_text(answer)
-    assert answer.mel == len(answer.of(Render)) and answer.spoken == 0
+    assert answer.mel == len(answer.of(RunFlow)) and answer.spoken == 0
     answer.finish(oldest)
     check_sound(answer)
 
@@ -291,7 +296,7 @@ def test_every_stage_goes_on_while_the_next_is_stuck() -> None:
 def test_text_goes_on_while_the_speech_lm_writes() -> None:
     """As soon as R pairs are there both models have a step queued."""
     answer = Answer(LONG)
-    answer.policy.begin()
+    answer.begin()
     while not answer.of(Read):
         answer.advance(StageIndex.LLM)
     assert answer.busy == [StageIndex.LLM, StageIndex.SPEECH_LM]
@@ -299,22 +304,22 @@ def test_text_goes_on_while_the_speech_lm_writes() -> None:
 
 def test_a_first_chunk_takes_two_bursts() -> None:
     """Of a model on a device: R text tokens, then W speech tokens; nothing is waited for in between."""
-    answer = Answer(Script(**{**vars(LONG), "bursts": Bursts(1000, 1000)}))
-    answer.policy.begin()
+    answer = Answer(Script(**{**vars(LONG), "tokens": TokensPerStep(1000, 1000)}))
+    answer.begin()
     answer.finish(max)
     read, write = LONG.read, LONG.write
-    before = answer.steps[: answer.steps.index(Render(write, False))]
+    before = answer.steps[: answer.steps.index(RunFlow(write, False))]
     assert answer.of(Prefill, Decode)[:2] == [Prefill(0), Decode(read)]
-    assert [step for step in before if isinstance(step, Read | Speak)] == [Read(read, False, 0), Speak(write)]
+    assert [step for step in before if isinstance(step, Read | Write)] == [Read(read, False, 0), Write(write)]
     final = answer.steps[answer.steps.index(Read(read, True, 0)) :]
-    assert [step for step in final if isinstance(step, Speak)] == [Speak(write)] * (LONG.last_write // write)
+    assert [step for step in final if isinstance(step, Write)] == [Write(write)] * (LONG.last_write // write)
 
 
 def test_a_turn_without_sound_ends_as_well() -> None:
     answer = Answer(Script(read=3, write=10, text=1, last_write=1, units=[0], early={}, chunks=LONG.chunks))
-    answer.policy.begin()
+    answer.begin()
     answer.finish(oldest)
-    assert answer.steps == [Prefill(), Read(1, True), Render(0, True), Voice(True)]
+    assert answer.steps == [Prefill(), Read(1, True), RunFlow(0, True), RunVocoder(True)]
 
 
 @pytest.mark.parametrize(("lead", "fewer"), [(0.0, False), (60.0, True)])
@@ -322,25 +327,15 @@ def test_calls_grow_with_the_lead_alone(lead: float, fewer: bool) -> None:
     """With a flow that keeps up, so that nothing waits for it: what is nearest to the sound goes first."""
     script = Script(**{**vars(LONG), "chunks": ChunkSchedule(10, RATE, growing=True)})
     answer = Answer(script, lead=lambda: lead)
-    answer.policy.begin()
+    answer.begin()
     answer.finish(max)
-    sizes = [call.units for call in answer.of(Render)]
+    sizes = [call.units for call in answer.of(RunFlow)]
     assert sizes[0] == 10
     assert (max(sizes) == script.chunks.most) if fewer else (set(sizes[:-1]) == {10})
     assert fewer == (len(sizes) < len(serial(answer.heard, 10)))
 
 
-def test_an_error_in_submitting_reaches_the_step_and_leaves_no_lock() -> None:
-    """As when the session was cancelled meanwhile."""
-
-    def refuse(step: Step) -> None:
-        raise RuntimeError("cancelled")
-
-    policy = TurnPolicy(1, 10, LONG.chunks, refuse, lambda: 0.0)
-    for call in (policy.begin, lambda: policy.wrote(1, ended=False)):
-        with pytest.raises(RuntimeError, match="cancelled"):
-            call()
-    others = threading.Thread(target=policy.heard, args=(1,))
-    others.start()
-    others.join(10)
-    assert not others.is_alive()
+def test_a_spoken_question_is_encoded_first() -> None:
+    plan = TurnPlan(3, 10, LONG.chunks)
+    assert plan.begin(spoken=True) == [Encode()]
+    assert plan.encoded() == TurnPlan(3, 10, LONG.chunks).begin(spoken=False) == [Prefill()]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from omni2_bench.random_checkpoint import PRESETS
 from omni2_engine.config import ModelConfig, TokenConfig
 from omni2_engine.errors import SettingError
-from omni2_engine.read_write import ReadWriteLoop
+from omni2_engine.pipeline import Pipeline
 from omni2_engine.stages.flow import WORKING_BLOCKS
 from omni2_export.tensorrt.shapes import Range, Sizes, Space, cache_length, plan_spaces
 
@@ -40,12 +40,12 @@ def test_every_range_is_one(read: int, write: int, sessions: int, context: int, 
 @given(read=st.integers(1, 12), write=st.integers(1, 100), tokens=st.integers(1, 999), last=st.integers(1, 3000))
 def test_the_speech_lm_holds_a_whole_turn(read: int, write: int, tokens: int, last: int) -> None:
     config = model(read=read, write=write)
-    loop = ReadWriteLoop(config, *[None] * 4)  # type: ignore[arg-type]  # it only counts here
+    pipeline = Pipeline(config, *[None] * 8)  # type: ignore[arg-type]  # it only counts here
     sizes = Sizes(new_tokens=tokens, last_write=last)
-    assert sizes.speech_positions(config) == loop.speech_capacity(tokens, last)
+    assert sizes.speech_positions(config) == pipeline.speech_positions(tokens, last)
     spaces = plan_spaces(config, sizes)
-    assert spaces["speech_lm"].capacities["capacity"] > loop.speech_capacity(tokens, last)  # one is spare
-    assert spaces["flow_encoder"].capacities["capacity"] >= loop.speech_capacity(tokens, last)
+    assert spaces["speech_lm"].capacities["capacity"] > pipeline.speech_positions(tokens, last)  # one is spare
+    assert spaces["flow_encoder"].capacities["capacity"] >= pipeline.speech_positions(tokens, last)
 
 
 def test_decoding_has_the_usual_shape() -> None:

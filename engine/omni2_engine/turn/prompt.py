@@ -1,7 +1,7 @@
-"""A conversation as the language model sees it: a row of items, each a token id or a position of somebody's speech.
+"""A conversation as the language model sees it: a row of items, each a token id or a position of spoken input.
 
-The whole row is laid out anew for every turn; what the KV cache already holds of it is found by comparing, so a turn
-costs only what is new, and whatever a chat template does with earlier turns stays right.
+The whole row is laid out anew for every turn. What the KV cache already holds of it is found by comparing items, so a
+turn costs only what is new, and whatever a chat template does with earlier turns stays right.
 """
 
 from __future__ import annotations
@@ -30,20 +30,31 @@ class Exchange:
     Args:
         first_item: this turn's speech positions are the items −1 − first_item, −2 − first_item, …; no two turns of a
             conversation share one, so that items can be compared across layouts.
-        speech: (positions, hidden) float32 of the encoder, or None if typed.
+        speech: (positions, hidden) float32 of the encoder; None if typed, or not encoded yet.
         text: what was typed; unused for speech.
         reply: ids generated so far, without the end token.
+        positions: of the speech in the prompt, known before it is encoded; 0 if typed. Given by `speech` if that is.
     """
 
     first_item: int = 0
     speech: Floats | None = None
     text: str = ""
     reply: list[int] = field(default_factory=list)
+    positions: int = 0
+
+    def __post_init__(self) -> None:
+        if self.speech is not None:
+            self.positions = len(self.speech)
+
+    @property
+    def spoken(self) -> bool:
+        """Whether it was spoken, and not typed."""
+        return self.positions > 0
 
     def items(self) -> range:
         """The items of its speech."""
         first = -1 - self.first_item
-        return range(first, first - (0 if self.speech is None else len(self.speech)), -1)
+        return range(first, first - self.positions, -1)
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,7 @@ class PromptBuilder:
         """The rendered prompt, answers replaced by the reply mark."""
         messages = [{"role": "system", "content": system}] if system is not None else []
         for index, exchange in enumerate(exchanges):
-            content = PLACEHOLDER if exchange.speech is not None else exchange.text
+            content = PLACEHOLDER if exchange.spoken else exchange.text
             messages.append({"role": "user", "content": content})
             if index + 1 < len(exchanges):
                 messages.append({"role": "assistant", "content": REPLY_MARK})
@@ -115,7 +126,7 @@ class PromptBuilder:
             ContextError: the chat template leaves an answer or the speech out.
         """
         pieces = self.text(exchanges, system).split(REPLY_MARK)
-        spoken = [exchange for exchange in exchanges if exchange.speech is not None]
+        spoken = [exchange for exchange in exchanges if exchange.spoken]
         if len(pieces) != len(exchanges):
             raise ContextError(
                 "the chat template does not repeat every answer once", "use the checkpoint's own template"

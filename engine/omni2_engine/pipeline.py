@@ -1,0 +1,87 @@
+"""The stages of a loaded engine, from waveform to waveform."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omni2_engine.backends.base import Backend
+from omni2_engine.config import DecoderConfig, ModelConfig
+from omni2_engine.device.language_model import language_model_on
+from omni2_engine.manifest import EngineDirectory
+from omni2_engine.speech_decoder import SpeechDecoder, load_decoder
+from omni2_engine.stages.encoder import SpeechEncoder
+from omni2_engine.stages.frontend import Frontend
+from omni2_engine.stages.fusion import Fusion
+from omni2_engine.stages.language_model import LanguageModel
+from omni2_engine.tables import EmbeddingTable
+from omni2_engine.text.tokenizer import TextTokenizer
+from omni2_engine.text.units import UnitTable
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What the steps of a turn run; all state is passed in.
+
+    Args:
+        config: the model's dimensions.
+        tokenizer: of the text.
+        frontend, encoder: a waveform → what the language model reads of it.
+        llm: text tokens.
+        fusion, speech_lm, unit_table: text tokens → speech tokens → units.
+        decoder: units → sound.
+    """
+
+    config: ModelConfig
+    tokenizer: TextTokenizer
+    frontend: Frontend
+    encoder: SpeechEncoder
+    llm: LanguageModel
+    fusion: Fusion
+    speech_lm: LanguageModel
+    unit_table: UnitTable
+    decoder: SpeechDecoder
+
+    def speech_positions(self, max_new_tokens: int, max_last_write: int) -> int:
+        """Positions the speech LM's context can grow to in one turn."""
+        rounds = -(-max_new_tokens // self.config.read)
+        return max_new_tokens + rounds * self.config.write + 1 + max_last_write
+
+
+def load_pipeline(directory: EngineDirectory, backend: Backend, left_context: float, sessions: int) -> Pipeline:
+    """Load the stages of an engine directory.
+
+    Args:
+        directory: holds their graphs and tables.
+        backend: runs the graphs.
+        left_context: seconds of its own sound the flow sees, see `Flow`.
+        sessions: conversations that share decoding calls at most.
+
+    Raises:
+        EngineDirectoryError, BackendError: see `Backend.open`.
+    """
+    config, tables = directory.manifest.model, directory.path / "tables"
+
+    def load(stage: str) -> Any:
+        return backend.open(directory, stage)
+
+    def model(stage: str, dimensions: DecoderConfig) -> LanguageModel:
+        pairs = backend.by_twos and sessions > 1 and directory.manifest.precision.get(stage, "fp32") != "fp32"
+        return language_model_on(load(stage), dimensions, EmbeddingTable(tables / f"{stage}_embed.npy"), pairs)
+
+    return Pipeline(
+        config,
+        TextTokenizer.load(directory.path / "text" / "tokenizer.json"),
+        Frontend(load("log_mel"), config.encoder),
+        SpeechEncoder(load("encoder")),
+        model("llm", config.llm),
+        Fusion(load("fusion")),
+        model("speech_lm", config.speech_lm),
+        _load_units(directory.path / "speech"),
+        load_decoder(directory, backend, left_context),
+    )
+
+
+def _load_units(folder: Path) -> UnitTable:
+    return UnitTable.load(folder / "units.npy", TextTokenizer.load(folder / "tokenizer.json"))

@@ -1,0 +1,94 @@
+"""What all sessions of an engine share."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.errors import SettingError
+from omni2_engine.manifest import EngineDirectory
+from omni2_engine.pipeline import Pipeline
+from omni2_engine.schedule.base import Schedule
+from omni2_engine.stages.flow import Flow
+from omni2_engine.states import StatePool
+from omni2_engine.tables import map_table
+from omni2_engine.turn.prefix import PrefixCache
+from omni2_engine.turn.prompt import PromptBuilder
+from omni2_engine.waiting_turns import WaitingTurns
+
+HELPERS = 4  # threads that read audio and end turns for coroutines
+Floats = NDArray[np.float32]
+
+
+class Voices:
+    """The voices stored in an engine directory.
+
+    Args:
+        directory: holds them.
+        flow: speaks with them.
+    """
+
+    def __init__(self, directory: EngineDirectory, flow: Flow) -> None:
+        self._directory = directory
+        self._flow = flow
+        self._features: dict[str, Floats] = {}
+
+    def names(self) -> list[str]:
+        """Their names."""
+        return self._directory.voices()
+
+    def features(self, voice: str | None) -> Floats:
+        """A voice as the flow wants it, (1, mel) float32; the default voice if None.
+
+        Raises:
+            SettingError: there is no voice of that name.
+        """
+        name = voice or self._directory.manifest.default_voice
+        if name not in self._features:
+            if name not in (names := self.names()):
+                raise SettingError(f"there is no voice {name!r}", f"use one of: {', '.join(names)}")
+            embedding = np.asarray(map_table(self._directory.path / "voices" / f"{name}.npy"), np.float32)
+            self._features[name] = self._flow.speaker_features(embedding)
+        return self._features[name]
+
+
+@dataclass
+class Runtime:
+    """What a session needs besides its own state.
+
+    Args:
+        pipeline: the stages.
+        prompts: lays prompts out.
+        prefixes: beginnings of prompts that are prefilled already.
+        voices: to speak with.
+        states: memory of conversations and turns.
+        schedule: runs the steps of turns.
+        waiting: turns that have made no sound yet.
+        max_context: positions of a conversation's KV cache.
+        max_speech: positions of the speech LM in one turn at most.
+    """
+
+    pipeline: Pipeline
+    prompts: PromptBuilder
+    prefixes: PrefixCache
+    voices: Voices
+    states: StatePool
+    schedule: Schedule
+    waiting: WaitingTurns
+    max_context: int
+    max_speech: int
+
+    @cached_property
+    def helpers(self) -> ThreadPoolExecutor:
+        """Threads for what a coroutine must not do itself; made when a first coroutine asks."""
+        return ThreadPoolExecutor(HELPERS, thread_name_prefix="omni2-helper")
+
+    def close(self) -> None:
+        """End what runs, and the helpers."""
+        self.schedule.close()
+        if "helpers" in self.__dict__:
+            self.helpers.shutdown(wait=False)

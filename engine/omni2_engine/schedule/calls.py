@@ -1,0 +1,113 @@
+"""What the calls of the stages do: steps of turns, decoding of several turns in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+from omni2_engine._core import SessionCancelledError
+from omni2_engine.stages.burst import Burst
+from omni2_engine.stages.language_model import LanguageModel
+from omni2_engine.turn.plan import Decode, Encode, Prefill, Read, RunFlow, RunVocoder, Step, Write
+from omni2_engine.turn.run import TurnRun
+
+Errors = list[BaseException | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A step of a turn."""
+
+    run: TurnRun
+    step: Step
+
+
+class StageCalls:
+    """Calls of the stages.
+
+    Args:
+        llm, speech_lm: the models that decode several turns in one call.
+    """
+
+    def __init__(self, llm: LanguageModel, speech_lm: LanguageModel) -> None:
+        self._llm = llm
+        self._speech_lm = speech_lm
+
+    def call(self, tasks: list[Task]) -> Errors:
+        """Make one call.
+
+        Args:
+            tasks: steps of one kind, each of another turn.
+
+        Returns:
+            For each what it raised, or None.
+        """
+        step = tasks[0].step
+        if isinstance(step, Decode):
+            return self._decode(tasks)
+        if isinstance(step, Write):
+            return self._write(tasks)
+        return [_attempt(partial(_run_alone, task)) for task in tasks]
+
+    def _decode(self, tasks: list[Task]) -> Errors:
+        """Text tokens for several turns. They take longest of all, so the call ends early for a more urgent one."""
+        requests = _aligned([task.run.ask_text(task.step.tokens) for task in tasks if isinstance(task.step, Decode)])
+        with _spans(tasks, "decode"):
+            found = self._llm.burst(requests, tasks[0].run.queue.preempted)
+        return [_attempt(partial(task.run.take_text, tokens)) for task, tokens in zip(tasks, found, strict=True)]
+
+    def _write(self, tasks: list[Task]) -> Errors:
+        """Speech tokens for several turns."""
+        requests = _aligned([task.run.ask_speech(task.step.tokens) for task in tasks if isinstance(task.step, Write)])
+        with _spans(tasks, "speech_decode"):
+            found = self._speech_lm.burst(requests)
+        return [_attempt(partial(task.run.take_speech, tokens)) for task, tokens in zip(tasks, found, strict=True)]
+
+
+def _run_alone(task: Task) -> None:
+    """A step that is not shared with other turns."""
+    match task.step:
+        case Encode():
+            task.run.encode()
+        case Prefill(tokens):
+            task.run.prefill(tokens)
+        case Read(tokens=tokens):
+            task.run.read(tokens)
+        case RunFlow():
+            task.run.run_flow(task.step)
+        case RunVocoder(final):
+            task.run.run_vocoder(final)
+        case Decode() | Write():
+            raise AssertionError(f"{task.step} is decoded with others")
+
+
+def _aligned(requests: list[Burst]) -> list[Burst]:
+    """The requests of one call, all as long as the shortest.
+
+    A turn that is done would otherwise wait for the longest, and so would turns that come meanwhile: calls would serve
+    fewer. The rest of a longer request goes into the next call.
+    """
+    shortest = min(request.tokens for request in requests)
+    return [replace(request, tokens=shortest) for request in requests]
+
+
+def _attempt(work: Callable[[], object]) -> BaseException | None:
+    """Do it and return what it raises; that the session was cancelled meanwhile is no error."""
+    try:
+        work()
+    except SessionCancelledError:
+        return None
+    except BaseException as error:
+        return error
+    return None
+
+
+@contextmanager
+def _spans(tasks: Sequence[Task], stage: str) -> Iterator[None]:
+    """Time a call made for several turns; each counts all of it."""
+    with ExitStack() as stack:
+        for task in tasks:
+            stack.enter_context(task.run.recorder.span(stage))
+        yield

@@ -1,0 +1,102 @@
+"""Steps on the thread that takes the chunks: a plain loop, for debugging, `verify` and comparisons."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from omni2_engine._core import SessionCancelledError
+from omni2_engine.schedule.base import Failed
+from omni2_engine.schedule.calls import StageCalls, Task
+from omni2_engine.turn.plan import STAGE_OF, StageIndex, Step
+
+if TYPE_CHECKING:
+    from omni2_engine.turn.run import TurnRun
+
+
+class InlineSchedule:
+    """Every session runs its own steps, one at a time. See `Schedule`.
+
+    Args:
+        calls: what the stages do.
+    """
+
+    def __init__(self, calls: StageCalls) -> None:
+        self._calls = calls
+
+    def open(self, failed: Failed, run_ahead: float) -> InlineQueue:
+        """See `Schedule.open`; a session alone never rests."""
+        return InlineQueue(self._calls, failed)
+
+    def close(self) -> None:
+        """See `Schedule.close`."""
+
+
+class InlineQueue:
+    """See `SessionQueue`. For one thread, but for `cancel` and `close`."""
+
+    def __init__(self, calls: StageCalls, failed: Failed) -> None:
+        self._calls = calls
+        self._failed = failed
+        self._queues: dict[StageIndex, deque[Task]] = {stage: deque() for stage in StageIndex}
+        self._cancelled = False
+        self._closed = False
+
+    def begin(self) -> None:
+        """See `SessionQueue.begin`."""
+
+    def submit(self, step: Step, run: TurnRun) -> None:
+        """See `SessionQueue.submit`."""
+        if self._cancelled or self._closed:
+            raise SessionCancelledError("the turn is cancelled")
+        self._queues[STAGE_OF[type(step)]].append(Task(run, step))
+
+    def run_step(self) -> bool:
+        """Run the oldest step of the stage nearest to the sound."""
+        if self._cancelled or self._closed:
+            return False
+        stage = next((stage for stage in reversed(StageIndex) if self._queues[stage]), None)
+        if stage is None:
+            return False
+        task = self._queues[stage].popleft()
+        (error,) = self._calls.call([task])
+        if error is not None:
+            self.cancel()
+            self._failed(error)
+        return True
+
+    def lead(self) -> float:
+        """No player runs while the steps do: the schedule of a growing chunk never sees a lead."""
+        return 0.0
+
+    def delivered(self, seconds: float) -> None:
+        """See `SessionQueue.delivered`."""
+
+    def preempted(self) -> bool:
+        """There is no other session to wait for."""
+        return False
+
+    def hold(self, held: bool) -> None:
+        """No step runs unless it is asked for."""
+
+    def finish(self) -> None:
+        """See `SessionQueue.finish`."""
+
+    def cancel(self) -> None:
+        """See `SessionQueue.cancel`."""
+        self._cancelled = True
+
+    def revive(self) -> None:
+        """See `SessionQueue.revive`."""
+        if self._closed:
+            raise SessionCancelledError("the session is closed")
+        for queue in self._queues.values():
+            queue.clear()
+        self._cancelled = False
+
+    def drained(self) -> None:
+        """A step runs on the calling thread or not at all."""
+
+    def close(self) -> None:
+        """See `SessionQueue.close`."""
+        self._closed = True

@@ -1,0 +1,116 @@
+"""Steps on the scheduler's threads, one per stage, of all sessions together. See docs/scheduling.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from omni2_engine._core import Scheduler, Stage
+from omni2_engine.schedule.base import Failed
+from omni2_engine.schedule.calls import StageCalls, Task
+from omni2_engine.stages.language_model import DecoderState
+from omni2_engine.turn.plan import STAGE_OF, Decode, Read, StageIndex, Step, Write
+from omni2_engine.turn.run import TurnRun
+
+READING = -1  # key of calls that read for several turns, one after another, so that they go on to write together
+KeyOf = Callable[[DecoderState], int]
+
+
+class ThreadedSchedule:
+    """The C++ scheduler. See `Schedule`.
+
+    Args:
+        calls: what the stages do.
+        cache_key: equal and above 0 for states that can be decoded together, 0 for a state in a cache of its own.
+        batch: turns that one decoding call serves at most.
+        width: calls that run at once at most; None if every stage has a stream of its own.
+    """
+
+    def __init__(self, calls: StageCalls, cache_key: KeyOf, batch: int, width: int | None) -> None:
+        self._cache_key = cache_key
+        batches = {StageIndex.LLM: batch, StageIndex.SPEECH_LM: batch}
+        stages = [  # what is nearer to the sound comes first
+            Stage(stage.name.lower(), calls.call, batches.get(stage, 1), priority=-stage) for stage in StageIndex
+        ]
+        self.scheduler = Scheduler(stages, width=width)
+
+    def open(self, failed: Failed, run_ahead: float) -> ThreadedQueue:
+        """See `Schedule.open`."""
+        return ThreadedQueue(self.scheduler, self.scheduler.open(failed, run_ahead), self._cache_key)
+
+    def close(self) -> None:
+        """See `Schedule.close`."""
+        self.scheduler.shutdown()
+
+
+class ThreadedQueue:
+    """See `SessionQueue`; every method may be called from any thread.
+
+    Args:
+        scheduler: runs the steps.
+        session: its number there.
+        cache_key: see `ThreadedSchedule`.
+    """
+
+    def __init__(self, scheduler: Scheduler, session: int, cache_key: KeyOf) -> None:
+        self._scheduler = scheduler
+        self._session = session
+        self._cache_key = cache_key
+
+    def begin(self) -> None:
+        """See `SessionQueue.begin`."""
+        self._scheduler.begin(self._session)
+
+    def submit(self, step: Step, run: TurnRun) -> None:
+        """See `SessionQueue.submit`."""
+        key = self._key(step, run) or -self._session - 1  # no other session has that one
+        self._scheduler.submit(self._session, STAGE_OF[type(step)], Task(run, step), key=key)
+
+    def _key(self, step: Step, run: TurnRun) -> int:
+        """Tasks of one stage and key may share a call; 0 is for a call of its own."""
+        if isinstance(step, Decode):
+            return self._cache_key(run.text_state)
+        if isinstance(step, Write):
+            return self._cache_key(run.speech_state)
+        if isinstance(step, Read) and run.has_read and self._cache_key(run.speech_state):
+            return READING  # a turn's first reading waits for no other's
+        return 0
+
+    def lead(self) -> float:
+        """See `SessionQueue.lead`."""
+        return self._scheduler.lead(self._session)
+
+    def delivered(self, seconds: float) -> None:
+        """See `SessionQueue.delivered`."""
+        self._scheduler.delivered(self._session, seconds)
+
+    def hold(self, held: bool) -> None:
+        """See `SessionQueue.hold`."""
+        self._scheduler.hold(self._session, held)
+
+    def finish(self) -> None:
+        """See `SessionQueue.finish`."""
+        self._scheduler.finish(self._session)
+
+    def cancel(self) -> None:
+        """See `SessionQueue.cancel`."""
+        self._scheduler.cancel(self._session)
+
+    def revive(self) -> None:
+        """See `SessionQueue.revive`."""
+        self._scheduler.revive(self._session)
+
+    def drained(self) -> None:
+        """See `SessionQueue.drained`."""
+        self._scheduler.drained(self._session)
+
+    def preempted(self) -> bool:
+        """See `SessionQueue.preempted`."""
+        return self._scheduler.wanted(StageIndex.LLM)
+
+    def run_step(self) -> bool:
+        """See `SessionQueue.run_step`: the scheduler's threads run them."""
+        return False
+
+    def close(self) -> None:
+        """See `SessionQueue.close`."""
+        self._scheduler.close(self._session)

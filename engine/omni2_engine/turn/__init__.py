@@ -1,0 +1,1 @@
+"""One turn: its plan, its run, its prompt and its output."""

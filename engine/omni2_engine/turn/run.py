@@ -1,0 +1,325 @@
+"""One turn while it runs: a method per step. Which step is next is the plan's business, where it runs the queue's.
+
+    encode → prefill → ask_text, take_text … → read → ask_speech, take_speech … → run_flow → run_vocoder → chunk
+
+Each stage's state is used by that stage's steps alone, which never run at once. What passes from one stage to the next
+(text, groups, units, mel frames, counts) is guarded by a lock, held while a step's result is taken and the steps that
+follow are submitted, never while a graph runs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.chunk import Chunk
+from omni2_engine.metrics import Recorder
+from omni2_engine.options import Options
+from omni2_engine.pipeline import Pipeline
+from omni2_engine.sampling import Chooser, DrawKey, Stream
+from omni2_engine.schedule.base import SessionQueue
+from omni2_engine.stages.burst import Burst, Tokens
+from omni2_engine.stages.language_model import DecoderState
+from omni2_engine.states import TurnStates
+from omni2_engine.text.tokenizer import TextStream
+from omni2_engine.turn.chunking import ChunkSchedule
+from omni2_engine.turn.history import History
+from omni2_engine.turn.output import ChunkQueue
+from omni2_engine.turn.plan import RunFlow, Step, TokensPerStep, TurnPlan
+from omni2_engine.turn.prefix import PrefixCache
+from omni2_engine.turn.prompt import Layout
+from omni2_engine.turn.writers import Group, SpeechWriter, TextWriter
+
+Floats = NDArray[np.float32]
+OnText = Callable[[str], None]
+Forced = Mapping[Stream, Sequence[int]]  # model → ids that its turn goes on with
+Steer = Callable[[Stream, list[int], int], int]  # (model, its ids of this turn so far, id it chose) → id to go on with
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a turn is asked.
+
+    Args:
+        layout: the prompt; its last exchange is this turn's.
+        waveform: (n,) float32 at 16 kHz, in the encoder's window; None if typed.
+        options: how to answer.
+        on_text: called with every piece of text.
+        steer, forced: see `Session.stream`.
+    """
+
+    layout: Layout
+    waveform: Floats | None
+    options: Options
+    on_text: OnText | None = None
+    steer: Steer | None = None
+    forced: Forced | None = None
+
+
+class TurnRun:
+    """A turn's state and its steps.
+
+    Args:
+        pipeline: the stages.
+        prefixes: beginnings of prompts that are prefilled already.
+        history: of the conversation; grows.
+        text_state: the conversation's KV cache.
+        states: what the turn has for itself.
+        question: what it is asked.
+        queue: takes its steps.
+        output: where its chunks go.
+        recorder: of this turn.
+
+    Attributes:
+        queue, output, recorder, states, text_state: as given.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        prefixes: PrefixCache,
+        history: History,
+        text_state: DecoderState,
+        states: TurnStates,
+        question: Question,
+        queue: SessionQueue,
+        output: ChunkQueue,
+        recorder: Recorder,
+    ) -> None:
+        self._pipeline = pipeline
+        self._prefixes = prefixes
+        self._history = history
+        self.text_state = text_state
+        self.states = states
+        self._question = question
+        self.queue = queue
+        self.output = output
+        self.recorder = recorder
+        options = question.options
+        self._text_writer = TextWriter(pipeline, text_state, self._chooser(Stream.TEXT), options.max_new_tokens)
+        self._speech_writer = SpeechWriter(
+            pipeline, states.speech, self._chooser(Stream.SPEECH), options.max_last_write
+        )
+        self._characters = TextStream(pipeline.tokenizer)
+        self._lock = threading.Lock()
+        self._plan = self._new_plan()
+        self._text = ""  # all of it so far
+        self._sent = 0  # characters of it that went out with chunks
+        self._groups: deque[Group] = deque()  # the speech LM has still to read
+        self._read: list[tuple[int, int]] = []  # (units before the round, characters it had read)
+        self._units: list[int] = []  # all of the turn that make a sound
+        self._rendered = 0  # of those, taken by the flow
+        self._mel: deque[tuple[Floats, int]] = deque()  # for the vocoder, and units taken by the flow up to them
+        self._seconds = 0.0
+        self._chunks = 0
+
+    def _new_plan(self) -> TurnPlan:
+        config, options, pipeline = self._pipeline.config, self._question.options, self._pipeline
+        first = max(config.write, pipeline.decoder.fewest_units)  # W, or as many as the decoder needs to voice any
+        chunks = ChunkSchedule(first, config.flow_encoder.unit_rate, options.chunks == "growing")
+        tokens = TokensPerStep(
+            pipeline.llm.longest(self._text_writer.choose), pipeline.speech_lm.longest(self._speech_writer.choose)
+        )
+        return TurnPlan(config.read, config.write, chunks, tokens)
+
+    def _chooser(self, stream: Stream) -> Chooser:
+        question, tokens = self._question, self._pipeline.config.tokens
+        options = question.options
+        sampling = options.sampling_of_text(tokens) if stream is Stream.TEXT else options.speech_sampling
+        key = DrawKey(options.seed, stream, self.recorder.metrics.turn)
+        steer = None if question.steer is None else partial(question.steer, stream)
+        return Chooser(sampling, key, (question.forced or {}).get(stream, ()), steer)
+
+    @property
+    def speech_state(self) -> DecoderState:
+        """The speech LM's KV cache of this turn."""
+        return self.states.speech
+
+    @property
+    def has_read(self) -> bool:
+        """Whether the speech LM has read any text."""
+        return bool(self._history.rounds)
+
+    @property
+    def units(self) -> list[int]:
+        """All units of the turn so far that make a sound."""
+        return self._units
+
+    def begin(self) -> None:
+        """Submit the first step."""
+        with self._lock:
+            self._submit(self._plan.begin(spoken=self._question.waveform is not None))
+
+    def _submit(self, steps: list[Step]) -> None:
+        """Submit what the plan says; the lock is held, so that steps of one stage stay in order."""
+        for step in steps:
+            self.queue.submit(step, self)
+
+    def _lead(self) -> float:
+        """Seconds the player is ahead, where the plan looks at them."""
+        return self.queue.lead() if self._plan.chunks.growing else 0.0
+
+    # -- encoder ---------------------------------------------------------------------------------------------------
+
+    def encode(self) -> None:
+        """Turn the question into vectors (positions, hidden) for the prompt."""
+        pipeline, waveform = self._pipeline, self._question.waveform
+        assert waveform is not None
+        with self.recorder.span("frontend"):
+            log_mel = pipeline.frontend(waveform)
+        with self.recorder.span("encoder"):
+            self._history.exchanges[-1].speech = pipeline.encoder(log_mel)
+        with self._lock:
+            self._submit(self._plan.encoded())
+
+    # -- language model --------------------------------------------------------------------------------------------
+
+    def prefill(self, tokens: int) -> None:
+        """Feed the part of the prompt that is not in the KV cache yet, and choose the first token if `tokens` is 1."""
+        llm, state, layout, history = self._pipeline.llm, self.text_state, self._question.layout, self._history
+        with self.recorder.span("prefill"):
+            reused = min(layout.common_prefix(history.fed), len(layout.items) - 1)
+            if not history.fed:
+                reused = self._prefixes.fill(state, layout, self._question.options.system)
+            metrics = self.recorder.metrics
+            metrics.prompt_positions, metrics.reused_positions = len(layout.items), reused
+            state.truncate(reused)
+            history.fed = layout.items[:reused]
+            llm.extend(state, layout.embeds(reused, llm.table))
+            history.fed = list(layout.items)
+        self.take_text(llm.burst([self.ask_text(tokens)])[0] if tokens else Tokens())
+
+    def ask_text(self, tokens: int) -> Burst:
+        """The request for at most `tokens` text tokens."""
+        return self._text_writer.ask(tokens)
+
+    def take_text(self, written: Tokens) -> None:
+        """Take the text tokens of a call."""
+        writer, group = self._text_writer, None
+        for token, hidden in zip(written.ids, written.hidden, strict=True):
+            writer.take(token, hidden)
+            self.recorder.text()
+            self._remember(token)
+            if token not in self._pipeline.config.tokens.eos:
+                self._write_text(self._characters.push(token))
+        written.check()
+        if (group := writer.group()) is not None and group.final:
+            self._write_text(self._characters.flush())
+        with self._lock:
+            if group is not None:
+                self._groups.append(group)
+                self._read.append((-1, len(self._text)))
+            self._submit(self._plan.decoded(len(written.ids), writer.ended, self._lead()))
+
+    def _remember(self, token: int) -> None:
+        """Keep the history in step with the KV cache: when token i is chosen, token i − 1 has been fed."""
+        metrics, history, writer = self.recorder.metrics, self._history, self._text_writer
+        reply = history.exchanges[-1].reply
+        metrics.text_tokens = len(writer.tokens)
+        if len(writer.tokens) > 1:
+            history.fed.append(reply[-1])
+        if token in self._pipeline.config.tokens.eos:
+            metrics.finish_reason = "end"
+            return
+        metrics.finish_reason = "limit"
+        reply.append(token)
+
+    def _write_text(self, piece: str) -> None:
+        if piece:
+            with self._lock:
+                self._text += piece
+            if self._question.on_text is not None:
+                self._question.on_text(piece)
+
+    # -- speech LM -------------------------------------------------------------------------------------------------
+
+    def read(self, tokens: int) -> None:
+        """Feed the speech LM the next group of text, and choose the first token of its write if `tokens` is 1."""
+        with self._lock:
+            group, number = self._groups.popleft(), len(self._history.rounds)
+            self._read[number] = (len(self._units), self._read[number][1])
+            self._history.rounds.append((len(self._units), group.total))
+        self._speech_writer.read(group, self.recorder)
+        self.take_speech(self._pipeline.speech_lm.burst([self.ask_speech(tokens)])[0] if tokens else Tokens())
+
+    def ask_speech(self, tokens: int) -> Burst:
+        """The request for at most `tokens` speech tokens."""
+        return self._speech_writer.ask(tokens)
+
+    def take_speech(self, spoken: Tokens) -> None:
+        """Take the speech tokens of a call."""
+        writer = self._speech_writer
+        for token in spoken.ids:
+            self._take_units(writer.take(token), 1)
+        spoken.check()
+        if writer.over:
+            self._take_units(writer.flush(), 0)
+        with self._lock:
+            self._submit(self._plan.wrote(len(spoken.ids), writer.over, self._lead()))
+
+    def _take_units(self, units: list[int], tokens: int) -> None:
+        """Take what became certain with a token; ids that the flow does not know make no sound (spec §6)."""
+        known = [unit for unit in units if unit < self._pipeline.config.flow_encoder.units]
+        metrics = self.recorder.metrics
+        metrics.speech_tokens += tokens
+        metrics.unvoiced_ids += len(units) - len(known)
+        with self._lock:
+            self._units.extend(known)
+            self._submit(self._plan.add_units(len(known), self._lead()))
+
+    # -- flow and vocoder ------------------------------------------------------------------------------------------
+
+    def run_flow(self, planned: RunFlow) -> None:
+        """Make mel frames of the next units."""
+        with self._lock:
+            call = self._plan.flow_begins(planned)
+            begin, self._rendered = self._rendered, self._rendered + call.units
+            units = self._units[begin : self._rendered]
+        with self.recorder.span("flow"):
+            mel = self._pipeline.decoder.render(self.states.decoder, units, call.final)
+        with self._lock:
+            self._mel.append((mel, self._rendered))
+            self.recorder.metrics.units = self._rendered
+            self._submit(self._plan.flow_done(call.final, self._lead()))
+
+    def run_vocoder(self, final: bool) -> None:
+        """Make sound of the oldest mel frames, and put it out."""
+        with self._lock:
+            mel, units = self._mel.popleft()
+        seed, turn = self._question.options.seed, self.recorder.metrics.turn
+        with self.recorder.span("vocoder"):
+            pcm = self._pipeline.decoder.voice(self.states.decoder, mel, final, seed, turn)
+        if (chunk := self._chunk(pcm, units, final)) is not None:
+            self.output.put(chunk)
+        if final:
+            self.queue.finish()
+            self.output.end()
+        else:
+            with self._lock:
+                self._submit(self._plan.vocoder_done(self._lead()))
+
+    def _chunk(self, pcm: Floats, units: int, final: bool) -> Chunk | None:
+        """What goes out; None if there is neither sound nor text that has not gone out yet."""
+        config = self._pipeline.config
+        rate = config.vocoder.sample_rate
+        with self._lock:
+            text = self._text
+            if not len(pcm) and not (final and self._sent < len(text)):
+                return None
+            voiced = units - (0 if final else config.flow_encoder.lookahead)
+            read = [characters for before, characters in self._read if 0 <= before < voiced]
+            spoken = text if final else text[: read[-1] if read else 0]
+            chunk = Chunk(pcm, rate, self._chunks, self._seconds, text[self._sent :], spoken, units, final)
+            self._sent = len(text)
+            self._seconds += chunk.duration
+            self._chunks += 1
+        if len(pcm):
+            self.recorder.chunk(chunk.duration)
+            self.queue.delivered(chunk.duration)
+        return chunk
