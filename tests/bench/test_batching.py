@@ -45,7 +45,7 @@ def test_one_run(tiny_checkpoint: CheckpointPaths, question: Path, tmp_path: Pat
     assert run(["bench", "batching", *arguments]) == 0
     record = json.loads((tmp_path / "out" / "batching.json").read_text())
     assert record["context"] == 20 and record["machine"]["threads"] == 1
-    assert list(record["presets"]["balanced"]) == [*MODELS, "flow_first", "flow_later", "vocoder"]
+    assert list(record["presets"]["balanced"]) == list(MODELS)
     for model in record["presets"]["balanced"]:
         assert list(record["presets"]["balanced"][model]) == ["1", "3"]
         for found in record["presets"]["balanced"][model].values():

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,24 @@ def test_turns_that_no_longer_fit_are_dropped_oldest_first(tiny_engine_dir: Path
     tiny = Engine.load(tiny_engine_dir, threads=1, warm_up=False, max_context=turn - 1)
     with tiny.session() as session, pytest.raises(ContextError, match="positions"):
         answer(session, tiny, 0)
+
+
+def test_a_full_context_makes_room_for_several_turns_at_once(tiny_engine_dir: Path) -> None:
+    """What is left is prefilled anew once, not at every further turn."""
+    probe = Engine.load(tiny_engine_dir, threads=1, warm_up=False)
+    turn = len(probe.prompts.lay_out([_exchange(probe)], None).items) + 2
+    engine = Engine.load(tiny_engine_dir, threads=1, warm_up=False, max_context=6 * turn)
+    dropped, fed = [], []
+    with engine.session(max_new_tokens=2, max_last_write=2) as session:
+        for seed in range(14):
+            list(session.stream(speech(engine, seed, 0.3), sample_rate=16_000))
+            assert session.metrics is not None
+            dropped.append(session.metrics.dropped_turns)
+            fed.append(session.metrics.prompt_positions - session.metrics.reused_positions)
+    full = [number for number, count in enumerate(dropped) if count]
+    assert len(full) >= 2 and all(later - earlier >= 3 for earlier, later in pairwise(full))
+    assert all(fed[number] <= turn for number in range(14) if number not in full)
+    assert sum(fed) <= 2 * 14 * turn  # a turn costs at most one more, on average
 
 
 def _exchange(engine: Engine):  # type: ignore[no-untyped-def]

@@ -307,7 +307,7 @@ def test_plans_of_half_types_keep_their_state_in_them(
     found, expected = [], []
     for made, results in ((engine, found), (tiny_engine, expected)):
         decoder, llm = made.pipeline.decoder, made.pipeline.llm
-        state, turn = llm.new_state(64), decoder.new_state(made.speaker(None))
+        state, turn = llm.new_state(64), decoder.new_state(made.voice_features())
         llm.extend(state, embeds)
         if isinstance(llm, DeviceLanguageModel):
             llm._fetch([state])
