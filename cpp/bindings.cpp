@@ -2,6 +2,7 @@
 // Signatures and shapes are documented in engine/omni2_engine/_core.pyi.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cmath>
 #include <limits>
@@ -9,6 +10,7 @@
 
 #include "bindings.h"
 #include "philox.cuh"
+#include "processor.h"
 #include "random.h"
 #include "sampling.h"
 
@@ -135,6 +137,7 @@ PYBIND11_MODULE(_core, m) {
     m.def("sample", &sample_token, py::arg("logits"), py::arg("generated"), py::arg("penalty"),
           py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("seed"), py::arg("stream"),
           py::arg("turn"), py::arg("step"));
+    m.def("processor_instructions", &processor_instructions);
     bind_runtime(m);
     bind_scheduler(m);
 }

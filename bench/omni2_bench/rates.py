@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from omni2_engine.backends.onnxruntime import Host, OnnxRuntimeBackend
+
 ROWS, INNER, COLUMNS = 1500, 1280, 5120  # the encoder's widest layer
 READ_BYTES = 1 << 30
 
@@ -58,9 +60,8 @@ def _ort_int8(threads: int) -> Callable[[], Any]:
 
 
 def _ort(threads: int, operator: str, left: np.ndarray, right: np.ndarray) -> Callable[[], Any]:
-    """One node with a constant right side, as linear layers have it."""
+    """One node with a constant right side, as linear layers have it, set up as the engine's graphs are."""
     import onnx
-    import onnxruntime
     from onnx import helper, numpy_helper
 
     source = helper.np_dtype_to_tensor_dtype(left.dtype)
@@ -73,9 +74,7 @@ def _ort(threads: int, operator: str, left: np.ndarray, right: np.ndarray) -> Ca
         [numpy_helper.from_array(right, "right")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = OnnxRuntimeBackend(threads).session(model.SerializeToString(), operator, Host())
     return lambda: session.run(None, {"left": left})
 
 

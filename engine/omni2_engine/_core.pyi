@@ -1,4 +1,5 @@
-"""The C++ extension, built from cpp/: random numbers and samplers, the scheduler and its simulation, a CUDA device.
+"""The C++ extension, built from cpp/: random numbers and samplers, the processor's instructions, the scheduler and its
+simulation, a CUDA device.
 
 Random numbers and samplers (Philox4x32-10): a draw is named by `seed` (below 2^64) and `stream`, `turn`, `step` (each
 below 2^32). Every function raises ValueError for an array of another dtype or layout and for a number out of its range;
@@ -55,6 +56,12 @@ def sample(
     `temperature` 0 is `greedy`. `top_k` keeps the logits not below the k-th greatest, ties included (0, or V and more:
     all); `top_p` in (0, 1] then keeps the fewest, likeliest first, that hold this share of what is left (1: all). NaN
     and minus infinity are never drawn; NoCandidateError where nothing else is.
+    """
+
+def processor_instructions() -> list[str]:
+    """Vector and int8 instructions that the processor has and the system lets programs use, by Linux's names for them.
+
+    Of avx2, avx512f, avx_vnni, avx512_vnni and amx_int8 on x86, of asimddp and i8mm on 64-bit ARM; empty elsewhere.
     """
 
 def cuda_available(library: str | None = None) -> str | None:

@@ -21,6 +21,7 @@ from omni2_engine.backends.base import (
     is_context,
     run_one_by_one,
 )
+from omni2_engine.backends.int8 import EXACT_PRODUCTS, needs_exact_products
 from omni2_engine.device.stopwatch import Stopwatch
 from omni2_engine.errors import BackendError, EngineDirectoryError
 from omni2_engine.manifest import EngineDirectory
@@ -142,6 +143,8 @@ class OnnxRuntimeBackend:
         options = self.options()
         if weights is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
+        if needs_exact_products(model):
+            options.add_session_config_entry(*EXACT_PRODUCTS)
         try:
             return ort.InferenceSession(model, options, providers=place.providers)
         except Exception as error:  # ONNX Runtime raises a family of its own exception types
@@ -152,7 +155,7 @@ class OnnxRuntimeBackend:
             ) from error
 
     def options(self) -> ort.SessionOptions:
-        """How every session is set up."""
+        """How every session is set up; `session` adds what depends on the model."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
