@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from omni2_engine._core import processor_instructions
 from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt
 from omni2_engine.cli import doctor
 from omni2_engine.errors import BackendError
@@ -64,6 +65,36 @@ def test_a_machine_without_a_gpu_is_healthy_and_told_why(run: Run, monkeypatch: 
     assert "libcudart: /nowhere/libcudart.so; driver (libcuda.so.1):" in said
     assert "no GPU can be used: CUDA's runtime library cannot be loaded" in said and "try: install CUDA" in said
     assert "TensorRT: tensorrt 10.9" in said
+
+
+@pytest.mark.parametrize(
+    ("instructions", "saturates", "said"),
+    [
+        (["avx2"], True, "int8: AVX2 without VNNI; its products would saturate, so exact ones are asked for"),
+        (["avx2", "avx512f"], True, "int8: AVX-512 without VNNI; its products would saturate"),
+        (["avx2", "avx_vnni"], False, "int8: AVX-VNNI; products are exact\n  a layer of an encoder takes 0.32 of"),
+        (["avx2", "avx512f", "avx512_vnni"], False, "int8: AVX-512 VNNI; products are exact\n"),
+        (["avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8"], False, "int8: AMX; products are exact\n"),
+        (["asimddp"], False, "int8: ARM's dot products; products are exact\nONNX Runtime"),  # not measured
+        ([], False, "int8: no instructions for it; products are exact\n"),
+    ],
+)
+def test_the_int8_kernel_and_its_cost_are_said(
+    instructions: list[str], saturates: bool, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "processor_instructions", lambda: instructions)
+    monkeypatch.setattr(doctor, "products_saturate", lambda: saturates)
+    assert said in run()[1]
+
+
+def test_instructions_are_those_linux_lists(run: Run) -> None:
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        pytest.skip("no /proc/cpuinfo to compare with: run this on Linux")
+    known = {instruction for instruction, _, _ in doctor.INT8_KERNELS}
+    assert set(processor_instructions()) == known & words
+    assert all(instruction in run()[1] for instruction in known & words)
 
 
 def test_a_gpu_is_described(run: Run, gpu: Any) -> None:
