@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from omni2_engine import Engine
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is first imported
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when onnxruntime is first imported
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOCAL_HOSTS = {None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0"}

@@ -6,6 +6,12 @@ for chunk in engine.stream("question.wav"):
     play(chunk.pcm)
 """
 
+import os
+
+# From 1.29 on ONNX Runtime writes a device id below the home directory and looks for a host to send usage data to. It
+# reads this when it is first imported. Every package here that uses it imports this one before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from omni2_engine.chunk import Chunk
 from omni2_engine.engine import Engine
 from omni2_engine.errors import Omni2Error
