@@ -61,6 +61,7 @@ class Engine:
         pipeline: the stages.
         prompts: lays conversations out as the language model sees them.
         states: memory of conversations and turns.
+        runtime: what its sessions share.
         memory_plan: what it takes of a GPU's memory, also logged by `omni2_engine.engine` before it is taken; None on
             the CPU.
     """
@@ -95,7 +96,7 @@ class Engine:
         budget = MemoryBudget(int(SHARE * backend.free_memory()) if memory is None else memory)
         self.states = StatePool(p.llm, p.speech_lm, p.decoder, sessions, self.max_context, positions, budget, admission)
         calls = StageCalls(p.llm, p.speech_lm)
-        self._runtime = Runtime(
+        self.runtime = Runtime(
             p,
             self.prompts,
             PrefixCache(p.llm, self.prompts),
@@ -198,7 +199,7 @@ class Engine:
     @property
     def voices(self) -> list[str]:
         """Names of the voices it can speak with."""
-        return self._runtime.voices.names()
+        return self.runtime.voices.names()
 
     def voice_features(self, voice: str | None = None) -> NDArray[np.float32]:
         """A stored voice as the flow wants it, (1, mel) float32; the default voice if None.
@@ -206,23 +207,23 @@ class Engine:
         Raises:
             SettingError: there is no voice of that name.
         """
-        return self._runtime.voices.features(voice)
+        return self.runtime.voices.features(voice)
 
     @property
     def scheduler(self) -> Scheduler:
         """The scheduler behind the "threaded" schedule."""
-        assert isinstance(self._runtime.schedule, ThreadedSchedule)
-        return self._runtime.schedule.scheduler
+        assert isinstance(self.runtime.schedule, ThreadedSchedule)
+        return self.runtime.schedule.scheduler
 
     @property
     def waiting(self) -> int:
         """Turns that have been asked and have made no sound yet."""
-        return len(self._runtime.waiting)
+        return len(self.runtime.waiting)
 
     @property
     def expected_wait(self) -> float:
         """Seconds until a turn asked now would make its first sound, by the turns before; 0 before there were any."""
-        return self._runtime.waiting.expected
+        return self.runtime.waiting.expected
 
     def session(self, **options: Any) -> Session:
         """Begin a conversation.
@@ -258,7 +259,7 @@ class Engine:
     def _open(self, options: dict[str, Any], one_turn: bool = False) -> Session:
         if self._closed:
             raise SettingError("the engine is closed", "load it again")
-        session = Session(self._runtime, Options().merged(options), one_turn)
+        session = Session(self.runtime, Options().merged(options), one_turn)
         self._sessions.add(session)
         return session
 
@@ -267,7 +268,7 @@ class Engine:
         self._closed = True
         for session in list(self._sessions):
             session.close()
-        self._runtime.close()
+        self.runtime.close()
 
     def __enter__(self) -> Self:
         return self

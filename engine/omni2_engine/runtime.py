@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,13 @@ from omni2_engine.waiting_turns import WaitingTurns
 
 HELPERS = 4  # threads that read audio and end turns for coroutines
 Floats = NDArray[np.float32]
+
+
+class VoiceFeatures(Protocol):
+    """Voices by name, as the flow wants them."""
+
+    def names(self) -> list[str]: ...
+    def features(self, voice: str | None) -> Floats: ...
 
 
 class Voices:
@@ -75,7 +83,7 @@ class Runtime:
     pipeline: Pipeline
     prompts: PromptBuilder
     prefixes: PrefixCache
-    voices: Voices
+    voices: VoiceFeatures
     states: StatePool
     schedule: Schedule
     waiting: WaitingTurns

@@ -228,7 +228,7 @@ def test_a_question_comes_before_the_rest_of_a_burst_of_text(
     """It is taken up after the next token of whoever has been heard already, not after the group."""
     engine, read = shared_engine, 8
     config = engine.config.model_copy(update={"read": read})
-    monkeypatch.setattr(engine._runtime, "pipeline", replace(engine.pipeline, config=config))
+    monkeypatch.setattr(engine.runtime, "pipeline", replace(engine.pipeline, config=config))
     monkeypatch.setattr(LanguageModel, "longest", lambda model, choose: read)
     heard, asked = threading.Event(), threading.Event()
     order: list[str] = []

@@ -315,7 +315,7 @@ def test_few_system_prompts_are_remembered(engine: Engine) -> None:
     for number in range(PREFIXES + 2):
         with engine.session(system=f"Number {number}.") as session:
             answer(session, engine, 1, max_new_tokens=1, max_last_write=1)
-    assert len(engine._runtime.prefixes) == PREFIXES
+    assert len(engine.runtime.prefixes) == PREFIXES
 
 
 def test_speech_outlasts_what_the_speech_model_was_made_for(

@@ -16,6 +16,7 @@ from omni2_export.verify.goldens import Golden, read_goldens
 from omni2_export.verify.llm import compare_multiturn, compare_text_end, compare_turn
 from omni2_export.verify.rows import Comparison, Report
 from omni2_export.verify.schema import Kind
+from omni2_export.verify.sessions import compare_heard, compare_spoken
 from omni2_export.verify.streams import compare_offline, compare_stream
 
 ALL_CONTEXT = 1e6  # seconds the flow looks back on, as the original does without limit; for `Engine.load`
@@ -68,6 +69,7 @@ def _compare_file(
     match compare.golden.kind:
         case Kind.TURN:
             compare_turn(engine, backend, compare)
+            compare_heard(engine, compare)
         case Kind.MULTITURN:
             compare_multiturn(engine, compare, goldens)
         case Kind.TEXT_END:
@@ -76,5 +78,6 @@ def _compare_file(
             compare_units(engine, backend, compare)
         case Kind.STREAM:
             compare_stream(engine, backend, compare, goldens)
+            compare_spoken(engine, compare, goldens)
         case Kind.OFFLINE:
             compare_offline(engine, backend, compare, goldens)
