@@ -6,7 +6,8 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
-COPY pyproject.toml setup.py README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE NOTICE ./
+COPY licenses licenses
 COPY cpp cpp
 COPY kernels kernels
 COPY engine engine

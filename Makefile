@@ -1,13 +1,13 @@
 # make demo: hear the engine. make test: check it. Both set up all they need in .venv, and reuse what is there.
 # 3.11 and not 3.10: ONNX Runtime has no wheel for 3.10 that runs the graphs' operators (opset 24, from 1.25 on).
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p $(NEW_ENOUGH) 2>/dev/null && echo $$p && break; done)
 WORKERS ?= 2
 
 VENV := .venv
 PY := $(VENV)/bin/python
-SOURCES := pyproject.toml setup.py $(wildcard cpp/*.h cpp/*.cpp cpp/*/*.h cpp/*/*.cpp kernels/omni2_kernels/cuda/*.cuh)
+SOURCES := pyproject.toml setup.py training/pyproject.toml $(wildcard cpp/*.h cpp/*.cpp cpp/*/*.h cpp/*/*.cpp kernels/omni2_kernels/cuda/*.cuh)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo train-demo test test-gpu lint sanitize clean
@@ -64,11 +64,12 @@ $(VENV)/demo.stamp: $(VENV)/venv.stamp $(SOURCES)
 	touch $@
 
 $(VENV)/train.stamp: $(VENV)/dev.stamp
-	$(PY) -m pip install -q -e '.[train]'
+	$(PY) -m pip install -q -e . -e training
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/venv.stamp $(SOURCES) tests/install_torch.sh
 	@echo "Installing what the tests need, the CPU build of torch among it, and building the C++ extension (minutes)"
 	bash tests/install_torch.sh $(PY)
 	$(PY) -m pip install -q -e '.[dev]'
+	$(PY) -m pip install -q --no-deps -e training
 	touch $(VENV)/demo.stamp $@

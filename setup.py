@@ -13,17 +13,18 @@ from __future__ import annotations
 import os
 import sys
 from glob import glob
+from pathlib import Path
 
-from pybind11.setup_helpers import Pybind11Extension, build_ext
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import find_packages, setup
+from setuptools.command.editable_wheel import _StaticPth, editable_wheel
 
 FOLDERS = {
     "omni2_kernels": "kernels",
     "omni2_engine": "engine",
     "omni2_export": "export",
     "omni2_bench": "bench",
-    "omni2_training": "training",
-}
+}  # training/ is a distribution of its own, which users do not get
 
 # What samplers on the host and kernels on the GPU compute alike stands once, where NVRTC finds it at run time.
 SHARED_ARITHMETIC = "kernels/omni2_kernels/cuda"
@@ -49,6 +50,20 @@ DEPENDENCIES = [
 EXACT_FLOATS = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 COMPILE_ARGS = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-Wall", "-Wextra", *EXACT_FLOATS]
 
+
+class EditableWheel(editable_wheel):
+    """An editable install as one .pth file that lists the folders.
+
+    For a layout of several folders setuptools installs an import hook instead, which neither editors nor type checkers
+    follow.
+    """
+
+    def _select_strategy(self, name: str, tag: str, build_lib: str) -> _StaticPth:
+        return _StaticPth(self.distribution, name, [Path(folder).resolve() for folder in FOLDERS.values()])
+
+
+ParallelCompile(default=0).install()  # as many compilers as processors
+
 setup(
     install_requires=DEPENDENCIES,
     packages=[package for folder in FOLDERS.values() for package in find_packages(folder)],
@@ -63,5 +78,5 @@ setup(
             extra_compile_args=COMPILE_ARGS,
         )
     ],
-    cmdclass={"build_ext": build_ext},
+    cmdclass={"build_ext": build_ext, "editable_wheel": EditableWheel},
 )

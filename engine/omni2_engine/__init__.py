@@ -7,6 +7,7 @@ for chunk in engine.stream("question.wav"):
 """
 
 import os
+from importlib.metadata import version
 
 # From 1.29 on ONNX Runtime writes a device id below the home directory and looks for a host to send usage data to. It
 # reads this when it is first imported. Every package here that uses it imports this one before.
@@ -21,3 +22,4 @@ from omni2_engine.sampling import Sampling
 from omni2_engine.session import Session
 
 __all__ = ["Chunk", "Engine", "Omni2Error", "Options", "Sampling", "Session", "TurnMetrics"]
+__version__ = version("omni2-engine")
