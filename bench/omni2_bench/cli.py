@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from omni2_bench.quality import command as quality
 from omni2_bench.simulate import command as simulate
+
+if TYPE_CHECKING:
+    from omni2_bench.models import Model
 
 SIZES = "tiny, 0.5B, 1.5B, 3B, 7B, 14B, 32B or custom: a checkpoint of random weights of these dimensions"
 Size = Annotated[str | None, typer.Option(help=SIZES)]
@@ -233,7 +236,7 @@ def _model(
     decoder: Path | None,
     speech_encoder: Path | None,
     cache: Path | None,
-) -> tuple:  # (Model, Path); the types' modules are heavy
+) -> tuple[Model, Path]:
     from omni2_bench.models import default_cache, dimensions_of, given_model, random_model
     from omni2_engine.errors import SettingError
 

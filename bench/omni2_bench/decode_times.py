@@ -48,8 +48,8 @@ def _measure(
 ) -> dict[str, dict[str, list[float]]]:
     random, most, vocab = np.random.default_rng(0), max(sizes), together.config.vocab
     prefix = alone.new_state(context)
-    alone.extend(prefix, alone.embed(random.integers(0, vocab, context)))
-    fed = alone.embed(random.integers(0, vocab, most))
+    alone.extend(prefix, alone.embed(random.integers(0, vocab, context).tolist()))
+    fed = alone.embed(random.integers(0, vocab, most).tolist())
     beside, single = (_filled(model, prefix, most) for model in (together, alone))
     times: dict[str, dict[str, list[float]]] = {str(size): {"together": [], "alone": []} for size in sizes}
     for number in range(rounds + 1):

@@ -24,7 +24,7 @@ def run(request: TurnRequest) -> TurnResult:
         Omni2Error: this machine cannot run the engine on that device.
     """
     began = time.perf_counter()
-    context = {} if request.left_context is None else {"left_context": request.left_context}
+    context: dict[str, Any] = {} if request.left_context is None else {"left_context": request.left_context}
     directory = EngineDirectory(Path(request.engine))
     backend = choose_backend(directory, Device(request.device), request.threads, timed=True)
     backend.width = request.width or backend.width

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,10 @@ def run(plan: OverlapPlan, model: Model, cache: Path, out: Path, say: Say) -> st
 
 def figures(results: dict[str, list[TurnResult]]) -> dict[str, Any]:
     """Medians and spread of first chunk and answer, and of serial over overlapping, round by round."""
-    moments = {"first_chunk": lambda result: result.ready[0], "answer": lambda result: result.finished}
+    moments: dict[str, Callable[[TurnResult], float]] = {
+        "first_chunk": lambda result: result.ready[0],
+        "answer": lambda result: result.finished,
+    }
     found: dict[str, Any] = {}
     for moment, of in moments.items():
         seconds = {name: [of(result) for result in turns] for name, turns in results.items()}

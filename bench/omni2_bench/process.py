@@ -32,9 +32,11 @@ def run_worker(task: str, request: dict[str, Any], threads: int) -> dict[str, An
     """
     environment = {name: value for name, value in os.environ.items() if name not in SLOWING}
     environment |= dict.fromkeys(THREAD_SETTINGS, str(threads))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = [sys.executable, "-m", "omni2_bench.worker"]
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as worker, MemoryWatch(worker.pid) as watch:
+    command, pipe = [sys.executable, "-m", "omni2_bench.worker"], subprocess.PIPE
+    with (
+        subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as worker,
+        MemoryWatch(worker.pid) as watch,
+    ):
         try:
             output, errors = worker.communicate(json.dumps({"task": task, "request": request}) + "\n")
         except BaseException:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from omni2_export.reference.frontend import log_mel
 from omni2_export.reference.prompt import mark_speech, prompt_embeds
 from omni2_export.reference.qwen2 import Cache, Qwen2
 from omni2_export.reference.read_write import LAST_WRITE, Pick, embed
+from omni2_export.reference.solver import Flow
 from omni2_export.reference.speech_decoder import SpeechDecoder, Utterance
 from omni2_export.reference.vocoder import HiFT, SourceDraws
 from omni2_export.tokenizer_files import load_tokenizer, special_tokens
@@ -80,8 +81,8 @@ class ReferencePipeline:
         keep_weight_norm(modules.vocoder)
         for module in (modules.encoder, modules.llm, modules.fusion, modules.speech_lm):
             module.to(self.device, dtype)
-        for module in (modules.flow, modules.vocoder):
-            module.to(self.device)
+        modules.flow.to(self.device)
+        modules.vocoder.to(self.device)
         self.config = checkpoint.config
         self.voice = torch.from_numpy(np.array(voice, np.float32).reshape(1, -1)).to(self.device)
         noise = np.ascontiguousarray(np.asarray(noise, np.float32).T)[None]
@@ -210,8 +211,8 @@ class Voice:
 
     def __post_init__(self) -> None:
         p = self.pipeline
-        flow = _TimedFlow(p.modules.flow, self.recorder)
-        vocoder = _TimedVocoder(p.modules.vocoder, self.draws, self.recorder)
+        flow = cast(Flow, _TimedFlow(p.modules.flow, self.recorder))
+        vocoder = cast(HiFT, _TimedVocoder(p.modules.vocoder, self.draws, self.recorder))
         c = p.config.flow_encoder
         self.decoder = SpeechDecoder(flow, vocoder, p.voice, p.noise, ratio=c.ratio, lookahead=c.lookahead)
 

@@ -83,7 +83,8 @@ class Report:
 
     def median_costs(self, name: str) -> list[float]:
         """Median over the rounds of each chunk's cost."""
-        return np.median([self.costs(result) for result in self.of(name)], axis=0).tolist()
+        costs = np.median([self.costs(result) for result in self.of(name)], axis=0)
+        return [float(cost) for cost in costs]
 
     def ratio(self, preset: str, figure: Figure) -> Summary:
         """Reference over engine, round by round, so that a machine that drifts does so in both."""
@@ -134,7 +135,7 @@ class Report:
             "tail": over(lambda result: result.finished - result.ready[self.plan.chunks - 1]),
             "rtf": over(lambda result: result.work / result.seconds),
             "rtf_after_first_chunk": over(_later_rtf),
-            "stages": {stage: over(lambda r, s=stage: sum(r.of_stage(s))) for stage in _stages(results[0])},
+            "stages": {stage: over(_seconds_of(stage)) for stage in _stages(results[0])},
             "chunk_seconds": self.median_costs(name),
             "chunk_fit": as_record(fit(self.median_costs(name), self.blocks)),
             "underrun_total": as_record(summarise([gap.total for gap in gaps])),
@@ -243,6 +244,10 @@ def _rows_of(result: TurnResult) -> dict[str, float]:
 
 def _later_rtf(result: TurnResult) -> float:
     return (result.finished - result.ready[0]) / sum(result.durations[1:])
+
+
+def _seconds_of(stage: str) -> Figure:
+    return lambda result: sum(result.of_stage(stage))
 
 
 def _stages(result: TurnResult) -> list[str]:

@@ -54,7 +54,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 def _language_model(model: LanguageModel, context: int) -> tuple[float, float]:
     """Seconds of a prefill and of one token after it."""
     state = model.new_state(context + TOKENS)
-    embeds = model.embed(np.arange(context) % model.config.vocab)
+    embeds = model.embed([index % model.config.vocab for index in range(context)])
     model.extend(state, embeds)
     state.truncate(0)
     prefill = _seconds(lambda: model.extend(state, embeds))

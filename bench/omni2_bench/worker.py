@@ -43,7 +43,7 @@ def main() -> None:
     os.dup2(2, 1)
     request = json.loads(sys.stdin.readline())
     try:
-        answer = {"result": perform(request["task"], request["request"])}
+        answer: dict[str, Any] = {"result": perform(request["task"], request["request"])}
     except Omni2Error as error:
         answer = {"problem": error.problem, "remedy": error.remedy}
     print(json.dumps(answer), file=answers, flush=True)

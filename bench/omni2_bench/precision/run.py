@@ -109,7 +109,7 @@ def measure(plan: PrecisionPlan, checkpoint: Checkpoint, say: Say) -> Iterator[F
             if plan.rows and question.name not in plan.rows:
                 continue
             expected = question.ask(material, reference)
-            reference.forget()
+            reference.clear()
             for variant in VARIANTS:
                 changed = [specs[name] for name in question.changed if variant.fits(specs[name])]
                 if not changed:
@@ -125,29 +125,18 @@ def measure(plan: PrecisionPlan, checkpoint: Checkpoint, say: Say) -> Iterator[F
                     yield Finding(question.name, array, variant.name, _snr(found[array], expected[array]))
 
 
-class _Reference(Mapping[str, Graph]):
-    """The graphs of the exact preset, each built when it is first asked for, and loaded until they are forgotten."""
+class _Reference(dict[str, Graph]):
+    """The graphs of the exact preset, each built when it is first asked for, and loaded until `clear`."""
 
     def __init__(self, specs: Mapping[str, GraphSpec], folder: Path, threads: int) -> None:
+        super().__init__()
         self._specs = specs
         self._folder = folder
         self._threads = threads
-        self._loaded: dict[str, Graph] = {}
 
-    def __getitem__(self, name: str) -> Graph:
-        if name not in self._loaded:
-            self._loaded[name] = OnnxRuntimeBackend(self._threads).load(self._path(name))
-        return self._loaded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._specs)
-
-    def __len__(self) -> int:
-        return len(self._specs)
-
-    def forget(self) -> None:
-        """Give the memory of all loaded graphs back; they are loaded again if need be."""
-        self._loaded.clear()
+    def __missing__(self, name: str) -> Graph:
+        self[name] = OnnxRuntimeBackend(self._threads).load(self._path(name))
+        return self[name]
 
     def ranges(self, question: Question, material: Material) -> Ranges:
         """What a question's graphs read when it is asked with some material."""

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from omni2_engine.errors import Omni2Error
 from omni2_engine.manifest import MANIFEST, RUNTIME_CACHE, TIMING_CACHE, FileEntry, Manifest, StageEntry, sha256
@@ -47,7 +48,7 @@ class Workspace:
                 f"cannot create {self.path}: {error.strerror}", "choose a writable place with -o"
             ) from error
         self._lock = _lock(self.path)
-        self._stages: dict[str, dict] = self._read_record()
+        self._stages: dict[str, dict[str, Any]] = self._read_record()
         self._remove_leftovers()
 
     def __enter__(self) -> Workspace:
@@ -133,7 +134,7 @@ class Workspace:
         (self.target / RECORD).unlink(missing_ok=True)
         shutil.rmtree(retired, ignore_errors=True)
 
-    def _read_record(self) -> dict[str, dict]:
+    def _read_record(self) -> dict[str, dict[str, Any]]:
         try:
             stages = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
             return {
@@ -144,7 +145,7 @@ class Workspace:
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}
 
-    def _is_whole(self, name: str, entry: dict) -> bool:
+    def _is_whole(self, name: str, entry: dict[str, Any]) -> bool:
         file = self.path / name
         return file.is_file() and file.stat().st_size == entry["size"]
 

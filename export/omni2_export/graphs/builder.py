@@ -162,7 +162,7 @@ class GraphBuilder:
         common = operand_type(kind, types, self.current)
         if common is not None:
             inputs = tuple(
-                self._cast(value, common) if dtype in FLOATS else value
+                self._cast(value, common) if value is not None and dtype in FLOATS else value
                 for value, dtype in zip(inputs, types, strict=True)
             )
             types = [common if dtype in FLOATS else dtype for dtype in types]

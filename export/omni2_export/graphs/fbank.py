@@ -29,11 +29,9 @@ def build_fbank(graph: GraphBuilder) -> None:
     padding = g.constant([0, shifts * SHIFT - FRAME])  # zeros that only whole hops need and no frame holds
     padded = g.op("Cast", g.op("Pad", audio, padding, None, g.constant([1])), to=int(DOUBLE))
     frames = cut_frames(g, padded, FRAME, SHIFT, g.add(hops, g.constant([1])))
-    halves = []
-    for basis in _spectrum_bases():
-        part = g.op("MatMul", frames, g.constant(basis))
-        halves.append(g.mul(part, part))
-    energies = g.op("MatMul", g.add(*halves), g.constant(kaldi_filters().T.copy()))
+    real, imaginary = (g.op("MatMul", frames, g.constant(basis)) for basis in _spectrum_bases())
+    power = g.add(g.mul(real, real), g.mul(imaginary, imaginary))
+    energies = g.op("MatMul", power, g.constant(kaldi_filters().T.copy()))
     floored = g.op("Max", energies, g.constant(np.array(LOG_FLOOR)))
     logs = g.op("Log", floored)
     centred = g.op("Sub", logs, g.op("ReduceMean", logs, g.constant([0]), keepdims=1))
@@ -64,7 +62,7 @@ def kaldi_filters() -> np.ndarray:
     def mel(hz: np.ndarray) -> np.ndarray:
         return 1127 * np.log1p(hz / 700)
 
-    edges = np.linspace(*mel(np.array([LOW_HZ, HIGH_HZ])), BINS + 2)
+    edges = np.linspace(mel(np.array(LOW_HZ)), mel(np.array(HIGH_HZ)), BINS + 2)
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     bins = mel(np.arange(FFT // 2) * SAMPLE_RATE / FFT)
     triangles = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))

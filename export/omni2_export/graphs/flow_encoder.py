@@ -16,7 +16,7 @@ import onnx_ir as ir
 from omni2_engine.config import FlowEncoderConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.attention import attend
-from omni2_export.graphs.builder import BOOL, FLOAT, INT64, INT64_MAX, GraphBuilder
+from omni2_export.graphs.builder import BOOL, FLOAT, INT64, INT64_MAX, Dim, GraphBuilder
 from omni2_export.graphs.convolution import convolve, keep_context
 from omni2_export.graphs.linear import LinearWriter, Precision
 from omni2_export.graphs.norms import layer_norm
@@ -95,7 +95,7 @@ def _up_sample(g: GraphBuilder, tensors: Tensors, c: FlowEncoderConfig, x: ir.Va
 
 
 def _with_context(g: GraphBuilder, name: str, x: ir.Value, commit: ir.Value, frames: int, width: int) -> ir.Value:
-    shape = [1, frames, width]
+    shape: list[Dim] = [1, frames, width]
     extended = g.concat(g.input(name, g.compute, shape), x, axis=1)
     g.output(keep_context(g, extended, commit, frames, axis=1), f"new_{name}", g.compute, shape)
     return extended
@@ -132,7 +132,7 @@ def _layers(
         ]
         caches = []
         for kind, part in (("keys", parts[1]), ("values", parts[2])):
-            shape = [1, c.heads, f"{prefix}capacity", width]
+            shape: list[Dim] = [1, c.heads, f"{prefix}capacity", width]
             name = f"{prefix}{kind}_{layer}"
             updated = g.op(
                 "TensorScatter", g.input(name, g.compute, shape), g.split_heads(part, c.heads, width), write, axis=2

@@ -152,7 +152,7 @@ class _Place:
 
     def _as_they_lie(self, block: int, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
         g, heads, width = self.g, 2 * self.c.heads, self.c.head_dim
-        shape = [1, self._seen, heads * width]
+        shape: list[Dim] = [1, self._seen, heads * width]
         caches = [self._updated(f"{kind}_{block}", new, shape, 1) for kind, new in (("keys", key), ("values", value))]
         query = g.mul(query, width**-0.5)
         return g.op("Attention", query, *caches, self.mask, scale=1.0, q_num_heads=heads, kv_num_heads=heads)
@@ -160,7 +160,7 @@ class _Place:
     def _head_first(self, block: int, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
         """With caches (1, heads, capacity, width), of which the first T positions are cut out."""
         g, heads, width = self.g, 2 * self.c.heads, self.c.head_dim
-        shape = [1, heads, "capacity", width]
+        shape: list[Dim] = [1, heads, "capacity", width]
         query, key, value = (g.split_heads(part, heads, width) for part in (query, key, value))
         whole = [self._updated(f"{kind}_{block}", new, shape, 2) for kind, new in (("keys", key), ("values", value))]
         caches = [g.slice(cache, 0, g.size(self.mask, 3), axis=2) for cache in whole]
@@ -214,8 +214,8 @@ class _Estimator:
 
     def _apart(self, x: ir.Value) -> list[ir.Value]:
         """The frames of each place."""
-        bounds = [0, *self._ends, INT64_MAX]
-        return [self.g.slice(x, *pair, axis=0) for pair in pairwise(bounds)] if self._ends else [x]
+        bounds: list[ir.Value | int] = [0, *self._ends, INT64_MAX]
+        return [self.g.slice(x, start, stop, axis=0) for start, stop in pairwise(bounds)] if self._ends else [x]
 
     @cached_property
     def _ends(self) -> list[ir.Value]:

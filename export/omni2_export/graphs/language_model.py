@@ -12,7 +12,7 @@ import numpy as np
 from omni2_engine.config import DecoderConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.attention import attend
-from omni2_export.graphs.builder import BOOL, FLOAT, INT64, GraphBuilder
+from omni2_export.graphs.builder import BOOL, FLOAT, INT64, Dim, GraphBuilder
 from omni2_export.graphs.linear import LinearWriter, Precision
 from omni2_export.graphs.norms import rms_norm
 
@@ -59,7 +59,7 @@ def build_language_model(
         query = g.mul(query, c.head_dim**-0.5)
         caches = []
         for kind, new in (("keys", key), ("values", g.split_heads(value, c.kv_heads, c.head_dim))):
-            cache_shape = ["B", c.kv_heads, "capacity", c.head_dim]
+            cache_shape: list[Dim] = ["B", c.kv_heads, "capacity", c.head_dim]
             cache = g.input(f"{kind}_{layer}", g.compute, cache_shape)
             updated = g.op("TensorScatter", cache, new, write, axis=2)
             g.output(updated, f"new_{kind}_{layer}", g.compute, cache_shape)

@@ -208,7 +208,8 @@ def _float8_scale(largest: float, dtype: ir.DataType) -> float:
 def _as_stored(scales: np.ndarray, dtype: ir.DataType) -> np.ndarray:
     """Positive scales rounded to the type they are stored in, so that weights are divided by what multiplies them."""
     storage = FLOATS[dtype]
-    return np.maximum(scales.astype(storage), ml_dtypes.finfo(storage).smallest_subnormal).astype(np.float32)
+    stored: np.ndarray = np.maximum(scales.astype(storage), ml_dtypes.finfo(storage).smallest_subnormal)
+    return stored.astype(np.float32)
 
 
 def _block_scales(blocks: np.ndarray, top: int, bits: int) -> np.ndarray:

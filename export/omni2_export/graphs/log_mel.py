@@ -78,4 +78,5 @@ def slaney_filters(mel_bins: int, fft: int, rate: int) -> np.ndarray:
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     frequencies = np.arange(fft // 2 + 1) * rate / fft
     rising, falling = (frequencies - low) / (centre - low), (high - frequencies) / (high - centre)
-    return np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
+    filters: np.ndarray = np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
+    return filters

@@ -6,6 +6,8 @@ a ramp inside the frame: only arrays of one value per frame are ever float64, or
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -206,7 +208,7 @@ def overlap_add(g: GraphBuilder, config: VocoderConfig, real: ir.Value, imaginar
         doubled[-1] = 1
     window = hann(config.fft)
     waves = np.concatenate([doubled * np.cos(angles), -doubled * np.sin(angles)]) * window / config.fft
-    attributes = {"strides": [config.fft_hop], "pads": [config.fft // 2, config.fft // 2]}
+    attributes: dict[str, Any] = {"strides": [config.fft_hop], "pads": [config.fft // 2, config.fft // 2]}
     spectra = g.concat(real, imaginary, axis=1)
     summed = g.op("ConvTranspose", spectra, g.weight("istft.basis", waves.astype(np.float32)[:, None, :]), **attributes)
     # The windows' overlap is a constant but at both edges, where fewer frames reach; so it is summed as the frames are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -148,9 +149,8 @@ class Stage(nn.ModuleList):
 
     def forward(self, x: Tensor, time: Tensor, mask: Tensor) -> Tensor:
         """Resnet and transformers: (B, channels, T) → (B, width, T)."""
-        resnet, transformers = self[0], self[1]
-        x = resnet(x, time).transpose(1, 2)
-        for transformer in transformers:
+        x = self[0](x, time).transpose(1, 2)
+        for transformer in self[1].children():
             x = transformer(x, mask)
         return x.transpose(1, 2)
 
@@ -184,7 +184,7 @@ class Estimator(nn.Module):
         time = self.time_mlp(t)
         mask = block_causal_mask(frames, self.block_frames, x.device)
         y = torch.cat([x, mu, speaker[:, :, None].expand(-1, -1, frames), condition], dim=1)
-        down, up = self.down_blocks[0], self.up_blocks[0]
+        down, up = cast(Stage, self.down_blocks[0]), cast(Stage, self.up_blocks[0])
         skip = down(y, time, mask)
         y = down[2](skip)
         for mid in self.mid_blocks:

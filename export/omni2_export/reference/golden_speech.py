@@ -150,4 +150,4 @@ def as_numpy(arrays: dict[str, Tensor]) -> Arrays:
 
 def save(path: Path, arrays: Arrays) -> None:
     """Write one golden file."""
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, allow_pickle=False, **arrays)

@@ -97,7 +97,7 @@ def _write(network: Network, config: Any, path: Path) -> bool:
             return plan is not None
         failures: list[OSError] = []  # TensorRT heeds neither what `write` raises nor what it gives back
 
-        class Writer(trt.IStreamWriter):
+        class Writer(trt.IStreamWriter):  # type: ignore[misc, name-defined] # of a module found at run time
             """Takes the plan's pieces."""
 
             def __init__(self) -> None:

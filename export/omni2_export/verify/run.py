@@ -57,9 +57,8 @@ def verify_engine(
 def _on_host(engine: Engine) -> Engine:
     """The same engine with language models whose logits can be looked at after every call."""
     p = engine.pipeline
-    models = {"llm": p.llm.on_host(), "speech_lm": p.speech_lm.on_host()}
     view = copy(engine)
-    view.pipeline = replace(p, **models)
+    view.pipeline = replace(p, llm=p.llm.on_host(), speech_lm=p.speech_lm.on_host())
     return view
 
 

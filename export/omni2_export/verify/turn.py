@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from omni2_engine.engine import Engine
 from omni2_engine.metrics import Recorder
 from omni2_engine.options import Options
-from omni2_engine.pipeline import Pipeline
 from omni2_engine.sampling import Choose, Sampling, Stream
 from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
@@ -112,11 +111,11 @@ def run_turn(
     """
     p = engine.pipeline
     text, speech = _Recorded(p.llm), _Recorded(p.speech_lm)
+    llm, speech_lm = cast(LanguageModel, text), cast(LanguageModel, speech)
     config = p.config
     if eos is not None:
         config = config.model_copy(update={"tokens": config.tokens.model_copy(update={"eos": eos})})
-    models = {"llm": cast(LanguageModel, text), "speech_lm": cast(LanguageModel, speech)}
-    pipeline: Pipeline = replace(p, config=config, **models)
+    pipeline = replace(p, config=config, llm=llm, speech_lm=speech_lm)
     ends = {Stream.TEXT: config.tokens.eos[0], Stream.SPEECH: config.tokens.speech_eos}
 
     def end_behind(stream: Stream, generated: list[int], chosen: int) -> int:
@@ -129,7 +128,7 @@ def run_turn(
     states = TurnStates(
         p.speech_lm.new_state(positions), p.decoder.new_state(engine.voice_features(None)), 0.0, 0.0, 0
     )
-    schedule = InlineSchedule(StageCalls(models["llm"], models["speech_lm"]))
+    schedule = InlineSchedule(StageCalls(llm, speech_lm))
     history = History(exchanges=[Exchange()], fed=[0])  # something is fed, so that no other prefix is put in front
     state = p.llm.new_state(len(prompt) + options.max_new_tokens)
     queue = schedule.open(_raise, options.run_ahead)
