@@ -16,7 +16,7 @@ help:
 	@echo "make demo      build a small engine, answer a spoken question: answer.wav, answer.png; QUESTION=my.wav for your own"
 	@echo "make test      lint, type checks and all tests (installs the CPU build of torch)"
 	@echo "make test-gpu  the checks for a machine with an NVIDIA GPU, on that GPU (docs/gpu.md)"
-	@echo "make lint      lint and type checks alone"
+	@echo "make lint      lint and type checks alone (.pre-commit-config.yaml)"
 	@echo "make sanitize  the C++ tests under the thread, address and undefined-behaviour sanitizers"
 	@echo "make train-demo  train the demonstration model anew: eleven and a half hours of one core, two at a time; goes on when repeated"
 	@echo "make clean     remove .venv and everything built"
@@ -38,8 +38,7 @@ test-gpu: $(VENV)/dev.stamp
 	$(PY) -m pytest -q -s tests/gpu --gpu
 
 lint: $(VENV)/dev.stamp
-	$(PY) -m ruff check .
-	$(PY) -m mypy
+	$(PY) -m pre_commit run --all-files
 
 # A data race or a misuse of memory ends the run.
 sanitize:
