@@ -100,9 +100,7 @@ uint32_t choose_token(const py::array& logits, const py::array& generated, doubl
     return choose(Scores(data, size, id_data, id_count, factor));
 }
 
-uint32_t argmax_token(const py::array& logits) {
-    return choose_token(logits, py::array_t<int64_t>(0), 1.0, argmax);
-}
+uint32_t argmax_token(const py::array& logits) { return choose_token(logits, py::array_t<int64_t>(0), 1.0, argmax); }
 
 uint32_t greedy_token(const py::array& logits, const py::array& generated, double penalty) {
     return choose_token(logits, generated, penalty, argmax);
@@ -134,9 +132,8 @@ PYBIND11_MODULE(_core, m) {
           py::arg("step"));
     m.def("argmax", &argmax_token, py::arg("logits"));
     m.def("greedy", &greedy_token, py::arg("logits"), py::arg("generated"), py::arg("penalty"));
-    m.def("sample", &sample_token, py::arg("logits"), py::arg("generated"), py::arg("penalty"),
-          py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("seed"), py::arg("stream"),
-          py::arg("turn"), py::arg("step"));
+    m.def("sample", &sample_token, py::arg("logits"), py::arg("generated"), py::arg("penalty"), py::arg("temperature"),
+          py::arg("top_k"), py::arg("top_p"), py::arg("seed"), py::arg("stream"), py::arg("turn"), py::arg("step"));
     m.def("processor_instructions", &processor_instructions);
     bind_runtime(m);
     bind_scheduler(m);

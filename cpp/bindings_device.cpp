@@ -168,8 +168,7 @@ void bind_device(py::module_& module) {
         .def("record", &CudaStream::record, py::arg("event"), unlocked)
         .def("wait", &CudaStream::wait, py::arg("event"), unlocked)
         .def("begin_capture", &CudaStream::begin_capture, unlocked)
-        .def("end_capture",
-             [](CudaStream& self) { return made_unlocked([&] { return self.end_capture(); }); })
+        .def("end_capture", [](CudaStream& self) { return made_unlocked([&] { return self.end_capture(); }); })
         .def("synchronize", &CudaStream::synchronize, unlocked);
 
     py::class_<CudaRuntime, std::shared_ptr<CudaRuntime>>(module, "CudaDevice")
@@ -185,8 +184,7 @@ void bind_device(py::module_& module) {
                                    const CudaDeviceInfo info = self.info();
                                    return py::make_tuple(info.capability_major, info.capability_minor);
                                })
-        .def_property_readonly("multiprocessors",
-                               [](const CudaRuntime& self) { return self.info().multiprocessors; })
+        .def_property_readonly("multiprocessors", [](const CudaRuntime& self) { return self.info().multiprocessors; })
         .def_property_readonly("driver_version",
                                [](const CudaRuntime& self) { return version(self.info().driver_version); })
         .def_property_readonly("runtime_version",
@@ -202,11 +200,10 @@ void bind_device(py::module_& module) {
                 return made_unlocked([&] { return self.cuda_stream(priority); });
             },
             py::arg("priority") = 0)
-        .def("event",
-             [](const CudaRuntime& self, bool timed) {
-                 return made_unlocked([&] { return self.cuda_event(timed); });
-             },
-             py::arg("timed") = false)
+        .def(
+            "event",
+            [](const CudaRuntime& self, bool timed) { return made_unlocked([&] { return self.cuda_event(timed); }); },
+            py::arg("timed") = false)
         .def(
             "allocate",
             [](const CudaRuntime& self, size_t bytes) {

@@ -34,7 +34,8 @@ float maximum(const float* values, uint32_t count) {
 // The k-th greatest score, or minus infinity where fewer than k scores are above it; k >= 1.
 float kth_greatest(const Scores& scores, uint32_t k) {
     const size_t capacity = std::max<size_t>(2 * static_cast<size_t>(k), 1024);
-    std::vector<float> best;  // every value that may still be among the k greatest; those equal to `threshold` need no more
+    // Every value that may still be among the k greatest; those equal to `threshold` need no more.
+    std::vector<float> best;
     best.reserve(std::min<size_t>(capacity, scores.size()));
     float threshold = -kInfinity;
     const auto shrink = [&] {
@@ -73,9 +74,7 @@ void normalise(std::vector<Candidate>& kept, float temperature) {
 }
 
 // Probability relative to the likeliest token's, in units of 2^-32: integers add up to the same in any order.
-uint64_t mass(const Candidate& candidate) {
-    return static_cast<uint64_t>(exponential(candidate.score) * 0x1p32f);
-}
+uint64_t mass(const Candidate& candidate) { return static_cast<uint64_t>(exponential(candidate.score) * 0x1p32f); }
 
 // Keeps the fewest candidates, likeliest first, that hold top_p of the mass. The border is found by halving: each round
 // partitions what is undecided and sums its better half, so the work is linear on average.

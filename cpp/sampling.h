@@ -14,8 +14,8 @@ struct NoCandidateError : std::domain_error {
     using std::domain_error::domain_error;
 };
 
-// Logits of one position as the repetition penalty leaves them: each id already generated counts once, its logit divided
-// by the penalty, or multiplied where negative. Only those values are held here; the rest stay where they are.
+// Logits of one position as the repetition penalty leaves them: each id already generated counts once, its logit
+// divided by the penalty, or multiplied where negative. Only those values are held here; the rest stay where they are.
 class Scores {
 public:
     // Keeps the pointer `logits` (size values); throws std::invalid_argument for an id outside [0, size).
@@ -55,9 +55,9 @@ struct SampleSettings {
     double top_p;       // then the fewest, likeliest first, that hold this share of what is kept; 1: all
 };
 
-// One draw from softmax(scores / temperature) over what top-k, then top-p keep. It depends on the key and the kept scores
-// alone: token i takes part in a Gumbel race with element i of the key's draw. Throws NoCandidateError when no score is
-// above minus infinity.
+// One draw from softmax(scores / temperature) over what top-k, then top-p keep. It depends on the key and the kept
+// scores alone: token i takes part in a Gumbel race with element i of the key's draw. Throws NoCandidateError when no
+// score is above minus infinity.
 uint32_t sample(const Scores& scores, const SampleSettings& settings, const DrawKey& key);
 
 }  // namespace omni2

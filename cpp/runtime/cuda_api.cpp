@@ -108,8 +108,9 @@ std::shared_ptr<const CudaApi> load_cuda_api(const std::string& library) {
         resolve(loaded, path, "cudaGetErrorString", api->cudaGetErrorString);
         return api;
     }
-    throw RuntimeFailure("CUDA's runtime library cannot be loaded (" + reasons + ")",
-                         "install CUDA 12.8 or newer (pip: nvidia-cuda-runtime), or let OMNI2_CUDART name libcudart.so");
+    throw RuntimeFailure(
+        "CUDA's runtime library cannot be loaded (" + reasons + ")",
+        "install CUDA 12.8 or newer (pip: nvidia-cuda-runtime), or let OMNI2_CUDART name libcudart.so");
 }
 
 RuntimeFailure cuda_failure(const CudaApi& api, const char* function, CudaStatus status) {

@@ -21,13 +21,13 @@ namespace omni2 {
 using CudaStatus = int;  // cudaError_t
 constexpr CudaStatus kCudaSuccess = 0;
 constexpr CudaStatus kCudaOutOfMemory = 2;
-constexpr unsigned kCudaStreamNonBlocking = 1;   // does not wait for the legacy default stream
-constexpr unsigned kCudaEventBlockingSync = 1;   // who waits sleeps
+constexpr unsigned kCudaStreamNonBlocking = 1;  // does not wait for the legacy default stream
+constexpr unsigned kCudaEventBlockingSync = 1;  // who waits sleeps
 constexpr unsigned kCudaEventDisableTiming = 2;
-constexpr unsigned kCudaHostAllocPortable = 1;   // pinned for every context
-constexpr unsigned kCudaHostAllocMapped = 2;     // the device can reach it too
-constexpr int kCudaCaptureThreadLocal = 1;       // other threads may allocate and wait meanwhile
-constexpr int kCudaMultiprocessors = 16;         // cudaDeviceAttr, as the next two
+constexpr unsigned kCudaHostAllocPortable = 1;  // pinned for every context
+constexpr unsigned kCudaHostAllocMapped = 2;    // the device can reach it too
+constexpr int kCudaCaptureThreadLocal = 1;      // other threads may allocate and wait meanwhile
+constexpr int kCudaMultiprocessors = 16;        // cudaDeviceAttr, as the next two
 constexpr int kCudaCapabilityMajor = 75;
 constexpr int kCudaCapabilityMinor = 76;
 constexpr int kCudaMaxDynamicSharedMemory = 8;   // cudaFuncAttribute
@@ -39,6 +39,7 @@ struct CudaDim3 {  // dim3
 };
 
 // name(function, its parameters): all of them, once
+// clang-format off
 #define OMNI2_CUDA_FUNCTIONS(name)                                                                                     \
     name(cudaGetDeviceCount, (int* count))                                                                             \
     name(cudaDriverGetVersion, (int* version))                                                                         \
@@ -80,6 +81,7 @@ struct CudaDim3 {  // dim3
     name(cudaLaunchKernel, (const void* kernel, CudaDim3 grid, CudaDim3 block, void** arguments,                       \
                             size_t shared_memory, CUstream_st* stream))                                                \
     name(cudaGetLastError, ())
+// clang-format on
 
 struct CudaApi {
     std::string library;  // as loaded

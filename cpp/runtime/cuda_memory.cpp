@@ -39,7 +39,8 @@ DeviceMemory::~DeviceMemory() {
 }
 
 PinnedMemory::PinnedMemory(Api api, size_t bytes) : api_(std::move(api)), bytes_(bytes) {
-    OMNI2_CUDA(*api_, cudaHostAlloc, &begin_, std::max<size_t>(bytes, 1), kCudaHostAllocPortable | kCudaHostAllocMapped);
+    OMNI2_CUDA(*api_, cudaHostAlloc, &begin_, std::max<size_t>(bytes, 1),
+               kCudaHostAllocPortable | kCudaHostAllocMapped);
     const CudaStatus status = api_->cudaHostGetDevicePointer(&device_begin_, begin_, 0);
     if (status != kCudaSuccess) ignore(*api_, api_->cudaFreeHost(begin_));
     check(*api_, "cudaHostGetDevicePointer", status);

@@ -9,7 +9,8 @@ constexpr size_t kSharedMemoryUnasked = 48 << 10;
 
 }  // namespace
 
-CudaModule::CudaModule(Api api, const std::string& image) : api_(std::move(api)), library_(owned<CUlib_st>(api_, nullptr)) {
+CudaModule::CudaModule(Api api, const std::string& image)
+    : api_(std::move(api)), library_(owned<CUlib_st>(api_, nullptr)) {
     CUlib_st* library = nullptr;
     OMNI2_CUDA(*api_, cudaLibraryLoadData, &library, image.c_str(), nullptr, nullptr, 0, nullptr, nullptr, 0);
     library_ = owned(api_, library);

@@ -13,8 +13,8 @@ class CudaModule {
 public:
     CudaModule(Api api, const std::string& image);
 
-    // Throws RuntimeFailure if there is none of that name. `shared_memory`: dynamic bytes it may be launched with; above
-    // 48 KiB a device must be asked.
+    // Throws RuntimeFailure if there is none of that name. `shared_memory`: dynamic bytes it may be launched with;
+    // above 48 KiB a device must be asked.
     CUkern_st* kernel(const std::string& name, size_t shared_memory = 0) const;
 
 private:

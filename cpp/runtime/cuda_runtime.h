@@ -10,7 +10,7 @@ namespace omni2 {
 
 // What a device says of itself.
 struct CudaDeviceInfo {
-    std::string name;                       // "NVIDIA L40"
+    std::string name;                        // "NVIDIA L40"
     int capability_major, capability_minor;  // of the architecture: 8.9
     int multiprocessors;
     int driver_version, runtime_version;  // of CUDA, as 1000 · major + 10 · minor

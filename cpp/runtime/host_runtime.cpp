@@ -165,9 +165,8 @@ public:
         auto& waited = own<HostStream>(stream);
         if (waited.is_this_thread()) throw std::logic_error("a stream's own work must not wait for the stream");
         auto completion = std::make_shared<Completion>();
-        waited.enqueue([completion](std::exception_ptr& failure) {
-            completion->finish(std::exchange(failure, nullptr));
-        });
+        waited.enqueue(
+            [completion](std::exception_ptr& failure) { completion->finish(std::exchange(failure, nullptr)); });
         rethrow(completion->take());
     }
 

@@ -113,8 +113,8 @@ public:
     double lead(SessionId session, double now) const;  // until the player runs dry; negative: since; 0 before any sound
     Counts counts() const;
 
-    // Whether a task that waits for the stage would come before a call that runs there, or into it, if that call were cut
-    // in two now.
+    // Whether a task that waits for the stage would come before a call that runs there, or into it, if that call were
+    // cut in two now.
     bool wanted(size_t stage, double now) const;
 
     // Starts what may start now, and returns the stages whose calls begin.

@@ -35,9 +35,7 @@ std::chrono::nanoseconds nanoseconds(double seconds) {
 }  // namespace
 
 Scheduler::Scheduler(std::vector<Stage> stages, std::shared_ptr<Runtime> runtime, size_t width, Order order)
-    : origin_(std::chrono::steady_clock::now()),
-      runtime_(std::move(runtime)),
-      core_(shapes(stages), width, order) {
+    : origin_(std::chrono::steady_clock::now()), runtime_(std::move(runtime)), core_(shapes(stages), width, order) {
     for (Stage& stage : stages) {
         Line line;
         line.stream = runtime_->stream(stage.shape.priority);

@@ -39,9 +39,13 @@ public:
     void delivered(SessionId session, double seconds) { core_.delivered(session, seconds, now_); }
     void finish(SessionId session) { core_.finish(session); }
     void hold(SessionId session, bool held) { core_.hold(session, held); }
-    void cancel(SessionId session) { discard([&] { core_.cancel(session); }); }
+    void cancel(SessionId session) {
+        discard([&] { core_.cancel(session); });
+    }
     void revive(SessionId session) { core_.revive(session); }
-    void close(SessionId session) { discard([&] { core_.close(session); }); }
+    void close(SessionId session) {
+        discard([&] { core_.close(session); });
+    }
     void shut_down();  // as Scheduler's; SchedulerError while it runs
     bool drained(SessionId session, double) const { return core_.drained(session); }  // waits for nothing
     double lead(SessionId session) const { return core_.lead(session, now_); }
