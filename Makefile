@@ -46,7 +46,7 @@ sanitize:
 	$(MAKE) -C tests/cpp check SANITIZE=address,undefined
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info training/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f engine/omni2_engine/_core*.so answer.wav answer.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

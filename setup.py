@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import find_packages, setup
-from setuptools.command.editable_wheel import _StaticPth, editable_wheel
+from setuptools.command.editable_wheel import editable_wheel
 
 FOLDERS = {
     "omni2_kernels": "kernels",
@@ -58,7 +58,9 @@ class EditableWheel(editable_wheel):
     follow.
     """
 
-    def _select_strategy(self, name: str, tag: str, build_lib: str) -> _StaticPth:
+    def _select_strategy(self, name: str, tag: str, build_lib: str) -> object:
+        from setuptools.command.editable_wheel import _StaticPth  # no public name: editable installs alone need it
+
         return _StaticPth(self.distribution, name, [Path(folder).resolve() for folder in FOLDERS.values()])
 
 
