@@ -251,6 +251,7 @@ void bind_scheduler(py::module_& module) {
     simulation.def_property_readonly("trace", &trace_of);
 
     shut_down_at_exit();
+    start_anew_after_fork();
 }
 
 }  // namespace omni2

@@ -21,9 +21,18 @@ struct Living {
     std::vector<std::unique_ptr<Scheduler>> abandoned;  // let go of by their own threads, which cannot join themselves
 };
 
-Living& living() {
-    static Living* const all = new Living;  // never destroyed: threads may outlive static objects
-    return *all;
+Living*& current() {
+    static Living* all = new Living;  // never destroyed: threads may outlive static objects
+    return all;
+}
+
+Living& living() { return *current(); }
+
+// In the child of os.fork(): the threads of the parent's schedulers are not in it, and mutexes may be locked for ever.
+void forget_the_parent() {
+    for (const auto& weak : living().schedulers)
+        if (const auto scheduler = weak.lock()) scheduler->orphan();
+    current() = new Living;
 }
 
 void join_abandoned() {
@@ -78,7 +87,10 @@ std::shared_ptr<Scheduler> shared_with_python(std::unique_ptr<Scheduler> schedul
     join_abandoned();
     const std::lock_guard<std::mutex> lock(living().mutex);
     if (living().ending) throw SchedulerClosed("the interpreter is ending, and takes no schedulers any more");
-    std::shared_ptr<Scheduler> shared(scheduler.release(), let_go);
+    const auto let_go_here = [home = current()](Scheduler* last) {
+        if (home == current()) let_go(last);  // else it is the parent's, and its threads cannot be joined here
+    };
+    std::shared_ptr<Scheduler> shared(scheduler.release(), let_go_here);
     auto& all = living().schedulers;
     all.erase(std::remove_if(all.begin(), all.end(), [](const auto& weak) { return weak.expired(); }), all.end());
     all.push_back(shared);
@@ -86,5 +98,11 @@ std::shared_ptr<Scheduler> shared_with_python(std::unique_ptr<Scheduler> schedul
 }
 
 void shut_down_at_exit() { py::module_::import("atexit").attr("register")(py::cpp_function(&shut_all_down)); }
+
+void start_anew_after_fork() {
+    const py::module_ os = py::module_::import("os");
+    if (py::hasattr(os, "register_at_fork"))  // Windows has no fork
+        os.attr("register_at_fork")(py::arg("after_in_child") = py::cpp_function(&forget_the_parent));
+}
 
 }  // namespace omni2

@@ -49,4 +49,7 @@ std::shared_ptr<Scheduler> shared_with_python(std::unique_ptr<Scheduler> schedul
 // To be called once, when the module is loaded.
 void shut_down_at_exit();
 
+// To be called once, when the module is loaded: the child of os.fork() shuts down and joins only what it made itself.
+void start_anew_after_fork();
+
 }  // namespace omni2

@@ -173,6 +173,15 @@ void Core::shut_down() {
     for (const SessionId id : open) close(id);
 }
 
+Core Core::closed_twin() const {
+    std::vector<StageShape> shapes;
+    for (const Stage& stage : stages_) shapes.push_back(stage.shape);
+    Core twin(std::move(shapes), width_, order_);
+    twin.next_session_ = next_session_;
+    twin.closed_ = true;
+    return twin;
+}
+
 bool Core::drained(SessionId id) const {
     const Session* const session = find(id);
     return !session || session->queued + session->running + session->reports == 0;

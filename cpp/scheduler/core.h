@@ -106,6 +106,7 @@ public:
     void revive(SessionId session);  // SchedulerError while tasks run, SessionCancelled when closed
     void close(SessionId session);
     void shut_down();  // closes every session; open and submit then throw SchedulerClosed
+    Core closed_twin() const;  // a new core of the same stages that is shut down, and where the same sessions are closed
 
     bool drained(SessionId session) const;  // no task queued or running, no failure still to be reported
     bool idle() const;                      // so for all sessions

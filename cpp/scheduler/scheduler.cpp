@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 
 namespace omni2 {
 namespace {
@@ -148,6 +149,18 @@ void Scheduler::shut_down() {
     dispatcher_.join();
     for (Line& line : lines_) line.stream.reset();  // waits for its last call to return
     for (Line& line : lines_) line.stage.function = nullptr;
+}
+
+void Scheduler::orphan() {
+    Core closed = core_.closed_twin();
+    new (&mutex_) std::mutex;
+    new (&joining_) std::mutex;
+    new (&drained_) std::condition_variable;
+    new (&work_) std::condition_variable;
+    new (&dispatcher_) std::thread;
+    new (&pending_) Stages;
+    new (&core_) Core(std::move(closed));
+    asleep_ = false;
 }
 
 // After every change of the core, with the lock, which it releases: starts what may start now, tells who waits for a

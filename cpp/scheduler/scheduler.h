@@ -70,6 +70,10 @@ public:
     // that runs() for this scheduler.
     void shut_down();
 
+    // For the child of os.fork(), which has none of these threads, and where the mutex may be locked for ever: from here
+    // on the scheduler is one that was shut down. What its threads held stays as it is, and it must not be destroyed.
+    void orphan();
+
     // Whether the calling thread is inside a stage's function, or a `failed`, of this scheduler.
     bool runs() const;
 

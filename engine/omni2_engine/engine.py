@@ -28,6 +28,7 @@ from omni2_engine.errors import SettingError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, Options
 from omni2_engine.pipeline import load_pipeline
+from omni2_engine.process import check_not_forked
 from omni2_engine.runtime import Runtime, Voices
 from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
@@ -234,6 +235,7 @@ class Engine:
         Raises:
             SettingError: an option does not exist or makes no sense.
             CapacityError: there is no room for another conversation; with admission "wait" its first turn waits.
+            BackendError: this process is a forked child of the one that loaded the engine.
         """
         return self._open(options)
 
@@ -259,6 +261,7 @@ class Engine:
     def _open(self, options: dict[str, Any], one_turn: bool = False) -> Session:
         if self._closed:
             raise SettingError("the engine is closed", "load it again")
+        check_not_forked(self.runtime.process)
         session = Session(self.runtime, Options().merged(options), one_turn)
         self._sessions.add(session)
         return session

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from omni2_engine.errors import SettingError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.pipeline import Pipeline
+from omni2_engine.process import own
 from omni2_engine.schedule.base import Schedule
 from omni2_engine.stages.flow import Flow
 from omni2_engine.states import StatePool
@@ -64,7 +65,7 @@ class Voices:
         return self._features[name]
 
 
-@dataclass
+@dataclass(eq=False)
 class Runtime:
     """What a session needs besides its own state.
 
@@ -78,6 +79,9 @@ class Runtime:
         waiting: turns that have made no sound yet.
         max_context: positions of a conversation's KV cache.
         max_speech: positions of the speech LM in one turn at most.
+
+    Attributes:
+        process: id of the process that loaded the engine, the only one that can use it.
     """
 
     pipeline: Pipeline
@@ -89,6 +93,9 @@ class Runtime:
     waiting: WaitingTurns
     max_context: int
     max_speech: int
+
+    def __post_init__(self) -> None:
+        self.process = own(self)
 
     @cached_property
     def helpers(self) -> ThreadPoolExecutor:

@@ -26,6 +26,7 @@ from omni2_engine.chunk import Chunk
 from omni2_engine.errors import ContextError, SettingError
 from omni2_engine.metrics import Recorder, TurnMetrics
 from omni2_engine.options import Options
+from omni2_engine.process import check_not_forked
 from omni2_engine.runtime import Runtime
 from omni2_engine.schedule.base import SessionQueue
 from omni2_engine.states import Conversation, StatePool, TurnStates
@@ -160,6 +161,7 @@ class Session:
             ContextError: the turn does not fit the context.
             CapacityError: there is no room for another turn at present; with admission "wait" this call waits for it.
             BusyError: too many turns wait already, or memory did not come by the turn's deadline.
+            BackendError: this process is a forked child of the one that loaded the engine.
         """
         turn = self._claim(options)
         return self._answer(turn, audio, sample_rate, text, (on_text, steer, forced))
@@ -250,6 +252,7 @@ class Session:
 
     def _claim(self, changes: dict[str, Any]) -> _Turn:
         """Make the session this turn's."""
+        check_not_forked(self._runtime.process)
         try:
             fixed = sorted({"voice", "system", "run_ahead"} & set(changes))
             if fixed:
