@@ -34,9 +34,11 @@ ONNX_RUNTIME = os.environ.get("OMNI2_ONNXRUNTIME", ONNX_RUNTIMES[0])
 if ONNX_RUNTIME not in ONNX_RUNTIMES:
     sys.exit(f"OMNI2_ONNXRUNTIME is {ONNX_RUNTIME!r}: use one of {', '.join(ONNX_RUNTIMES)}")
 DEPENDENCIES = [
+    "filelock>=3.30",
     "jinja2>=3.1",
     "numpy>=1.26",
     f"{ONNX_RUNTIME}>=1.25",
+    "psutil>=5.9",
     "pydantic>=2.7",
     "rich>=13",
     "soundfile>=0.12",

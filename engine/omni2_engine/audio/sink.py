@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
+import stat
+import struct
 import sys
-import wave
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +19,7 @@ import soxr
 from numpy.typing import NDArray
 
 from omni2_engine.errors import AudioError, SettingError
+from omni2_engine.locked_file import LockedFile, open_locked
 from omni2_kernels.audio import pack_pcm16
 
 Floats = NDArray[np.float32]
@@ -24,6 +28,8 @@ STDOUT = "-"
 RATES = range(1_000, 768_001)  # Hz
 SUFFIXES = ("", ".wav", ".wave")
 SAMPLE_BYTES = 2
+HEADER_BYTES = 44  # of the WAV files written here
+LARGEST = (1 << 32) - 1 - 36  # bytes of samples that a WAV header can name
 
 
 class ReaderGone(AudioError):
@@ -107,12 +113,16 @@ class PcmWriter(ABC):
 class WavWriter(PcmWriter):
     """A mono 16-bit WAV file, under the name `<path>.partial` until it is whole.
 
+    That file is locked: a second run with the same output is refused. One that a killed run left behind is used again;
+    anything else of that name is left alone.
+
     Args:
-        path: where the file goes; an older one there is replaced when the new one is whole.
+        path: where the file goes, behind a link the file it leads to; an older one there is replaced when the new one
+            is whole.
         sample_rate, rate: see `PcmWriter`.
 
     Raises:
-        AudioError: the file cannot be made there; found before anything is computed.
+        AudioError: the file cannot be made there, or another run is writing it; found before anything is computed.
     """
 
     def __init__(self, path: Path, sample_rate: int, rate: int | None = None) -> None:
@@ -120,23 +130,44 @@ class WavWriter(PcmWriter):
         if not path.name:
             raise AudioError(f"{path} is no file name", "name a .wav file")
         self.path = path
-        self._partial = path.with_name(path.name + ".partial")
         if path.suffix.lower() not in SUFFIXES:
             raise AudioError(f"{path} does not end in .wav", "answers are written as WAV; convert them with ffmpeg")
-        if not path.parent.is_dir():
-            raise AudioError(f"{path} cannot be written: there is no folder {path.parent}", "make the folder first")
         try:
-            if path.exists() and not path.is_file():  # renaming would replace a device or a pipe
-                raise AudioError(
-                    f"{path} is not a regular file", "name a .wav file, or - for raw samples on standard output"
-                )
-            self._file = self._partial.open("wb")
+            self._target = Path(os.path.realpath(path))
+            self._check_target()
+            self._partial = self._open_partial()
         except (OSError, ValueError) as error:
             raise self._unwritable(error) from None
-        self._wave = wave.open(self._file, "wb")  # noqa: SIM115 - closed with the file
-        self._wave.setnchannels(1)
-        self._wave.setsampwidth(SAMPLE_BYTES)
-        self._wave.setframerate(self.rate)
+        self._partial.file.write(_header(self.rate, 0))
+        self._written = 0
+
+    def _check_target(self) -> None:
+        path, target = self.path, self._target
+        if not target.parent.is_dir():
+            raise AudioError(f"{path} cannot be written: there is no folder {target.parent}", "make the folder first")
+        if not target.exists():
+            return
+        if not target.is_file():
+            raise AudioError(
+                f"{path} is not a regular file", "name a .wav file, or - for raw samples on standard output"
+            )
+        if not os.access(target, os.W_OK):
+            raise AudioError(f"{path} is write-protected", "choose another name with -o, or remove the protection")
+
+    def _open_partial(self) -> LockedFile:
+        name = self._target.with_name(self._target.name + ".partial")
+        partial = open_locked(name)
+        if partial is None:
+            raise AudioError(f"another run is writing {self.path}", "let it finish, or choose another name with -o")
+        if not _is_unfinished(partial.file.read(HEADER_BYTES)):
+            partial.file.close()
+            raise AudioError(
+                f"{name} is in the way: no unfinished answer, but a file of another kind",
+                "move it elsewhere, or choose another name with -o",
+            )
+        partial.file.seek(0)
+        partial.file.truncate()
+        return partial
 
     def _unwritable(self, error: OSError | ValueError) -> AudioError:
         reason = getattr(error, "strerror", None) or error
@@ -144,37 +175,65 @@ class WavWriter(PcmWriter):
 
     def _write_bytes(self, samples: bytes) -> None:
         try:
-            self._wave.writeframesraw(samples)
+            self._partial.file.write(samples)
+            self._written += len(samples)
         except OSError as error:
             raise self._unwritable(error) from None
 
     def _finish(self) -> None:
         try:
-            self._wave.close()
-            self._file.close()
-            os.replace(self._partial, self.path)
+            self._partial.file.seek(0)
+            self._partial.file.write(_header(self.rate, self._written))
+            try:
+                self._partial.rename(self._target)
+            except OSError:
+                if not self._target.is_file():
+                    raise
+                self._write_in_place()
         except OSError as error:
             raise self._unwritable(error) from None
 
+    def _write_in_place(self) -> None:
+        """Copy the whole answer into a file that no other can replace: a mount point, or one of another owner in a
+        folder like /tmp."""
+        with self._partial.path.open("rb") as whole, self._target.open("r+b") as file:
+            shutil.copyfileobj(whole, file)
+            file.truncate()
+        self._partial.remove()
+
     def discard(self) -> None:
         """Remove the unfinished file; an older one of the final name stays."""
-        for file in (self._wave, self._file):
-            with contextlib.suppress(OSError):  # what cannot be flushed is thrown away here
-                file.close()
-        self._partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what cannot be flushed is thrown away here
+            self._partial.remove()
+
+
+def _header(rate: int, size: int) -> bytes:
+    """The beginning of a mono 16-bit WAV file with `size` bytes of samples; 0 as long as it grows."""
+    size = min(size, LARGEST)
+    byte_rate, bits = rate * SAMPLE_BYTES, 8 * SAMPLE_BYTES
+    form = (1, 1, rate, byte_rate, SAMPLE_BYTES, bits)  # PCM, one channel
+    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, *form, b"data", size)
+
+
+def _is_unfinished(header: bytes) -> bool:
+    """Whether a file that begins like this was left by a killed run: it is empty, or has a header without a length."""
+    rate = int.from_bytes(header[24:28], "little")
+    return not header or (rate in RATES and header == _header(rate, 0))
 
 
 class RawWriter(PcmWriter):
     """Raw mono samples, 16-bit little-endian, on a binary stream, each chunk as soon as it is there.
 
     Args:
-        stream: left open when the writer is closed.
+        stream: left open when the writer is closed, unless the writer owns it.
         sample_rate, rate: see `PcmWriter`.
+        owned: close the stream with the writer.
     """
 
-    def __init__(self, stream: BinaryIO, sample_rate: int, rate: int | None = None) -> None:
+    def __init__(self, stream: BinaryIO, sample_rate: int, rate: int | None = None, owned: bool = False) -> None:
         super().__init__(sample_rate, rate)
         self._stream = stream
+        self._owned = owned
 
     def _write_bytes(self, samples: bytes) -> None:
         try:
@@ -197,27 +256,71 @@ class RawWriter(PcmWriter):
 
     def _finish(self) -> None:
         """Every chunk was flushed."""
+        if self._owned:
+            self._stream.close()
 
     def discard(self) -> None:
         """Samples that were heard cannot be taken back."""
+        with contextlib.suppress(OSError):
+            self._finish()
 
 
 def open_writer(target: str | os.PathLike[str] | BinaryIO, sample_rate: int, rate: int | None = None) -> PcmWriter:
     """The writer for a target: a path (WAV), "-" (raw samples on standard output) or a binary stream (raw samples).
 
+    A path that is a pipe or a character device, such as /dev/null, gets raw samples.
+
     Raises:
-        AudioError: the target cannot be written, or standard output is a terminal.
+        AudioError: the target cannot be written, or it is a terminal.
         SettingError: a rate nobody plays.
     """
     if target == STDOUT:
         if sys.stdout is None:
             raise AudioError("there is no standard output to write to", "give it one, or name a .wav file")
-        if sys.stdout.isatty():
-            raise AudioError(
-                "raw samples would fill the terminal",
-                "pipe them into a player: … -o - | ffplay -f s16le -ar 24000 -i -",
-            )
+        _refuse_terminal(sys.stdout.buffer)
         return RawWriter(sys.stdout.buffer, sample_rate, rate)
-    if isinstance(target, (str, os.PathLike)):
-        return WavWriter(Path(target), sample_rate, rate)
-    return RawWriter(target, sample_rate, rate)
+    if not isinstance(target, (str, os.PathLike)):
+        return RawWriter(target, sample_rate, rate)
+    path = Path(target)
+    if not _takes_raw_samples(path):
+        return WavWriter(path, sample_rate, rate)
+    stream = _open_stream(path)
+    try:
+        _refuse_terminal(stream)
+        return RawWriter(stream, sample_rate, rate, owned=True)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _takes_raw_samples(path: Path) -> bool:
+    """Whether a path is a character device or a pipe: it cannot be replaced by a file. A block device is a disk."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def _open_stream(path: Path) -> BinaryIO:
+    def without_waiting(name: str, flags: int) -> int:  # for a program that reads the pipe
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    try:
+        stream = open(path, "wb", opener=without_waiting)  # noqa: SIM115 - closed with the writer
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise AudioError(f"no program reads {path}", "start the program that plays it first") from None
+        reason = error.strerror or error
+        raise AudioError(f"{path} cannot be written: {reason}", "choose another place with -o") from None
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(stream.fileno(), True)
+    return stream
+
+
+def _refuse_terminal(stream: BinaryIO) -> None:
+    if stream.isatty():
+        raise AudioError(
+            "raw samples would fill the terminal",
+            "pipe them into a player: … -o - | ffplay -f s16le -ar 24000 -i -",
+        )
