@@ -1,13 +1,14 @@
 """The unfinished engine directory: stages are built one by one in `ENGINE.partial` and kept with a key of their inputs.
 
 A finished stage is reused by the next run with the same inputs; a half-written one is removed. Only when all are there
-does the directory get its name.
+does the directory get its name. Nothing is removed or replaced but what is known to be a build's: a folder with the
+build's mark, and an engine directory that holds nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import json
 import os
 import shutil
@@ -17,11 +18,16 @@ from types import TracebackType
 from typing import Any
 
 from omni2_engine.errors import Omni2Error
+from omni2_engine.locked_file import NAME_LAST, LockedFile, open_locked
 from omni2_engine.manifest import MANIFEST, RUNTIME_CACHE, TIMING_CACHE, FileEntry, Manifest, StageEntry, sha256
 
 RECORD = "stages.json"
 SCRATCH = "unfinished"
-KEPT = (RECORD, RUNTIME_CACHE, TIMING_CACHE)  # files that belong to no stage
+REPLACED = "replaced"  # where the engine that makes way is moved, below the unfinished one
+MARK = "unfinished-build.txt"  # tells that the folder is a build's, and is locked as long as one works there
+MARK_TEXT = "omni2-engine build makes an engine here. Run the build again, or remove this folder.\n"
+KEPT = (MARK, RECORD, RUNTIME_CACHE, TIMING_CACHE)  # files that belong to no stage
+OF_THE_SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")  # file managers leave them wherever they look
 
 
 class Workspace:
@@ -39,17 +45,16 @@ class Workspace:
         if self.target in (Path.cwd(), *Path.cwd().parents):
             raise Omni2Error(f"{target} cannot be replaced from inside it", "name a folder of its own with -o")
         self.path = self.target.with_name(self.target.name + ".partial")
-        if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
-            raise Omni2Error(f"{target} exists and is not an engine directory", "choose another name with -o")
+        _check_replaceable(self.target)
+        self._mark = _claim(self.path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Omni2Error(
-                f"cannot create {self.path}: {error.strerror}", "choose a writable place with -o"
-            ) from error
-        self._lock = _lock(self.path)
-        self._stages: dict[str, dict[str, Any]] = self._read_record()
-        self._remove_leftovers()
+            self._settle_replaced()
+            _check_movable(self.target, self.path)
+            self._stages: dict[str, dict[str, Any]] = self._read_record()
+            self._remove_leftovers()
+        except BaseException:
+            self._leave()
+            raise
 
     def __enter__(self) -> Workspace:
         return self
@@ -57,9 +62,15 @@ class Workspace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        """Leave the folder to the next build, or remove it where no stage was finished."""
         with contextlib.suppress(OSError):
-            self.path.rmdir()  # where no stage was finished
-        os.close(self._lock)
+            if [path.name for path in self.path.iterdir()] == [MARK]:
+                self._mark.remove()
+                self.path.rmdir()
+        self._mark.file.close()
 
     def has(self, stage: str, key: str) -> bool:
         """Whether a stage with these inputs is there already, here or in the engine that is to be replaced."""
@@ -118,12 +129,13 @@ class Workspace:
         Raises:
             Omni2Error: the disk is full or the place cannot be written.
         """
-        retired = self.target.with_name(self.target.name + ".replaced")
-        shutil.rmtree(retired, ignore_errors=True)
+        retired = self.path / REPLACED
         try:
             (self.path / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
             if self.target.exists():
                 os.replace(self.target, retired)
+            if not NAME_LAST:
+                self._mark.remove()
             os.replace(self.path, self.target)
         except BaseException as error:
             if retired.exists() and not self.target.exists():
@@ -131,7 +143,15 @@ class Workspace:
             if isinstance(error, OSError):
                 raise Omni2Error(f"cannot finish {self.target}: {error}", "run the same build again") from error
             raise
-        (self.target / RECORD).unlink(missing_ok=True)
+        shutil.rmtree(self.target / REPLACED, ignore_errors=True)
+        for name in (MARK, RECORD):
+            (self.target / name).unlink(missing_ok=True)
+
+    def _settle_replaced(self) -> None:
+        """An engine that had made way when a build was killed comes back."""
+        retired = self.path / REPLACED
+        if (retired / MANIFEST).is_file() and not self.target.exists():
+            os.replace(retired, self.target)
         shutil.rmtree(retired, ignore_errors=True)
 
     def _read_record(self) -> dict[str, dict[str, Any]]:
@@ -189,18 +209,112 @@ class Workspace:
         return True
 
 
-def _lock(path: Path) -> int:
-    """Open a directory and lock it against other builds until the descriptor is closed, at the latest when the process
-    ends."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _check_replaceable(target: Path) -> None:
+    """Refuse a target that holds anything but an engine directory.
+
+    Raises:
+        Omni2Error: it does, or that cannot be told.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        mine = os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except (BlockingIOError, FileNotFoundError):  # another has it, or has just finished and renamed it
-        mine = False
-    except OSError:  # a file system without locks
-        mine = True
-    if not mine:
-        os.close(descriptor)
-        raise Omni2Error(f"another build is writing {path}", "let it finish, or choose another name with -o")
-    return descriptor
+        if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+            return
+        if not (target / MANIFEST).is_file():
+            raise Omni2Error(f"{target} exists and is not an engine directory", "choose another name with -o")
+        listed = _listed(target / MANIFEST)
+        strays = _strays(target, listed)
+    except OSError as error:
+        raise Omni2Error(f"{target} cannot be read: {error.strerror}", "choose another name with -o") from error
+    if strays:
+        more = f" and {len(strays) - 1} more files" if strays[1:] else ""
+        raise Omni2Error(
+            f"{target} would be replaced, and holds {strays[0]}{more}, which no build made",
+            "move that elsewhere, or choose another name with -o",
+        )
+
+
+def _listed(manifest: Path) -> set[str]:
+    """The files that a manifest of any version lists.
+
+    Raises:
+        Omni2Error: it is damaged, or none of ours.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        if "schema_version" in content:
+            return set(content["files"])
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise Omni2Error(
+        f"{manifest} does not say which files a build made", f"remove {manifest.parent}, or choose another name with -o"
+    )
+
+
+def _strays(target: Path, listed: set[str]) -> list[str]:
+    """Files of an engine directory that no build put there."""
+    own = {MANIFEST, *listed}
+    strays = []
+    for path in sorted(target.rglob("*")):
+        name = path.relative_to(target).as_posix()
+        if (path.is_dir() and not path.is_symlink()) or name in own or path.name in (*KEPT, *OF_THE_SYSTEM):
+            continue
+        cache = path.name.startswith(f".{RUNTIME_CACHE}.") or path.name == f"{TIMING_CACHE}.new"  # half-written
+        left = name.startswith(f"{REPLACED}/") and (target / RECORD).is_file()  # by a build killed at its very end
+        if not cache and not left:
+            strays.append(name)
+    return strays
+
+
+def _claim(path: Path) -> LockedFile:
+    """Make the folder of a build, or go on in one that a build left.
+
+    Returns:
+        The folder's mark, locked.
+
+    Raises:
+        Omni2Error: the folder cannot be made, another build works there, or it is not a build's.
+    """
+    try:
+        if not _make(path) and not (path / MARK).is_file():
+            raise Omni2Error(
+                f"{path} is in the way: the build would work there, and no build made it",
+                "move it elsewhere, or choose another name with -o",
+            )
+        mark = open_locked(path / MARK)
+        if mark is None:
+            raise Omni2Error(f"another build is writing {path}", "let it finish, or choose another name with -o")
+        mark.file.write(MARK_TEXT.encode())
+        mark.file.flush()
+    except OSError as error:
+        raise Omni2Error(f"cannot create {path}: {error.strerror}", "choose a writable place with -o") from error
+    return mark
+
+
+def _make(path: Path) -> bool:
+    """Make a folder; False if it exists."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return False
+    return True
+
+
+def _check_movable(target: Path, workspace: Path) -> None:
+    """Refuse a target that could not make way: a mount point, or another owner's folder in one like /tmp.
+
+    No system renames a folder onto one that holds something, as the workspace does; any other reason is told first.
+
+    Raises:
+        Omni2Error: it could not.
+    """
+    if not target.exists():
+        return
+    try:
+        os.rename(target, workspace)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise Omni2Error(
+                f"{target} cannot be replaced: {error.strerror}", "name a folder below it, or another place, with -o"
+            ) from error

@@ -18,7 +18,7 @@ from omni2_engine.manifest import EngineDirectory
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import GPU, parse_precision
 from omni2_export.build.run import Silent
-from omni2_export.build.workspace import Workspace
+from omni2_export.build.workspace import MARK, Workspace
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.tensorrt import memory
 from omni2_export.tensorrt.plans import plan_specs
@@ -70,7 +70,7 @@ def engine(library: TensorRt, arguments: list[str], tmp_path_factory: pytest.Tem
         first.send_signal(signal.SIGINT)
         assert first.wait(timeout=30) == 130
     left = {path.relative_to(partial).parts[0] for path in partial.rglob("*") if path.is_file()}
-    assert left <= {"graphs", "plans", "speech", "stages.json", "tables", "text", "voices"}  # no scratch
+    assert left <= {"graphs", "plans", "speech", "stages.json", "tables", "text", MARK, "voices"}  # no scratch
     second = subprocess.run(build, capture_output=True, text=True)
     assert second.returncode == 0, second.stderr
     reused = {line.rpartition(" ")[0].strip() for line in second.stderr.splitlines() if line.endswith("reused")}
@@ -163,7 +163,7 @@ def test_a_carried_file_outlives_an_engine(tmp_path: Path) -> None:
     old = tmp_path / "engine" / "plans" / "sm89" / "timing.cache"
     old.parent.mkdir(parents=True)
     old.write_bytes(b"timings")
-    (tmp_path / "engine" / "manifest.json").write_text("{}")
+    (tmp_path / "engine" / "manifest.json").write_text('{"schema_version": 0, "files": {}}')
     with Workspace(tmp_path / "engine") as workspace:
         place = workspace.carry_over("plans/sm89/timing.cache")
         assert place.read_bytes() == b"timings" and place != old
