@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -80,14 +79,3 @@ def zeros(shapes: Mapping[str, Sequence[int]]) -> dict[str, Floats]:
         name → float32 array, C-contiguous.
     """
     return Reservation({name: (shape, np.dtype(np.float32)) for name, shape in shapes.items()}).arrays
-
-
-def available_memory() -> int:
-    """Bytes that programs can still get without others being swapped out; half of all memory where the system does not
-    tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            values = dict(line.split(":", 1) for line in lines)
-        return int(values["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 8 << 30

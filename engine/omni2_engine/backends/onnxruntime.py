@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -25,7 +24,8 @@ from omni2_engine.backends.int8 import EXACT_PRODUCTS, needs_exact_products
 from omni2_engine.device.stopwatch import Stopwatch
 from omni2_engine.errors import BackendError, EngineDirectoryError
 from omni2_engine.manifest import EngineDirectory
-from omni2_engine.memory import Reservation, available_memory
+from omni2_engine.memory import Reservation
+from omni2_engine.resources import available_memory, processors
 
 DTYPES = {
     "tensor(float)": np.float32,
@@ -87,10 +87,10 @@ class OnnxRuntimeBackend:
     matmul_accuracy = "4"  # lets block-quantised weights run in the int8 kernel instead of being expanded
 
     def __init__(self, threads: int | None = None) -> None:
-        processors = len(os.sched_getaffinity(0))
-        self.threads = threads or processors
+        usable = processors()
+        self.threads = threads or usable
         # One call more than fill the processors: it runs where another's threads wait for their slowest.
-        self.width = processors // self.threads + 1
+        self.width = usable // self.threads + 1
 
     def open(self, directory: EngineDirectory, stage: str) -> OnnxRuntimeGraph:
         """Load a stage's graph; see `Backend.open`."""

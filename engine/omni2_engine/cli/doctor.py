@@ -22,13 +22,14 @@ from omni2_engine.backends.tensorrt_library import TensorRt, cudart_path, find_t
 from omni2_engine.device.memory_plan import gib
 from omni2_engine.errors import BackendError, Omni2Error
 from omni2_engine.manifest import EngineDirectory
+from omni2_engine.resources import available_memory, processors, total_memory
 
 EXTRAS = {
     "export": ("onnx", "onnx-ir", "huggingface-hub", "ml-dtypes", "pyyaml"),
     "tensorrt": ("tensorrt-rtx-cu13", "nvidia-cuda-runtime", "nvidia-cuda-nvrtc", "cuda-bindings", "cuda-core"),
     "gpu": ("nvidia-cuda-runtime", "nvidia-cudnn-cu13", "nvidia-cufft", "nvidia-curand", "nvidia-cublas"),
     "torch": ("torch", "transformers"),
-    "bench": ("matplotlib", "psutil"),
+    "bench": ("matplotlib",),
 }
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two builds of one package: each overwrites the other's files
 DRIVER = "libcuda.so.1"
@@ -64,9 +65,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Say what this machine can run."""
         typer.echo(f"omni2-engine {version('omni2-engine')}, Python {platform.python_version()}, {platform.platform()}")
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         instructions = ", ".join(processor_instructions()) or "none of those that matter"
-        typer.echo(f"{processors} processors; instructions: {instructions}")
+        typer.echo(f"{_processors()}; instructions: {instructions}")
+        typer.echo(f"memory: {gib(available_memory())} of {gib(total_memory())} GiB free")
         device = _device()
         tensorrt = _tensorrt()
         findings = [*_int8(), *_onnx_runtime(isinstance(device, CudaDevice)), *_gpu(device), *_library(tensorrt)]
@@ -217,3 +218,9 @@ def _int8() -> Iterator[Finding]:
     yield Finding(f"int8: {name}; {exact}")
     if share is not None:
         yield Finding(f"  a layer of an encoder takes {share} of its time in float32 {MEASURED}")
+
+
+def _processors() -> str:
+    """How many processors this process may use."""
+    usable, there = processors(), os.cpu_count() or 0
+    return f"{usable} processors" + (f" of {there}: this process may use no more" if usable < there else "")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from omni2_engine import Engine
 from omni2_engine.budget import Admission, MemoryBudget
 from omni2_engine.errors import CapacityError
-from omni2_engine.memory import available_memory
+from omni2_engine.resources import available_memory
 from omni2_engine.speech_decoder import SpeechState
 from omni2_engine.stages.graph_state import cache_bytes
 from omni2_engine.states import LEAST_CONTEXT, Conversation, StatePool, TurnStates
