@@ -88,7 +88,7 @@ def _open(model: Path, decoder: Path, speech_encoder: Path | None) -> Checkpoint
     encoder = open_encoder(tensors, config, model, speech_encoder, warnings)
 
     root = read_decoder_yaml(decoder)
-    flow_file, vocoder_file = find_weights(decoder, "flow"), find_weights(decoder, "hift")
+    flow_file, vocoder_file = (find_weights(decoder, stem, warnings) for stem in ("flow", "hift"))
     flow_encoder, estimator, flow_own = open_flow(flow_file, root)
     vocoder, vocoder_own = open_vocoder(vocoder_file, root)
     if vocoder.mel != flow_encoder.mel:

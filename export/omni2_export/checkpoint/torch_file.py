@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 from pathlib import Path
@@ -65,7 +66,9 @@ class TorchFile:
                     f"{path}: `{name}` is a {tensor.dtype} tensor of a kind we do not read", "save it as plain float"
                 )
         dims = content.get("dims")
-        self.metadata = {"dims": json.dumps(dims)} if state is nested and _is_plain(dims) else {}
+        self.metadata = _plain_entries(content)
+        if state is nested and _is_plain(dims):
+            self.metadata["dims"] = json.dumps(dims)
 
     def names(self) -> list[str]:
         return list(self._tensors)
@@ -132,6 +135,16 @@ def _is_plain(dims: object) -> bool:
     return isinstance(dims, dict) and all(isinstance(k, str) and type(v) is int for k, v in dims.items())
 
 
+def _plain_entries(content: dict[Any, Any]) -> dict[str, str]:
+    """What stands beside the tensors and is numbers, text, or lists and tables of them, as JSON: `epoch`, for one."""
+    entries = {}
+    for name, value in content.items():
+        if isinstance(name, str) and name not in ("dims", STATE):
+            with contextlib.suppress(TypeError, ValueError, RecursionError):  # tensors, and what else JSON lacks
+                entries[name] = json.dumps(value)
+    return entries
+
+
 def open_weights(path: Path) -> SafetensorsFile | TorchFile:
     """A weight file by its suffix: `.safetensors` without torch, anything else as a `.pt`.
 
@@ -141,13 +154,29 @@ def open_weights(path: Path) -> SafetensorsFile | TorchFile:
     return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
 
 
-def find_weights(directory: Path, stem: str) -> Path:
+def find_weights(directory: Path, stem: str, warnings: list[str]) -> Path:
     """`<stem>.safetensors` or `<stem>.pt` in a directory, the former first as it needs no torch.
+
+    Args:
+        directory, stem: where to look, and for what.
+        warnings: gets a sentence if the file taken is older than the other.
 
     Raises:
         CheckpointError: neither is there.
     """
     for suffix in (".safetensors", ".pt"):
         if (path := directory / f"{stem}{suffix}").is_file():
+            warn_if_older(path, directory / f"{stem}.pt", warnings)
             return path
     raise CheckpointError(f"{directory} holds neither {stem}.pt nor {stem}.safetensors", "download the whole directory")
+
+
+def warn_if_older(taken: Path, original: Path, warnings: list[str]) -> None:
+    """Say that a `.safetensors` file is read though the `.pt` beside it is newer."""
+    if taken.suffix != ".safetensors" or not original.is_file() or taken == original:
+        return
+    if taken.stat().st_mtime < original.stat().st_mtime:
+        warnings.append(
+            f"{taken} is read, and is older than {original.name} beside it: if that has other weights, remove "
+            f"{taken.name} and run `omni2-engine convert {original}`"
+        )

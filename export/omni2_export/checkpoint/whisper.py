@@ -22,7 +22,7 @@ from omni2_export.checkpoint.tensors import (
     renamed,
     under_prefix,
 )
-from omni2_export.checkpoint.torch_file import open_weights, torch_installed
+from omni2_export.checkpoint.torch_file import open_weights, torch_installed, warn_if_older
 from omni2_export.fields import MOST_LAYERS, Fields
 
 HEAD_WIDTH = 64  # of every released encoder: the last resort where nothing says how many heads there are (spec §1.3)
@@ -113,6 +113,8 @@ def open_encoder(
     own = under_prefix(tensors, "model.speech_encoder.")
     stated = Fields(config.values.get("speech_encoder_dims") or {}, f"{config.where}: speech_encoder_dims")
     file = _whisper_beside(own, config, stated, model, given)
+    if file and not given:
+        warn_if_older(file.path, file.path.with_suffix(".pt"), warnings)
     encoder = overlaid(own, *([file.tensors] if file else []))
     if not encoder.names():
         raise CheckpointError(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from omni2_engine.errors import Omni2Error, SettingError
@@ -80,6 +80,75 @@ def test_convert_refuses_bad_targets(synthetic: Synthetic, tmp_path: Path) -> No
     with pytest.raises(SettingError, match="cannot be written"):
         convert(source, tmp_path / "taken.safetensors")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("link", ["same", "symbolic", "hard"])
+def test_the_input_is_never_overwritten(synthetic: Synthetic, tmp_path: Path, link: str) -> None:
+    """Also where its name ends in .safetensors, or the output is a link to it."""
+    source = synthetic.write(tmp_path).decoder / "flow.pt"
+    target = source.with_suffix(".safetensors")
+    if link == "same":
+        source = source.rename(target)
+    elif link == "symbolic":
+        target.symlink_to(source)
+    else:
+        target.hardlink_to(source)
+    before = source.read_bytes()
+    with pytest.raises(SettingError, match="is the file to convert itself"):
+        convert(source)
+    assert source.read_bytes() == before
+
+
+def test_only_what_convert_made_is_replaced(synthetic: Synthetic, tmp_path: Path) -> None:
+    source = synthetic.write(tmp_path).decoder / "flow.pt"
+    target = convert(source)
+    synthetic.flow["encoder_proj.bias"] += 1
+    torch.save(synthetic.flow, source)
+    convert(source)
+    assert torch.equal(load_file(target)["encoder_proj.bias"], synthetic.flow["encoder_proj.bias"])
+    for content in (b"a thesis", None):
+        if content is None:
+            save_file(synthetic.flow, target, {"format": "pt"})
+        else:
+            target.write_bytes(content)
+        before = target.read_bytes()
+        with pytest.raises(SettingError, match="`convert` did not make it"):
+            convert(source, target)
+        assert target.read_bytes() == before
+
+
+def test_what_stands_beside_the_tensors_is_kept(synthetic: Synthetic, tmp_path: Path) -> None:
+    source = synthetic.write(tmp_path).decoder / "flow.pt"
+    torch.save(synthetic.flow | {"epoch": 12, "notes": ["a", {"rate": 0.5}], "odd": torch.Size([1])}, source)
+    metadata = SafetensorsFile(convert(source)).metadata
+    assert json.loads(metadata["epoch"]) == 12 and json.loads(metadata["notes"]) == ["a", {"rate": 0.5}]
+    assert load_file(source.with_suffix(".safetensors")).keys() == synthetic.flow.keys()
+
+
+def test_a_safetensors_file_keeps_its_metadata(synthetic: Synthetic, tmp_path: Path) -> None:
+    save_file(synthetic.flow, tmp_path / "flow.safetensors", {"format": "pt", "licence": "ours"})
+    written = SafetensorsFile(convert(tmp_path / "flow.safetensors", tmp_path / "copy.safetensors"))
+    assert written.metadata["format"] == "pt" and written.metadata["licence"] == "ours"
+    assert load_file(tmp_path / "copy.safetensors").keys() == synthetic.flow.keys()
+
+
+@pytest.mark.parametrize("name", ["flow", "hift", "whisper"])
+def test_an_older_safetensors_file_is_not_taken_in_silence(synthetic: Synthetic, tmp_path: Path, name: str) -> None:
+    synthetic.take_encoder_out()
+    paths = synthetic.write(tmp_path)
+    source = paths.whisper if name == "whisper" else paths.decoder / f"{name}.pt"
+    taken = convert(source)
+
+    def warnings() -> list[str]:
+        return [text for text in open_checkpoint(paths.model, decoder=paths.decoder).warnings if "older" in text]
+
+    os.utime(source, (1_000_000, 1_000_000))
+    assert warnings() == []
+    os.utime(taken, (999_999, 999_999))
+    (warning,) = warnings()
+    assert f"{taken} is read, and is older than {source.name}" in warning and f"convert {source}" in warning
+    taken.unlink()
+    assert warnings() == []
 
 
 def test_convert_command(synthetic: Synthetic, tmp_path: Path) -> None:
