@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import psutil
+
+from omni2_engine.resources import processors, total_memory
 
 PACKAGES = ("omni2-engine", "onnxruntime", "torch", "numpy")
 FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve")
@@ -23,9 +26,9 @@ def describe(threads: int) -> dict[str, Any]:
         "processor": processor.get("model name") or platform.processor() or platform.machine(),
         "family": "/".join(processor.get(key, "?") for key in ("cpu family", "model")),
         "flags": [flag for flag in FLAGS if flag in flags],
-        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processors": processors(),
         "threads": threads,
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": total_memory(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -35,7 +38,8 @@ def describe(threads: int) -> dict[str, Any]:
 
 def load() -> float:
     """Runnable processes, averaged over the last minute."""
-    return os.getloadavg()[0]
+    average: float = psutil.getloadavg()[0]
+    return average
 
 
 def memory(process: int | str = "self") -> dict[str, int]:

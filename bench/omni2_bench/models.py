@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from omni2_bench import random_checkpoint
 from omni2_bench.random_checkpoint import PRESETS, CheckpointPaths, Dimensions, write_checkpoint
@@ -94,14 +94,14 @@ def random_model(size: str, dimensions: Dimensions, cache: Path) -> Model:
     digest = hashlib.sha256(f"{dimensions} {SEED}".encode() + code).hexdigest()[:12]
     path = cache / f"checkpoint-{size}-{digest}"
     if not path.is_dir():
-        unfinished = cache / f"unfinished-{os.getpid()}"
         try:
-            write_checkpoint(unfinished, dimensions, SEED)
-            unfinished.rename(path)
+            cache.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=cache, prefix="unfinished-") as folder:
+                write_checkpoint(Path(folder) / "checkpoint", dimensions, SEED)
+                os.replace(Path(folder) / "checkpoint", path)
         except OSError as error:
-            raise Omni2Error(f"cannot write {path}: {error.strerror}", "free some space, or use --cache") from error
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            if not path.is_dir():  # else another run has just made the same
+                raise Omni2Error(f"cannot write {path}: {error.strerror}", "free some space, or use --cache") from error
     paths = CheckpointPaths.below(path)
     return Model(f"{size}-{digest}", size, paths.model, paths.decoder)
 

@@ -13,6 +13,7 @@ from omni2_bench.machine import MemoryWatch
 from omni2_engine.errors import Omni2Error
 
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+KILLED = -getattr(signal, "SIGKILL", 9)  # as a process's exit code; Windows has no signals
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # would bind NumPy's library to another processor's kernels
 
 
@@ -52,7 +53,7 @@ def run_worker(task: str, request: dict[str, Any], threads: int) -> dict[str, An
 
 
 def _failure(task: str, code: int, errors: str) -> Omni2Error:
-    if code == -signal.SIGKILL:
+    if code == KILLED:
         return Omni2Error(f"the process of the {task} was killed", "this machine's memory may be too small for it")
     last = errors.strip().splitlines()[-1:] or ["it said nothing"]
     return Omni2Error(f"the process of the {task} failed with exit code {code}: {last[0]}")

@@ -6,10 +6,12 @@ anonymous memory.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +19,7 @@ import onnx_ir as ir
 
 from omni2_engine.errors import Omni2Error
 
+ZEROS = 1 << 22  # bytes written at a time where room can only be had by writing
 ALIGNMENT = 4096  # bytes; ONNX Runtime maps page-aligned external data instead of reading it
 STORAGE = {
     ir.DataType.FLOAT: np.dtype(np.float32),
@@ -71,8 +74,7 @@ class WeightWriter:
         length = int(np.prod(stored_shape, dtype=np.int64)) * storage.itemsize
         offset = -(-self._end // ALIGNMENT) * ALIGNMENT
         try:
-            # Without real blocks behind it a mapped page would end the process with SIGBUS when the disk is full.
-            os.posix_fallocate(self._file.fileno(), offset, max(length, 1))
+            _take_room(self._file, offset, max(length, 1))
         except OSError as error:
             raise Omni2Error(
                 f"cannot write {self.path}: {error.strerror}", "free disk space and run the build again"
@@ -110,3 +112,22 @@ class WeightWriter:
         else:
             self._views.clear()
             self._file.close()
+
+
+def _take_room(file: BinaryIO, offset: int, length: int) -> None:
+    """Have the disk keep room for part of a file. Without it a mapped page would end the process with SIGBUS when the
+    disk is full.
+
+    Raises:
+        OSError: it is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            return os.posix_fallocate(file.fileno(), offset, length)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems cannot
+                raise
+    file.seek(offset)  # macOS and Windows: only what is written has room
+    for start in range(0, length, ZEROS):
+        file.write(bytes(min(ZEROS, length - start)))
+    file.flush()

@@ -13,6 +13,7 @@ from omni2_engine.errors import Omni2Error
 from omni2_export.tensorrt.worker import Built, Order
 
 COMMAND = [sys.executable, "-m", "omni2_export.tensorrt.worker"]
+KILLED = -getattr(signal, "SIGKILL", 9)  # as a process's exit code; Windows has no signals
 LAST_WORDS = 3  # lines of a crashed process's standard error
 
 
@@ -50,7 +51,7 @@ def have_built(order: Order) -> Built:
 
 def _crash(order: Order, code: int, words: str) -> Omni2Error:
     name = f"building {Path(order.plan).stem} for {order.target}"
-    if code == -signal.SIGKILL:
+    if code == KILLED:
         return Omni2Error(f"{name} was killed by the system, mostly for want of memory", "build on a larger machine")
     last = " ".join(words.split("\n")[-LAST_WORDS:]).strip() or "it said nothing"
     return Omni2Error(f"{name} ended with exit code {code}: {last}", "report this; finished stages are kept")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from omni2_engine.backends.tensorrt_library import RTX, TensorRt, find_tensorrt
 from omni2_engine.errors import Omni2Error
@@ -145,8 +146,9 @@ def _highest_memory() -> int:
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
         return 1024 * int(fields["VmHWM"].split()[0])
-    except (OSError, KeyError, ValueError):  # counts what the parent had, too
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    except (OSError, KeyError, ValueError):
+        used = psutil.Process().memory_info()
+        return int(getattr(used, "peak_wset", used.rss))  # of Windows; elsewhere what it has now
 
 
 def main() -> None:
