@@ -38,7 +38,7 @@ DEPENDENCIES = [
     "jinja2>=3.1",
     "numpy>=1.26",
     f"{ONNX_RUNTIME}>=1.25",
-    "psutil>=5.9",
+    "psutil>=5.9; platform_system != 'Linux'",  # which says in /proc how much memory there is
     "pydantic>=2.7",
     "rich>=13",
     "soundfile>=0.12",
@@ -50,7 +50,8 @@ DEPENDENCIES = [
 # Random numbers must agree to the last bit everywhere: no fused multiply-adds, no re-ordering, no -march. The last two
 # flags change no result; they tell the compiler that nobody reads errno or floating-point traps, so loops vectorise.
 EXACT_FLOATS = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-COMPILE_ARGS = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-Wall", "-Wextra", *EXACT_FLOATS]
+WINDOWS_ARGS = ["/O2", "/fp:precise", "/utf-8"]
+COMPILE_ARGS = WINDOWS_ARGS if sys.platform == "win32" else ["-O3", "-Wall", "-Wextra", *EXACT_FLOATS]
 
 
 class EditableWheel(editable_wheel):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import psutil
 
 from omni2_engine.resources import processors, total_memory
 
@@ -38,8 +37,11 @@ def describe(threads: int) -> dict[str, Any]:
 
 def load() -> float:
     """Runnable processes, averaged over the last minute."""
-    average: float = psutil.getloadavg()[0]
-    return average
+    if hasattr(os, "getloadavg"):
+        return float(os.getloadavg()[0])
+    import psutil  # Windows has no such number; this counts it from now on
+
+    return float(psutil.getloadavg()[0])
 
 
 def memory(process: int | str = "self") -> dict[str, int]:

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Array = NDArray[Any]
 Specs = Mapping[str, tuple[Sequence[int], np.dtype[Any]]]  # name → (shape, dtype)
-PRIVATE = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+PRIVATE: dict[str, Any] = {}  # arguments of a mapping that is of this process alone
+if sys.platform != "win32":
+    PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
 DISCARD: int | None = getattr(mmap, "MADV_DONTNEED", None)  # None: this system cannot take back a part
 
 
@@ -60,7 +62,7 @@ class Reservation:
         What the part holds is undefined afterwards, but finite: zeros where the system discards pages at once, as Linux
         does; elsewhere perhaps what was there before.
         """
-        if DISCARD is None:
+        if DISCARD is None or not hasattr(self._memory, "madvise"):
             return
         place = part.__array_interface__["data"][0] - self._begin
         first = -(-place // mmap.PAGESIZE) * mmap.PAGESIZE

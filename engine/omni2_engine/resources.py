@@ -6,8 +6,6 @@ import math
 import os
 from pathlib import Path
 
-import psutil
-
 from omni2_engine import cgroups
 
 
@@ -17,14 +15,12 @@ def available_memory(root: Path = cgroups.ROOT) -> int:
     Args:
         root: where `proc` and `sys` are, for tests.
     """
-    machine: int = psutil.virtual_memory().available
-    return min([machine, *cgroups.free_memory(root)])
+    return min([_machine_memory(root)[0], *cgroups.free_memory(root)])
 
 
 def total_memory(root: Path = cgroups.ROOT) -> int:
     """Bytes of main memory that this process could have if nothing else ran; `root` as `available_memory`."""
-    machine: int = psutil.virtual_memory().total
-    return min([machine, *cgroups.memory_limits(root)])
+    return min([_machine_memory(root)[1], *cgroups.memory_limits(root)])
 
 
 def processors(root: Path = cgroups.ROOT) -> int:
@@ -32,3 +28,16 @@ def processors(root: Path = cgroups.ROOT) -> int:
     affinity = getattr(os, "sched_getaffinity", None)  # macOS and Windows have none
     allowed = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     return max(1, min([allowed, *map(math.ceil, cgroups.cpu_quotas(root))]))
+
+
+def _machine_memory(root: Path) -> tuple[int, int]:
+    """(free, all) memory of the machine, bytes."""
+    try:
+        lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
+        sizes = {name: int(size.split()[0]) * 1024 for name, size in (line.split(":", 1) for line in lines)}
+        return sizes["MemAvailable"], sizes["MemTotal"]
+    except (OSError, KeyError, ValueError):
+        import psutil  # installed where the system is not Linux
+
+        memory = psutil.virtual_memory()
+        return int(memory.available), int(memory.total)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import psutil
 import pytest
 
 from omni2_engine import cgroups
@@ -43,9 +42,10 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A large machine: 64 processors, 100 GiB free of 128."""
-    memory = type("Memory", (), {"available": 100 * GIB, "total": 128 * GIB})()
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
+    (tmp_path / "proc").mkdir()
+    memory = f"MemTotal: {128 << 20} kB\nMemAvailable:  {100 << 20} kB\nHugePages: 0\n"
+    (tmp_path / "proc" / "meminfo").write_text(memory)
     return Machine(tmp_path)
 
 
@@ -138,6 +138,13 @@ def test_the_engine_takes_what_it_may_use(machine: Machine, monkeypatch: pytest.
         monkeypatch.setattr(function, "__defaults__", (machine.root,))
     backend = OnnxRuntimeBackend()
     assert (backend.threads, backend.width, backend.free_memory()) == (6, 2, 7 * GIB)
+
+
+def test_a_system_that_is_not_linux(machine: Machine) -> None:
+    (machine.root / "proc" / "meminfo").unlink()
+    psutil = pytest.importorskip("psutil")
+    assert total_memory(machine.root) == psutil.virtual_memory().total
+    assert 0 < available_memory(machine.root) < total_memory(machine.root)
 
 
 def test_on_this_machine() -> None:

@@ -313,7 +313,7 @@ def _open_stream(path: Path) -> BinaryIO:
             raise AudioError(f"no program reads {path}", "start the program that plays it first") from None
         reason = error.strerror or error
         raise AudioError(f"{path} cannot be written: {reason}", "choose another place with -o") from None
-    if hasattr(os, "O_NONBLOCK"):
+    if sys.platform != "win32":
         os.set_blocking(stream.fileno(), True)
     return stream
 

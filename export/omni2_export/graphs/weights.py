@@ -123,7 +123,8 @@ def _take_room(file: BinaryIO, offset: int, length: int) -> None:
     """
     if hasattr(os, "posix_fallocate"):
         try:
-            return os.posix_fallocate(file.fileno(), offset, length)
+            os.posix_fallocate(file.fileno(), offset, length)
+            return
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems cannot
                 raise

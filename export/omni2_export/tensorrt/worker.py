@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from omni2_engine.backends.tensorrt_library import RTX, TensorRt, find_tensorrt
 from omni2_engine.errors import Omni2Error
 from omni2_export.tensorrt.audit import Expected, require_sound
@@ -147,6 +145,8 @@ def _highest_memory() -> int:
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
         return 1024 * int(fields["VmHWM"].split()[0])
     except (OSError, KeyError, ValueError):
+        import psutil  # installed where the system is not Linux
+
         used = psutil.Process().memory_info()
         return int(getattr(used, "peak_wset", used.rss))  # of Windows; elsewhere what it has now
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 
 SOURCES = Path(__file__).resolve().parents[2] / "cpp"
@@ -36,8 +36,7 @@ def _make(source: Path, name: str, *goals: str) -> Path:
         pytest.skip("needs make and a C++17 compiler; install g++ and make to run this test")
     folder = SOURCES.parents[1] / "build" / name
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:  # test processes that run side by side
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / "lock"):  # test processes that run side by side
         run = subprocess.run(
             ["make", "-C", str(source), *goals, f"BUILD={folder}"], capture_output=True, text=True, timeout=600
         )
