@@ -242,3 +242,48 @@ for i in range(1000):
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     assert "Fatal" not in ended.stderr
+
+
+FORKED = """
+import os, sys, threading
+from omni2_engine._core import Scheduler, SchedulerClosedError, Stage
+
+started, go = threading.Event(), threading.Event()
+
+def work(payloads):
+    started.set()
+    go.wait()
+
+scheduler = Scheduler([Stage("work", work)])
+session = scheduler.open()
+scheduler.submit(session, 0, None)
+started.wait()
+if (pid := os.fork()) == 0:
+    assert scheduler.drained(session)  # nothing of it runs here
+    scheduler.cancel(session)
+    scheduler.close(session)
+    for call in (lambda: scheduler.submit(session, 0, None), scheduler.open):
+        try:
+            call()
+        except SchedulerClosedError:
+            continue
+        sys.exit(1)
+    scheduler.shutdown()
+    with Scheduler([Stage("work", lambda payloads: None)]) as own:
+        mine = own.open()
+        own.submit(mine, 0, None)
+        assert own.drained(mine)
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), scheduler.drained(session, 0))
+go.set()
+print(scheduler.drained(session))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_in_a_forked_child_a_scheduler_is_shut_down() -> None:
+    # ONNX Runtime's telemetry has a thread that its own destructor waits for, in a child for ever
+    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("7 False\nTrue\n", "")
