@@ -78,11 +78,12 @@ def test_a_budget_promises_what_it_has_and_no_more(limit: int, moves: list[tuple
 def test_waiting_ends_when_there_is_enough_and_comes_in_order() -> None:
     budget = MemoryBudget(10)
     first = run(budget.take(9, 9, wait=True))
-    large, small, later = (next(budget.take(size, size, wait=True)) for size in (8, 1, 5))
+    requests = [budget.take(size, size, wait=True) for size in (8, 1, 5)]
+    large, small, later = (next(request) for request in requests)
     assert not large.done() and not small.done()  # the small one would fit, and must not starve the large one
     budget.give_back(first)
     assert large.result(0) == 8 and small.result(0) == 1 and not later.done()
-    assert budget.used == 9
+    assert budget.used == 9 and len(requests) == 3
 
 
 def test_nobody_waits_for_what_will_never_be() -> None:
