@@ -13,13 +13,42 @@ from importlib.metadata import version
 # reads this when it is first imported. Every package here that uses it imports this one before.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+from omni2_engine.answer import Answer
 from omni2_engine.chunk import Chunk
 from omni2_engine.engine import Engine
-from omni2_engine.errors import Omni2Error
+from omni2_engine.errors import (
+    AudioError,
+    BackendError,
+    BusyError,
+    CapacityError,
+    CheckpointError,
+    ContextError,
+    EngineDirectoryError,
+    Omni2Error,
+    SettingError,
+)
 from omni2_engine.metrics import TurnMetrics
 from omni2_engine.options import Options
-from omni2_engine.sampling import Sampling
+from omni2_engine.sampling import Sampling, Stream
 from omni2_engine.session import Session
 
-__all__ = ["Chunk", "Engine", "Omni2Error", "Options", "Sampling", "Session", "TurnMetrics"]
+__all__ = [
+    "Answer",
+    "AudioError",
+    "BackendError",
+    "BusyError",
+    "CapacityError",
+    "CheckpointError",
+    "Chunk",
+    "ContextError",
+    "Engine",
+    "EngineDirectoryError",
+    "Omni2Error",
+    "Options",
+    "Sampling",
+    "Session",
+    "SettingError",
+    "Stream",
+    "TurnMetrics",
+]
 __version__ = version("omni2-engine")

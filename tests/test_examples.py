@@ -1,0 +1,38 @@
+"""Every example runs as its docstring says, on a small engine with random weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+RUNS = {
+    "stream_file": ["{engine}", "{question}", "{folder}/answer.wav"],
+    "several_turns": ["{engine}", "{question}", "{question}"],
+    "barge_in": ["{engine}", "{question}", "{question}"],
+    "many_conversations": ["{engine}", "{question}", "3"],
+    "with_asyncio": ["{engine}", "{question}", "3"],
+    "metrics": ["{engine}", "{question}"],
+}
+
+
+def test_every_example_is_run(repository: Path) -> None:
+    assert {path.stem for path in (repository / "examples").glob("*.py")} == set(RUNS)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_example(repository: Path, tiny_engine_dir: Path, tmp_path: Path, name: str) -> None:
+    question = tmp_path / "question.wav"
+    soundfile.write(question, 0.1 * np.random.default_rng(1).standard_normal(8000), 16_000)
+    places = {"engine": tiny_engine_dir, "question": question, "folder": tmp_path}
+    arguments = [part.format(**places) for part in RUNS[name]]
+    script = repository / "examples" / f"{name}.py"
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() and not done.stderr.replace("omni2_engine", "").count("Traceback")
+    if name == "stream_file":
+        assert soundfile.info(tmp_path / "answer.wav").frames > 1000
