@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 SOURCES := pyproject.toml setup.py training/pyproject.toml $(wildcard cpp/*.h cpp/*.cpp cpp/*/*.h cpp/*/*.cpp kernels/omni2_kernels/cuda/*.cuh)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train-demo test test-gpu lint sanitize clean
+.PHONY: help demo train-demo test test-gpu lint sanitize docs clean
 
 help:
 	@echo "make demo      build a small engine, answer a spoken question: answer.wav, answer.png; QUESTION=my.wav for your own"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-gpu  the checks for a machine with an NVIDIA GPU, on that GPU (docs/gpu.md)"
 	@echo "make lint      lint and type checks alone (.pre-commit-config.yaml)"
 	@echo "make sanitize  the C++ tests under the thread, address and undefined-behaviour sanitizers"
+	@echo "make docs      the documentation as a site, in build/site"
 	@echo "make train-demo  train the demonstration model anew: eleven and a half hours of one core, two at a time; goes on when repeated"
 	@echo "make clean     remove .venv and everything built"
 	@echo "PYTHON=...     the Python (3.11 or newer) that .venv is made of; now: $(PYTHON)"
@@ -46,6 +47,9 @@ lint: $(VENV)/dev.stamp
 sanitize:
 	$(MAKE) -C tests/cpp check SANITIZE=thread
 	$(MAKE) -C tests/cpp check SANITIZE=address,undefined
+
+docs: $(VENV)/dev.stamp
+	$(PY) -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info training/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
