@@ -12,14 +12,15 @@ import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from omni2_engine.errors import AudioError, SettingError
+from omni2_engine.errors import AudioError
 from omni2_engine.locked_file import LockedFile, open_locked
+from omni2_engine.settings import integer
 from omni2_kernels.audio import pack_pcm16
 
 Floats = NDArray[np.float32]
@@ -48,9 +49,8 @@ class PcmWriter(ABC):
     """
 
     def __init__(self, sample_rate: int, rate: int | None = None) -> None:
-        self.rate = sample_rate if rate is None else rate
-        if self.rate not in RATES:
-            raise SettingError(f"rate is {rate}", f"use {RATES[0]} to {RATES[-1]} Hz")
+        use = f"{RATES[0]} to {RATES[-1]} Hz"
+        self.rate = sample_rate if rate is None else integer("rate", rate, use, least=RATES[0], most=RATES[-1])
         self._resampler: soxr.ResampleStream | None = None
         if self.rate != sample_rate:
             self._resampler = soxr.ResampleStream(sample_rate, self.rate, 1, dtype="float32", quality="HQ")
@@ -240,19 +240,12 @@ class RawWriter(PcmWriter):
             self._stream.write(samples)
             self._stream.flush()
         except BrokenPipeError:
-            self._silence()
+            silence(self._stream)
             raise ReaderGone("the program that read the audio has ended") from None
         except OSError as error:
             raise AudioError(
                 f"the audio stream cannot be written: {error.strerror or error}", "check where it goes"
             ) from None
-
-    def _silence(self) -> None:
-        """Let the interpreter's own flush at exit find an open end: otherwise it reports the broken pipe once more."""
-        if self._stream is getattr(sys.stdout, "buffer", None):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
 
     def _finish(self) -> None:
         """Every chunk was flushed."""
@@ -324,3 +317,13 @@ def _refuse_terminal(stream: BinaryIO) -> None:
             "raw samples would fill the terminal",
             "pipe them into a player: … -o - | ffplay -f s16le -ar 24000 -i -",
         )
+
+
+def silence(stream: IO[Any]) -> None:
+    """Send standard output or error to nowhere once its reader has gone: the interpreter's own flush at exit would
+    report the broken pipe once more. Other streams stay as they are."""
+    for standard in (sys.stdout, sys.stderr):
+        if standard is not None and stream in (standard, getattr(standard, "buffer", None)):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

@@ -26,6 +26,7 @@ from omni2_engine.resources import available_memory, processors, total_memory
 
 EXTRAS = {
     "export": ("onnx", "onnx-ir", "huggingface-hub", "ml-dtypes", "pyyaml"),
+    "media": ("av",),
     "tensorrt": ("tensorrt-rtx-cu13", "nvidia-cuda-runtime", "nvidia-cuda-nvrtc", "cuda-bindings", "cuda-core"),
     "gpu": ("nvidia-cuda-runtime", "nvidia-cudnn-cu13", "nvidia-cufft", "nvidia-curand", "nvidia-cublas"),
     "torch": ("torch", "transformers"),
