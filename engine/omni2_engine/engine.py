@@ -7,7 +7,6 @@ import math
 import weakref
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -34,6 +33,7 @@ from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
 from omni2_engine.schedule.threaded import ThreadedSchedule
 from omni2_engine.session import Session
+from omni2_engine.settings import choice, integer, real
 from omni2_engine.stages.flow import LEFT_CONTEXT
 from omni2_engine.states import StatePool
 from omni2_engine.text.template import ChatTemplate
@@ -44,6 +44,7 @@ from omni2_engine.waiting_turns import WaitingTurns
 MAX_CONTEXT = 4096  # positions of the language model's KV cache unless asked otherwise
 WARM_UP_TOKENS = 4
 MOST_SESSIONS = 256
+NO_LIMIT = 1_000_000  # positions or seconds: more than any model has
 MOST_THREADS = 256  # of every graph: more would take minutes to start and gain nothing
 log = logging.getLogger(__name__)
 
@@ -119,8 +120,8 @@ class Engine:
         path: str | Path,
         *,
         threads: int | None = None,
-        max_context: int = MAX_CONTEXT,
-        left_context: float = LEFT_CONTEXT,
+        max_context: int | None = MAX_CONTEXT,
+        left_context: float | None = LEFT_CONTEXT,
         sessions: int = 1,
         memory: int | None = None,
         admission: str = Admission.SHORTEN,
@@ -136,9 +137,11 @@ class Engine:
         Args:
             path: what `omni2-engine build` wrote.
             threads: processor threads per stage; all that this process may use if None.
-            max_context: positions of a conversation: prompt, speech and answers of all turns kept.
+            max_context: positions of a conversation: prompt, speech and answers of all turns kept; None for as many as
+                the model has.
             left_context: seconds of its own sound the flow looks back on. An answer within it sounds exactly as the
-                original's; beyond it memory and time per chunk stay constant and the sound drifts a little.
+                original's; beyond it memory and time per chunk stay constant and the sound drifts a little. None for
+                all of it.
             sessions: conversations whose decoding shares calls. More may be open; they decode by themselves. From 2 on
                 quantised models decode rows by twos, so that an answer does not depend on who else is answered; that
                 costs one that is alone a seventh to a third of its decoding speed.
@@ -162,24 +165,21 @@ class Engine:
             CapacityError: the GPU has not enough memory, or a plan holds less than is asked for.
             SettingError: a setting makes no sense.
         """
-        if threads is not None and not (isinstance(threads, Integral) and 1 <= threads <= MOST_THREADS):
-            raise SettingError(f"threads is {threads!r}", f"use an integer from 1 to {MOST_THREADS}")
-        if not (isinstance(max_context, Integral) and max_context >= 2):
-            raise SettingError(f"max_context is {max_context!r}", "use some thousands of positions")
-        if not (math.isfinite(left_context) and left_context >= 0):
-            raise SettingError(f"left_context is {left_context}", "use 0 or more seconds")
-        if not (isinstance(sessions, Integral) and 1 <= sessions <= MOST_SESSIONS):
-            raise SettingError(f"sessions is {sessions!r}", f"use an integer from 1 to {MOST_SESSIONS}")
-        if memory is not None and not (isinstance(memory, Integral) and memory > 0):
-            raise SettingError(f"memory is {memory!r}", "use a number of bytes")
-        if admission not in list(Admission):
-            raise SettingError(f"admission is {admission!r}", f"use one of {', '.join(Admission)}")
-        if max_waiting is not None and not (isinstance(max_waiting, Integral) and max_waiting >= 0):
-            raise SettingError(f"max_waiting is {max_waiting!r}", "use a number of turns, or None for no limit")
-        if schedule not in ("threaded", "inline"):
-            raise SettingError(f"schedule is {schedule!r}", "use threaded or inline")
-        if device not in list(Device):
-            raise SettingError(f"device is {device!r}", f"use one of {', '.join(Device)}")
+        if threads is not None:
+            use = f"an integer from 1 to {MOST_THREADS}, or None for all"
+            threads = integer("threads", threads, use, least=1, most=MOST_THREADS)
+        max_context = integer("max_context", max_context, "some thousands of positions", least=2, none=NO_LIMIT)
+        left_context = real("left_context", left_context, "0 or more seconds", none=NO_LIMIT)
+        if not 0 <= left_context < math.inf:
+            raise SettingError(f"left_context is {left_context}", "use 0 or more seconds, None for no limit")
+        sessions = integer("sessions", sessions, f"an integer from 1 to {MOST_SESSIONS}", least=1, most=MOST_SESSIONS)
+        if memory is not None:
+            memory = integer("memory", memory, "a number of bytes", least=1)
+        if max_waiting is not None:
+            max_waiting = integer("max_waiting", max_waiting, "a number of turns, or None for no limit", least=0)
+        choice("admission", admission, Admission)
+        choice("schedule", schedule, ("threaded", "inline"))
+        choice("device", device, Device)
         directory = EngineDirectory(Path(path))
         engine = cls(
             directory,

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
 from typing import Any
 
 from omni2_engine.config import TokenConfig
 from omni2_engine.errors import SettingError
 from omni2_engine.sampling import SEED_LIMIT, Sampling
+from omni2_engine.settings import choice, integer, real, shown
 
 MAX_NEW_TOKENS = 256  # text tokens a turn
 LAST_WRITE = 1024  # speech tokens of the final write at most, spec §6
-KINDS: dict[str, tuple[Any, str]] = {  # type of each option, and what to call it
-    "seed": (Integral, "an integer from 0 to 2^64 - 1"),
+INTEGERS = {  # least, most, what to use
+    "seed": (0, SEED_LIMIT - 1, "an integer from 0 to 2^64 - 1"),
+    "max_new_tokens": (1, None, "an integer, at least 1"),
+    "max_last_write": (1, None, "an integer, at least 1"),
+}
+SECONDS = ("unread", "run_ahead")
+ENDLESS = 1e9  # seconds: longer than a system's clocks can wait
+OTHERS: dict[str, tuple[Any, str]] = {  # type, what to use
     "text_sampling": (Sampling | None, "a Sampling, or None for the checkpoint's own way"),
     "speech_sampling": (Sampling, "a Sampling"),
-    "max_new_tokens": (Integral, "an integer from 1"),
-    "max_last_write": (Integral, "an integer from 1"),
     "voice": (str | None, "the name of a voice"),
     "system": (str | None, "a text"),
-    "unread": (Real, "a number of seconds"),
-    "run_ahead": (Real, "a number of seconds"),
-    "deadline": (Real | None, "a number of seconds, or None"),
 }
 CHOICES = {"long": ("error", "truncate"), "chunks": ("fixed", "growing")}
 SPEECH_SAMPLING = Sampling(temperature=1.0, top_k=50)  # what is in force in the original, spec §6
@@ -43,10 +45,13 @@ class Options:
         long: what to do with speech longer than the encoder's window, "error" or "truncate".
         chunks: "fixed" voices every W units, which gives the same samples on any machine; "growing" voices up to four
             times as many at once while the player has a lead, which costs less and depends on the machine's speed.
-        unread: seconds of sound that may wait to be taken from the iterator before the answer pauses.
-        run_ahead: seconds that a session may be ahead of its player while others are being answered too.
+        unread: seconds of sound that may wait to be taken from the iterator before the answer pauses; infinite, or
+            None, for no limit.
+        run_ahead: seconds that a session may be ahead of its player while others are being answered too; likewise.
         deadline: seconds from the question within which the first sound must come, else the turn ends with a
             `BusyError`; None for no deadline.
+
+    Numbers may be of any type, see `settings`.
 
     Raises:
         SettingError: a value makes no sense.
@@ -66,22 +71,28 @@ class Options:
     deadline: float | None = None
 
     def __post_init__(self) -> None:
-        for name, (kind, words) in KINDS.items():
+        for name, (least, most, use) in INTEGERS.items():
+            self._set(name, integer(name, getattr(self, name), use, least=least, most=most))
+        for name in SECONDS:
+            self._set(name, self._seconds(name, "some seconds, or None for no limit"))
+        for name, (kind, use) in OTHERS.items():
             if not isinstance(getattr(self, name), kind):
-                raise SettingError(f"{name} is {getattr(self, name)!r}", f"use {words}")
-        if not 0 <= self.seed < SEED_LIMIT:
-            raise SettingError(f"seed is {self.seed}", "use an integer from 0 to 2^64 - 1")
-        for name in ("max_new_tokens", "max_last_write"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}", "use at least 1")
+                raise SettingError(f"{name} is {shown(getattr(self, name))}", f"use {use}")
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise SettingError(f"{name} is {getattr(self, name)!r}", f"use one of {', '.join(choices)}")
-        for name in ("unread", "run_ahead"):
-            if not getattr(self, name) > 0:
-                raise SettingError(f"{name} is {getattr(self, name)}", "use some seconds")
-        if self.deadline is not None and not self.deadline > 0:
-            raise SettingError(f"deadline is {self.deadline}", "use some seconds, or None")
+            choice(name, getattr(self, name), choices)
+        if self.deadline is not None:
+            seconds = self._seconds("deadline", "some seconds, or None for no deadline")
+            self._set("deadline", seconds if seconds < ENDLESS else None)
+
+    def _seconds(self, name: str, use: str) -> float:
+        """A setting above 0; None is infinite."""
+        seconds = real(name, getattr(self, name), use, none=math.inf)
+        if seconds <= 0:
+            raise SettingError(f"{name} is {seconds:g}", f"use {use}")
+        return seconds
+
+    def _set(self, name: str, value: float | None) -> None:
+        object.__setattr__(self, name, value)
 
     def merged(self, changes: dict[str, Any]) -> Options:
         """These options with some of them changed.

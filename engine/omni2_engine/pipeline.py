@@ -10,6 +10,7 @@ from omni2_engine.backends.base import Backend
 from omni2_engine.config import DecoderConfig, ModelConfig
 from omni2_engine.device.language_model import language_model_on
 from omni2_engine.manifest import EngineDirectory
+from omni2_engine.sampling import Stream
 from omni2_engine.speech_decoder import SpeechDecoder, load_decoder
 from omni2_engine.stages.encoder import SpeechEncoder
 from omni2_engine.stages.frontend import Frontend
@@ -42,6 +43,11 @@ class Pipeline:
     speech_lm: LanguageModel
     unit_table: UnitTable
     decoder: SpeechDecoder
+
+    @property
+    def vocabularies(self) -> dict[Stream, int]:
+        """Token ids of each language model: 0 up to this."""
+        return {Stream.TEXT: self.config.llm.vocab, Stream.SPEECH: self.config.speech_lm.vocab}
 
     def speech_positions(self, max_new_tokens: int, max_last_write: int) -> int:
         """Positions the speech LM's context can grow to in one turn."""

@@ -8,7 +8,7 @@ and cpp/sampling.h.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from omni2_engine import _core
 from omni2_engine.errors import BackendError, SettingError
+from omni2_engine.settings import integer, real, shown
 
 SEED_LIMIT = 2**64
+SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "repetition_penalty")
 Choose = Callable[[NDArray[np.float32], list[int]], int]  # (logits (vocab,), ids generated so far) → id
 
 
@@ -42,6 +44,8 @@ class Sampling:
         top_p: of those keep the fewest, likeliest first, that hold this share, in (0, 1]; 1 keeps all.
         repetition_penalty: above 0; the logit of every id already generated is divided by it, multiplied if negative.
 
+    Numbers may be of any type, see `settings`; None leaves top-k, top-p or the penalty out.
+
     Raises:
         SettingError: a value outside its range.
     """
@@ -52,14 +56,20 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise SettingError(f"temperature is {self.temperature}", "use 0 (greedy) or a positive number")
-        if not 0 <= self.top_k < 2**32:
-            raise SettingError(f"top-k is {self.top_k}", "use 0 (keep all) or the number of tokens to keep")
-        if not 0 < self.top_p <= 1:
-            raise SettingError(f"top-p is {self.top_p}", "use a share above 0 and up to 1 (keep all)")
-        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
-            raise SettingError(f"repetition penalty is {self.repetition_penalty}", "use a positive number, 1 for none")
+        temperature = real("temperature", self.temperature, "0 (greedy) or a positive number")
+        if not 0 <= temperature < math.inf:
+            raise SettingError(f"temperature is {temperature}", "use 0 (greedy) or a positive number")
+        top_k = integer(
+            "top-k", self.top_k, "0 (keep all) or the number of tokens to keep", least=0, most=2**32 - 1, none=0
+        )
+        top_p = real("top-p", self.top_p, "a share above 0 and up to 1 (keep all)", none=1.0)
+        if not 0 < top_p <= 1:
+            raise SettingError(f"top-p is {top_p}", "use a share above 0 and up to 1 (keep all)")
+        penalty = real("repetition penalty", self.repetition_penalty, "a positive number, 1 for none", none=1.0)
+        if not 0 < penalty < math.inf:
+            raise SettingError(f"repetition penalty is {penalty}", "use a positive number, 1 for none")
+        for name, value in zip(SAMPLING_FIELDS, (temperature, top_k, top_p, penalty), strict=True):
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +151,9 @@ class Chooser:
         key: of its draws; a token's step is its number within the turn.
         forced: ids that the turn goes on with in place of those chosen, as many as there are.
         steer: called with the ids so far and the next one; the turn goes on with what it returns.
+
+    Raises:
+        SettingError: (from a call) `forced` or `steer` gave what is no id of the vocabulary.
     """
 
     sampling: Sampling
@@ -152,8 +165,42 @@ class Chooser:
         step, penalised = len(generated), generated if self.sampling.repetition_penalty != 1.0 else []
         token = choose(logits, self.sampling, self.key, step, penalised)
         if step < len(self.forced):
-            token = self.forced[step]
-        return token if self.steer is None else self.steer(generated, token)
+            token = checked_id("a forced id", self.forced[step], len(logits))
+        if self.steer is not None:
+            token = checked_id("what steer returned", self.steer(generated, token), len(logits))
+        return token
+
+
+def checked_id(name: str, token: object, vocabulary: int) -> int:
+    """A token id from outside as an int.
+
+    Raises:
+        SettingError: it is none of the vocabulary's.
+    """
+    return integer(name, token, f"an id from 0 to {vocabulary - 1}", least=0, most=vocabulary - 1)
+
+
+def checked_ids(
+    forced: Mapping[Stream, Sequence[int]], vocabularies: Mapping[Stream, int]
+) -> dict[Stream, tuple[int, ...]]:
+    """Ids that turns are to go on with, as tuples of ints.
+
+    Args:
+        forced: by model.
+        vocabularies: size of each model's.
+
+    Raises:
+        SettingError: a model there is not, or what is no id of its vocabulary.
+    """
+    use = "a dict of lists of ids, with keys Stream.TEXT and Stream.SPEECH"
+    if not isinstance(forced, Mapping):
+        raise SettingError(f"forced is {shown(forced)}", f"use {use}")
+    checked: dict[Stream, tuple[int, ...]] = {}
+    for stream, ids in forced.items():
+        if stream not in vocabularies or not isinstance(ids, (Sequence, np.ndarray)) or isinstance(ids, str):
+            raise SettingError(f"forced has {shown(ids)} for {shown(stream)}", f"use {use}")
+        checked[stream] = tuple(checked_id("a forced id", token, vocabularies[stream]) for token in ids)
+    return checked
 
 
 def normal(shape: tuple[int, ...], key: DrawKey, step: int) -> NDArray[np.float32]:

@@ -29,11 +29,12 @@ from omni2_engine.options import Options
 from omni2_engine.process import check_not_forked
 from omni2_engine.runtime import Runtime
 from omni2_engine.schedule.base import SessionQueue
+from omni2_engine.settings import real
 from omni2_engine.states import Conversation, StatePool, TurnStates
 from omni2_engine.turn.history import History
 from omni2_engine.turn.output import ChunkQueue
 from omni2_engine.turn.prompt import Exchange, Layout
-from omni2_engine.turn.run import Forced, OnText, Question, Steer, TurnRun
+from omni2_engine.turn.run import Forced, Hooks, OnText, Question, Steer, TurnRun, checked_hooks
 from omni2_engine.waits import Waits
 
 Floats = NDArray[np.float32]
@@ -211,7 +212,8 @@ class Session:
             SettingError: a turn is running, or the time makes no sense.
         """
         self._check_idle()
-        if not played_ms >= 0:
+        played_ms = real("played_ms", played_ms, "0 or more milliseconds")
+        if played_ms < 0:
             raise SettingError(f"played_ms is {played_ms}", "use 0 or more milliseconds")
         if self.metrics is None or not self.metrics.text_tokens:
             return  # the last turn left nothing, and what the one before it said was heard
@@ -291,10 +293,11 @@ class Session:
         audio: AudioInput | None,
         sample_rate: int | None,
         text: str | None,
-        hooks: tuple[OnText | None, Steer | None, Forced | None],
+        hooks: Hooks,
     ) -> Answer:
         """Begin a claimed turn."""
         try:
+            hooks = checked_hooks(hooks, self._runtime.pipeline)
             reading = _now(partial(self._read, turn, audio, sample_rate, text))
             return waits.run(self._begin(turn, reading, text, hooks), turn.deadline, partial(_waits, turn))
         except CancelledError:  # by `cancel`, while it waited for memory
@@ -312,10 +315,11 @@ class Session:
         audio: AudioInput | None,
         sample_rate: int | None,
         text: str | None,
-        hooks: tuple[OnText | None, Steer | None, Forced | None],
+        hooks: Hooks,
     ) -> AsyncGenerator[Chunk]:
         """`_answer` for a coroutine, to its end."""
         try:
+            hooks = checked_hooks(hooks, self._runtime.pipeline)
             reading = _elsewhere(self._runtime.helpers, partial(self._read, turn, audio, sample_rate, text))
             begun = self._begin(turn, reading, text, hooks)
             answer = await waits.arun(begun, turn.deadline, partial(_waits, turn))
@@ -355,7 +359,7 @@ class Session:
         turn: _Turn,
         reading: Waits[Floats | None],
         text: str | None,
-        hooks: tuple[OnText | None, Steer | None, Forced | None],
+        hooks: Hooks,
     ) -> Waits[Answer]:
         """Take memory and a place in the schedule, in the order of asking; read the question; submit the first step."""
         runtime, options, history = self._runtime, turn.options, self._history

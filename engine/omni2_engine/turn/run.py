@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.chunk import Chunk
+from omni2_engine.errors import SettingError
 from omni2_engine.metrics import Recorder
 from omni2_engine.options import Options
 from omni2_engine.pipeline import Pipeline
-from omni2_engine.sampling import Chooser, DrawKey, Stream
+from omni2_engine.sampling import Chooser, DrawKey, Stream, checked_ids
 from omni2_engine.schedule.base import SessionQueue
+from omni2_engine.settings import shown
 from omni2_engine.stages.burst import Burst, Tokens
 from omni2_engine.stages.language_model import DecoderState
 from omni2_engine.states import TurnStates
@@ -40,6 +42,20 @@ Floats = NDArray[np.float32]
 OnText = Callable[[str], None]
 Forced = Mapping[Stream, Sequence[int]]  # model → ids that its turn goes on with
 Steer = Callable[[Stream, list[int], int], int]  # (model, its ids of this turn so far, id it chose) → id to go on with
+Hooks = tuple[OnText | None, Steer | None, Forced | None]
+
+
+def checked_hooks(hooks: Hooks, pipeline: Pipeline) -> Hooks:
+    """The hooks of a turn, with ids as ints.
+
+    Raises:
+        SettingError: what is no function, or no id of a model's vocabulary.
+    """
+    on_text, steer, forced = hooks
+    for name, hook in (("on_text", on_text), ("steer", steer)):
+        if hook is not None and not callable(hook):
+            raise SettingError(f"{name} is {shown(hook)}", "use a function")
+    return on_text, steer, None if forced is None else checked_ids(forced, pipeline.vocabularies)
 
 
 @dataclass(frozen=True)
