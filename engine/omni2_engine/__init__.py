@@ -7,15 +7,12 @@ for chunk in engine.stream("question.wav"):
 """
 
 import os
-from importlib.metadata import version
+from importlib import import_module
 
 # From 1.29 on ONNX Runtime writes a device id below the home directory and looks for a host to send usage data to. It
 # reads this when it is first imported. Every package here that uses it imports this one before.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from omni2_engine.answer import Answer
-from omni2_engine.chunk import Chunk
-from omni2_engine.engine import Engine
 from omni2_engine.errors import (
     AudioError,
     BackendError,
@@ -27,10 +24,18 @@ from omni2_engine.errors import (
     Omni2Error,
     SettingError,
 )
-from omni2_engine.metrics import TurnMetrics
-from omni2_engine.options import Options
-from omni2_engine.sampling import Sampling, Stream
-from omni2_engine.session import Session
+
+TYPE_CHECKING = False  # type checkers take it for true; `typing` would take longer to load than all of this
+if TYPE_CHECKING:
+    from omni2_engine.answer import Answer
+    from omni2_engine.chunk import Chunk
+    from omni2_engine.engine import Engine
+    from omni2_engine.metrics import TurnMetrics
+    from omni2_engine.options import Options
+    from omni2_engine.sampling import Sampling, Stream
+    from omni2_engine.session import Session
+
+    __version__: str
 
 __all__ = [
     "Answer",
@@ -51,4 +56,29 @@ __all__ = [
     "Stream",
     "TurnMetrics",
 ]
-__version__ = version("omni2-engine")
+
+MODULES = {
+    "Answer": "answer",
+    "Chunk": "chunk",
+    "Engine": "engine",
+    "Options": "options",
+    "Sampling": "sampling",
+    "Session": "session",
+    "Stream": "sampling",
+    "TurnMetrics": "metrics",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a name where it is first used: the command line has to answer Ctrl-C before the libraries are loaded."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("omni2-engine")
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -98,7 +98,11 @@ class EngineDirectory:
     """An engine directory on disk, opened and found whole.
 
     Args:
+        path: the directory, or its manifest.
+
+    Attributes:
         path: the directory.
+        manifest: what it says.
 
     Raises:
         EngineDirectoryError: it is not there, not an engine, of another schema version, or files are missing or cut
@@ -106,6 +110,8 @@ class EngineDirectory:
     """
 
     def __init__(self, path: Path) -> None:
+        if path.name == MANIFEST and is_engine(path):
+            path = path.parent
         self.path = path
         self.manifest = _read_manifest(path)
         for name, entry in self.manifest.files.items():
@@ -162,6 +168,14 @@ class EngineDirectory:
                 raise EngineDirectoryError(f"{self.path / name} is corrupt: its sha256 is not the manifest's", REBUILD)
 
 
+def is_engine(path: Path) -> bool:
+    """Whether a path names an engine directory, or the manifest of one."""
+    try:
+        return (path if path.name == MANIFEST and path.is_file() else path / MANIFEST).is_file()
+    except OSError:  # too long for a name, or not to be looked at
+        return False
+
+
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
@@ -180,6 +194,10 @@ def _read_manifest(path: Path) -> Manifest:
             ) from None
         raise EngineDirectoryError(
             f"{path} is not an engine directory: it has no {MANIFEST}", "make one with `omni2-engine build`"
+        ) from None
+    except NotADirectoryError:
+        raise EngineDirectoryError(
+            f"{path} is not an engine directory: it is a file", "name the directory that `omni2-engine build` made"
         ) from None
     except (OSError, ValueError) as error:
         raise EngineDirectoryError(f"{path / MANIFEST} cannot be read: {error}", REBUILD) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from importlib.metadata import entry_points
@@ -10,8 +9,9 @@ from types import FrameType
 
 import typer
 
-from omni2_engine.audio.sink import ReaderGone
+from omni2_engine.audio.sink import ReaderGone, silence
 from omni2_engine.cli import doctor, inspect, stream
+from omni2_engine.cli.terminal import one_line, replace_what_is_missing
 from omni2_engine.errors import Omni2Error, SettingError
 
 COMMANDS = "omni2_engine.commands"  # entry-point group
@@ -40,6 +40,7 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; every error becomes one sentence and an exit code."""
+    replace_what_is_missing()
     # what a script starts in the background has SIGINT ignored, and Python would leave it so
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # `kill` and a closed terminal leave no half-written files either
@@ -73,23 +74,32 @@ def run(arguments: list[str]) -> int:
     except ReaderGone:
         return 0
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+        silence(sys.stdout)
         return 0
     except Omni2Error as error:
-        print(f"error: {error.problem}", file=sys.stderr)
-        if error.remedy:
-            print(f"  try: {error.remedy}", file=sys.stderr)
+        _show(error.problem, error.remedy)
         return USAGE if isinstance(error, SettingError) else 1
     except OSError as error:
-        print(f"error: {error}\n  try: look at free space and permissions where that is", file=sys.stderr)
+        _show(str(error), "look at free space and permissions where that is")
         return 1
     except MemoryError:
-        print("error: this machine's memory is used up\n  try: a smaller --precision or --max-context", file=sys.stderr)
+        _show("this machine's memory is used up", "a smaller --precision or --max-context")
         return 1
+
+
+def _show(problem: str, remedy: str) -> None:
+    """Print an error, a line each; names in it may hold any character."""
+    print(f"error: {one_line(problem)}", file=sys.stderr)
+    if remedy:
+        print(f"  try: {one_line(remedy)}", file=sys.stderr)
+
+
+class Terminated(KeyboardInterrupt):
+    """`kill`, or a terminal that was closed; unlike Ctrl-C it does not merely end a recording."""
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise Terminated
 
 
 if __name__ == "__main__":

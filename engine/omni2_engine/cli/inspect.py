@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
         directory = EngineDirectory(engine)
         manifest = directory.manifest
         if json:
-            typer.echo(manifest.model_dump_json(indent=1))
+            typer.echo(dumps(manifest.model_dump(mode="json"), indent=1))  # ASCII, whatever the encoding
         else:
             _show(directory)
         if check:
@@ -38,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 def _show(directory: EngineDirectory) -> None:
     manifest, model = directory.manifest, directory.manifest.model
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     targets = ", ".join(manifest.targets)
     console.print(f"{model.name}: R={model.read}, W={model.write}, preset {manifest.preset}, target {targets}")
     console.print(f"voices: {', '.join(directory.voices())} (default {manifest.default_voice})")

@@ -13,8 +13,10 @@ import typer
 from omni2_engine.audio.sink import STDOUT, open_writer
 from omni2_engine.backends.choose import Device
 from omni2_engine.chunk import Chunk
+from omni2_engine.cli.question import check_order, open_question, raw_format
+from omni2_engine.cli.terminal import Terminal, one_line
 from omni2_engine.engine import MAX_CONTEXT, Engine
-from omni2_engine.errors import AudioError, SettingError
+from omni2_engine.errors import SettingError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.metrics import TurnMetrics
 from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, SPEECH_SAMPLING, Options
@@ -47,6 +49,13 @@ def register(app: typer.Typer) -> None:
         speech_top_k: Annotated[int, typer.Option(help="of the speech units")] = SPEECH_SAMPLING.top_k,
         speech_top_p: Annotated[float, typer.Option(help="of the speech units")] = SPEECH_SAMPLING.top_p,
         rate: Annotated[int | None, typer.Option(help="sample rate of the output, Hz")] = None,
+        input_rate: Annotated[
+            int | None, typer.Option(help="the question is raw samples of this rate, Hz; Ctrl-C ends a recording")
+        ] = None,
+        input_format: Annotated[
+            str | None, typer.Option(help="of raw samples: s16le (unless told otherwise), f32le, mulaw, …")
+        ] = None,
+        input_channels: Annotated[int | None, typer.Option(help="of raw samples: 1 unless told otherwise")] = None,
         long: Annotated[str, typer.Option(help="speech beyond the model's window: error or truncate")] = "error",
         chunks: Annotated[str, typer.Option(help="units per flow call: fixed, or growing with the lead")] = "fixed",
         threads: Annotated[int | None, typer.Option(help="processor threads")] = None,
@@ -64,6 +73,7 @@ def register(app: typer.Typer) -> None:
         if log:
             logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
         # whatever is wrong with what was asked for is said before the model is loaded
+        check_order(engine, audio)
         model = EngineDirectory(engine).manifest.model
         options = Options(
             seed=seed,
@@ -76,13 +86,12 @@ def register(app: typer.Typer) -> None:
             long=long,
             chunks=chunks,
         )
-        if audio == STDOUT and sys.stdin is None:
-            raise AudioError("there is no standard input to read from", "give it one, or name an audio file")
-        source = sys.stdin.buffer if audio == STDOUT else audio
-        if source is None and text is None:
+        raw = raw_format(input_rate, input_format, input_channels)
+        if audio is None and text is None:
             raise SettingError("there is no question", "name an audio file, or type it with --text")
         report = _Report(None if quiet else sys.stderr if output == STDOUT else sys.stdout)
         with open_writer(output, model.vocoder.sample_rate, rate) as writer:
+            source = open_question(audio, raw, model.encoder.samples / 16_000)
             loaded = Engine.load(
                 engine,
                 threads=threads,
@@ -95,7 +104,7 @@ def register(app: typer.Typer) -> None:
             if loaded.memory_plan is not None:
                 report.say(str(loaded.memory_plan))
             with loaded.session(**{name: getattr(options, name) for name in asdict(options)}) as session:
-                for chunk in session.stream(source, text=text, on_text=report.text):
+                for chunk in session.stream(source, sample_rate=input_rate, text=text, on_text=report.text):
                     writer.write(chunk.pcm)
                     report.chunk(chunk)
         if session.metrics is not None:
@@ -106,19 +115,16 @@ class _Report:
     """What a person sees: text as it comes, and a table of chunks behind it."""
 
     def __init__(self, out: TextIO | None) -> None:
-        self._out = out
+        self._terminal = Terminal(out)
         self._chunks: list[Chunk] = []
 
     def say(self, sentence: str) -> None:
         """Show a line of its own."""
-        if self._out is not None:
-            print(sentence, file=self._out)
+        self._terminal.write(sentence + "\n")
 
     def text(self, piece: str) -> None:
         """Show a piece of text."""
-        if self._out is not None:
-            self._out.write(_printable(piece))
-            self._out.flush()
+        self._terminal.write(piece)
 
     def chunk(self, chunk: Chunk) -> None:
         """Remember a chunk for the table."""
@@ -126,8 +132,6 @@ class _Report:
 
     def end(self, metrics: TurnMetrics, output: str, left_context: float) -> None:
         """Show how it went; `left_context` is what was asked for."""
-        if self._out is None:
-            return
         lines = ["", ""]
         for chunk, ready in zip(self._chunks, metrics.chunk_times, strict=False):
             place = f"{chunk.start:6.2f} – {chunk.end:6.2f} s"
@@ -146,10 +150,5 @@ class _Report:
         if metrics.left_context < left_context:
             lines.append(f"memory was short: the flow looked back on {metrics.left_context:.0f} s only")
         if output != STDOUT:
-            lines.append(f"wrote {output}")
-        print("\n".join(lines), file=self._out)
-
-
-def _printable(text: str) -> str:
-    """Control characters would move the cursor or worse: only line breaks and tabs pass."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+            lines.append(f"wrote {one_line(output)}")
+        self.say("\n".join(lines))
