@@ -159,7 +159,7 @@ def register(app: typer.Typer) -> None:
 
         model, _ = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
         costs = measure_build(BuildRequest(model.open(), out, [_file(voice)], parse_precision(precision)))
-        Console().print(table(costs, out))
+        Console(markup=False, emoji=False).print(table(costs, out))
 
     @bench.command()
     def precision(
@@ -211,7 +211,8 @@ def register(app: typer.Typer) -> None:
         stages = [name.strip() for name in stage.split(",") if name.strip()]
         folder = scratch or Path(tempfile.gettempdir())
         costs = measure_plans(config, modules, formats, Sizes(sessions), targets, folder, stages, structure, typer.echo)
-        Console(width=None if sys.stdout.isatty() else 160).print(table(costs, limit))
+        width = None if sys.stdout.isatty() else 160
+        Console(width=width, markup=False, emoji=False).print(table(costs, limit))
         raise typer.Exit(0 if all(within(cost, limit) for cost in costs) else 1)
 
 

@@ -16,6 +16,7 @@ from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Chunk, Engine, TurnMetrics
 from omni2_engine.audio.sink import open_writer
 from omni2_engine.audio.source import read_native
+from omni2_engine.cli.terminal import printable, replace_what_is_missing
 from omni2_engine.errors import Omni2Error
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.checkpoint import open_checkpoint
@@ -35,6 +36,7 @@ def main() -> int:
     Returns:
         The exit code.
     """
+    replace_what_is_missing()
     question = Path(sys.argv[1]) if len(sys.argv) > 1 else REPOSITORY / "examples" / QUESTION
     try:
         run(Path.cwd(), question, REPOSITORY / "examples", REPOSITORY / "build" / "demo", Console())
@@ -90,7 +92,7 @@ def _load(examples: Path, cache: Path, console: Console) -> Engine:
 
 def _answer(engine: Engine, question: Path, wav: Path, console: Console) -> tuple[list[Chunk], TurnMetrics]:
     """Stream the answer: text as it comes, a line per chunk."""
-    console.print(f"Question: {question.name}{_heard(question)}. Answer:\n")
+    console.print(f"Question: {question.name}{_heard(question)}. Answer:\n", markup=False, emoji=False)
     chunks: list[Chunk] = []
     lines = _Lines(console)
     with engine.session(seed=SEED, max_new_tokens=LIMIT) as session, open_writer(wav, engine.sample_rate) as writer:
@@ -123,6 +125,7 @@ class _Lines:
 
     def text(self, piece: str) -> None:
         """Print a piece of text."""
+        piece = printable(piece)
         self._console.print(Text(piece if self._inside else piece.lstrip(), style="bold"), end="", soft_wrap=True)
         self._inside = True
 

@@ -25,7 +25,11 @@ def resolve(name: str, *, revision: str | None = None, token: str | None = None,
     Raises:
         CheckpointError: there is no such directory, or the download failed; it says what to download, and where to.
     """
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:
+        user = Path(name).parts[0]
+        raise CheckpointError(f"{name} is not a directory: there is no user {user[1:]}", "write the path out") from None
     if path.is_dir():
         return path
     if path.exists() or not REPOSITORY.fullmatch(name) or name.startswith("."):

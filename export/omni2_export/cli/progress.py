@@ -13,9 +13,9 @@ class BuildProgress:
     """See `omni2_export.build.run.Progress`; a context manager."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, markup=False, emoji=False)
         self._bars = Progress(
-            TextColumn("{task.description:<16}"),
+            TextColumn("{task.description:<16}", markup=False),
             BarColumn(),
             DownloadColumn(binary_units=True),
             TimeRemainingColumn(compact=True),

@@ -23,13 +23,14 @@ def register(app: typer.Typer) -> None:
 
         require("export", "onnx")
         from rich.console import Console
+        from rich.text import Text
 
         from omni2_engine.engine import Engine
         from omni2_export.verify import ALL_CONTEXT, print_report, verify_engine, write_json
 
         loaded = Engine.load(engine, threads=threads, left_context=ALL_CONTEXT, warm_up=False)
         with Console(stderr=True).status("reading goldens") as status:
-            report = verify_engine(loaded, goldens, threads, lambda name: status.update(f"comparing {name}"))
+            report = verify_engine(loaded, goldens, threads, lambda name: status.update(Text(f"comparing {name}")))
         print_report(report, f"{loaded.config.name}, preset {loaded.directory.manifest.preset}")
         if json is not None:
             write_json(report, json)

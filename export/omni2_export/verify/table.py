@@ -18,7 +18,7 @@ NARROWEST = 108  # columns the table takes at least: a log file or pipe has no w
 
 def print_report(report: Report, title: str) -> None:
     """Print every row, what was not compared, and the verdict."""
-    console = Console(highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     console.width = max(console.width, NARROWEST)
     table = Table("of", "stage", "array", "worst", "limit", "measure", "verdict", title=title, box=SIMPLE_HEAD)
     for row in report.rows:
@@ -30,8 +30,8 @@ def print_report(report: Report, title: str) -> None:
     if report.rows:
         console.print(table)
     for source, names in report.skipped.items():
-        console.print(f"not compared in {source}: {', '.join(names)}", markup=False)
-    console.print(summary(report), markup=False)
+        console.print(f"not compared in {source}: {', '.join(names)}")
+    console.print(summary(report))
 
 
 def summary(report: Report) -> str:

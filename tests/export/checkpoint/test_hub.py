@@ -20,6 +20,15 @@ def test_resolve(tmp_path: Path) -> None:
         resolve("ICTNLP/LLaMA-Omni2-0.5B", cache=tmp_path)
 
 
+def test_users_that_do_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("~nobody-of-this-name", "~nobody-of-this-name/model"):
+        with pytest.raises(CheckpointError, match="there is no user nobody-of-this-name"):
+            resolve(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    assert resolve("~/model") == tmp_path / "model"
+
+
 def test_resolve_hands_settings_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 
