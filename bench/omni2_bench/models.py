@@ -13,6 +13,7 @@ from omni2_bench import random_checkpoint
 from omni2_bench.random_checkpoint import PRESETS, CheckpointPaths, Dimensions, write_checkpoint
 from omni2_engine.config import ModelConfig
 from omni2_engine.errors import Omni2Error, SettingError
+from omni2_engine.file_content import read_text
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import GPU, parse_precision
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
@@ -65,7 +66,7 @@ def dimensions_of(size: str, file: Path | None) -> Dimensions:
     if file is None:
         raise SettingError("a custom size needs its dimensions", "name a JSON file with --dimensions")
     try:
-        changes = json.loads(file.read_text(encoding="utf-8"))
+        changes = json.loads(read_text(file))
         base = PRESETS[changes.pop("base", "0.5B")]
         return base.changed(**changes)
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 
 from omni2_engine.config import Frozen, ModelConfig
 from omni2_engine.errors import EngineDirectoryError
+from omni2_engine.file_content import is_apple_double, placeholder, read_text
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
@@ -116,6 +117,8 @@ class EngineDirectory:
         self.manifest = _read_manifest(path)
         for name, entry in self.manifest.files.items():
             size = _size(path / name)
+            if (size is None or size != entry.size) and (found := placeholder(path / name, text=False)):
+                raise EngineDirectoryError(*found)
             if size is None:
                 raise EngineDirectoryError(f"{path / name} is missing", REBUILD)
             if size != entry.size:
@@ -151,7 +154,7 @@ class EngineDirectory:
 
     def voices(self) -> list[str]:
         """Names of the stored voices."""
-        return sorted(path.stem for path in (self.path / "voices").glob("*.npy"))
+        return sorted(path.stem for path in (self.path / "voices").glob("*.npy") if not is_apple_double(path))
 
     def check(self, progress: Callable[[str], None] = lambda _: None) -> None:
         """Compare the hash of every file with the manifest's.
@@ -184,8 +187,10 @@ def _size(path: Path) -> int | None:
 
 
 def _read_manifest(path: Path) -> Manifest:
+    if found := placeholder(path / MANIFEST, text=True):
+        raise EngineDirectoryError(*found)
     try:
-        data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        data = json.loads(read_text(path / MANIFEST))
     except FileNotFoundError:
         if not path.exists() and Path(f"{os.path.realpath(path)}.partial").exists():
             raise EngineDirectoryError(

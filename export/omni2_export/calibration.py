@@ -17,6 +17,7 @@ from omni2_engine.audio.source import AudioInput
 from omni2_engine.backends.base import Array, Graph, Shape
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.errors import Omni2Error, SettingError
+from omni2_engine.file_content import read_text
 from omni2_export.inspection import Overheard, read_graph
 
 WEIGHT = ".weight"  # a linear layer multiplies with an initializer called after its label
@@ -72,7 +73,7 @@ def read_ranges(path: Path) -> Ranges:
     """
     remedy = "make one with `omni2-engine calibrate`"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
         return {graph: {label: float(size) for label, size in sizes.items()} for graph, sizes in found.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise SettingError(f"{path} holds no ranges: {error}", remedy) from error

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from omni2_engine.errors import CheckpointError
+from omni2_engine.file_content import read_text
+from omni2_export.input_files import require_content
 
 LARGEST = 2**31 - 1  # no dimension, id or rate comes near it
 MOST_LAYERS = 512  # a flipped digit in a layer count must not make a table of a billion names
@@ -118,13 +120,14 @@ def _as_integer(value: object) -> int | None:
 
 
 def read_json(path: Path) -> Fields:
-    """A JSON file that holds a table.
+    """A JSON file that holds a table, with or without a byte-order mark.
 
     Raises:
         CheckpointError: missing, no JSON, or no table.
     """
+    require_content(path, text=True)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read: {error.strerror}", "download the whole model directory"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omni2_engine.errors import SettingError
+from omni2_engine.file_content import read_text
 
 INDEX = "questions.jsonl"
 
@@ -42,7 +43,7 @@ def read_questions(folder: Path, most: int | None = None) -> list[Conversation]:
     """
     path = folder / INDEX
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()[:most]
+        lines = read_text(path).splitlines()[:most]
     except OSError as error:
         raise SettingError(f"{path} cannot be read: {error.strerror}", "give a folder of questions") from error
     conversations = []

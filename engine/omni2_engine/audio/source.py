@@ -16,6 +16,7 @@ from omni2_engine.audio.files import in_memory, on_disk, read_file
 from omni2_engine.audio.samples import Floats, Recording, check_rate, mono, scaled
 from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_engine.errors import AudioError
+from omni2_engine.file_content import placeholder
 from omni2_engine.settings import choice, integer
 
 AudioInput = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any]
@@ -108,6 +109,8 @@ def _open(source: Any) -> tuple[str, BinaryIO]:
         return "the input", in_memory(source)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
+        if found := placeholder(path, text=True):
+            raise AudioError(*found)
         try:
             return str(path), on_disk(path)
         except FileNotFoundError:

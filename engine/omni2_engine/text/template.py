@@ -18,6 +18,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from omni2_engine.errors import CheckpointError, EngineDirectoryError, SettingError
+from omni2_engine.file_content import read_text
 
 TEMPLATE = "chat_template.jinja"
 SPECIAL_TOKENS = "special_tokens.json"
@@ -80,8 +81,8 @@ class ChatTemplate:
             EngineDirectoryError: a file is missing or damaged.
         """
         try:
-            special_tokens = json.loads((directory / SPECIAL_TOKENS).read_text(encoding="utf-8"))
-            return cls((directory / TEMPLATE).read_text(encoding="utf-8"), special_tokens)
+            special_tokens = json.loads(read_text(directory / SPECIAL_TOKENS))
+            return cls(read_text(directory / TEMPLATE), special_tokens)
         except (OSError, ValueError, TypeError, CheckpointError) as error:
             raise EngineDirectoryError(
                 f"{directory} has no chat template: {error}", "build the engine again"

@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders
 
 from omni2_engine.errors import EngineDirectoryError
+from omni2_engine.file_content import read_text
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -58,7 +59,7 @@ class TextTokenizer:
             EngineDirectoryError: the file is missing, unreadable or no byte-level tokenizer.
         """
         try:
-            return cls(path.read_text(encoding="utf-8"))
+            return cls(read_text(path))
         except (OSError, ValueError) as error:
             raise EngineDirectoryError(f"{path} cannot be read: {error}", "build the engine again") from error
 

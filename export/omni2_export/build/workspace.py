@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from omni2_engine.errors import Omni2Error
+from omni2_engine.file_content import read_text
 from omni2_engine.locked_file import NAME_LAST, LockedFile, open_locked
 from omni2_engine.manifest import MANIFEST, RUNTIME_CACHE, TIMING_CACHE, FileEntry, Manifest, StageEntry, sha256
 
@@ -187,7 +188,7 @@ class Workspace:
     def _adopt(self, stage: str, key: str) -> bool:
         """Link a stage's files from the existing engine if it was built from the same inputs."""
         try:
-            old = Manifest.model_validate_json((self.target / MANIFEST).read_text(encoding="utf-8"))
+            old = Manifest.model_validate_json(read_text(self.target / MANIFEST))
         except (OSError, ValueError):
             return False
         names = old.stages.get(stage)

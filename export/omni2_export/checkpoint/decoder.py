@@ -7,11 +7,13 @@ from pathlib import Path
 
 from omni2_engine.config import EstimatorConfig, FlowEncoderConfig, VocoderConfig
 from omni2_engine.errors import CheckpointError
+from omni2_engine.file_content import is_apple_double
 from omni2_export.checkpoint.plain_yaml import TAG, read_yaml
 from omni2_export.checkpoint.tensors import Tensors, agreed_dimension, renamed
 from omni2_export.checkpoint.torch_file import open_weights
 from omni2_export.checkpoint.weight_norm import WithoutWeightNorm
 from omni2_export.fields import MOST_LAYERS, Fields
+from omni2_export.input_files import is_there
 
 YAML_NAMES = ("cosyvoice.yaml", "cosyvoice2.yaml")
 UP_ENCODER = re.compile(r"encoder\.up_encoders\.(\d{1,6})\.")
@@ -56,8 +58,8 @@ def read_decoder_yaml(directory: Path) -> Fields:
     Raises:
         CheckpointError: there is none, or it is broken.
     """
-    named = [directory / name for name in YAML_NAMES if (directory / name).is_file()]
-    others = sorted(directory.glob("*.yaml"))
+    named = [directory / name for name in YAML_NAMES if is_there(directory / name)]
+    others = sorted(path for path in directory.glob("*.yaml") if not is_apple_double(path))
     if not named and len(others) != 1:
         raise CheckpointError(
             f"{directory} holds no {YAML_NAMES[0]}", "give the cosy2_decoder directory with --decoder"

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from omni2_engine.errors import CheckpointError
+from omni2_export.input_files import require_content
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 UNUSED = ["*.plan", "*.zip", "flow.decoder.estimator*", "speech_tokenizer_v2.onnx", "*.wav", "*.mp4"]
@@ -32,6 +33,7 @@ def resolve(name: str, *, revision: str | None = None, token: str | None = None,
         raise CheckpointError(f"{name} is not a directory: there is no user {user[1:]}", "write the path out") from None
     if path.is_dir():
         return path
+    require_content(path, text=True)
     if path.exists() or not REPOSITORY.fullmatch(name) or name.startswith("."):
         raise CheckpointError(f"{name} is not a directory", "give a model directory or a Hugging Face id (owner/name)")
     by_hand = f"download https://huggingface.co/{name} into a directory and give that directory instead of the id"

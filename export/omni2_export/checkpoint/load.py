@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from omni2_engine.config import ModelConfig
 from omni2_engine.errors import CheckpointError
+from omni2_engine.file_content import is_apple_double
 from omni2_engine.text import ChatTemplate
 from omni2_export.checkpoint.decoder import open_flow, open_vocoder, read_decoder_yaml
 from omni2_export.checkpoint.names import check_names
@@ -19,6 +20,7 @@ from omni2_export.checkpoint.tokens import read_write, token_config
 from omni2_export.checkpoint.torch_file import find_weights
 from omni2_export.checkpoint.whisper import open_encoder
 from omni2_export.fields import Fields, read_json
+from omni2_export.input_files import is_there, require_content
 from omni2_export.tokenizer_files import chat_template, special_tokens
 
 SPEECH_TOKENIZER = "tts_tokenizer"  # the path in config.json is overwritten with this at load (spec §1.1)
@@ -78,7 +80,12 @@ def open_checkpoint(model: Path, *, decoder: Path, speech_encoder: Path | None =
 
 
 def _open(model: Path, decoder: Path, speech_encoder: Path | None) -> Checkpoint:
-    warnings: list[str] = []
+    warnings = [
+        f"{path} is ignored: macOS left it, and it is no part of the model; you may delete it"
+        for directory in (model, model / SPEECH_TOKENIZER, decoder)
+        for path in sorted(directory.glob("._*"))
+        if is_apple_double(path)
+    ]
     config = read_json(model / "config.json")
     generator = _generator(config)
     tensors = open_model_directory(model)
@@ -104,6 +111,7 @@ def _open(model: Path, decoder: Path, speech_encoder: Path | None) -> Checkpoint
         )
 
     speech_tokenizer = model / SPEECH_TOKENIZER
+    require_content(speech_tokenizer, text=True)
     if not speech_tokenizer.is_dir():
         raise CheckpointError(f"{model} has no directory {SPEECH_TOKENIZER}", "download the whole model directory")
     read, write = read_write(config)
@@ -144,7 +152,7 @@ def _open(model: Path, decoder: Path, speech_encoder: Path | None) -> Checkpoint
         text_tokenizer=model,
         speech_tokenizer=speech_tokenizer,
         chat_template=template,
-        campplus=campplus if campplus.is_file() else None,
+        campplus=campplus if is_there(campplus) else None,
         warnings=warnings,
     )
 

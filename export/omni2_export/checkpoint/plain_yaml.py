@@ -15,6 +15,8 @@ from pathlib import Path
 import yaml
 
 from omni2_engine.errors import CheckpointError
+from omni2_engine.file_content import read_text
+from omni2_export.input_files import require_content
 
 TAG = "!tag"
 REFERENCE = re.compile(r"<([^<>\[\]\s]+)((?:\[[^<>\[\]\s]+\])*)>")
@@ -56,9 +58,9 @@ def read_yaml(path: Path) -> object:
     Raises:
         CheckpointError: missing, no YAML, or a reference to nothing or to itself.
     """
+    require_content(path, text=True)
     try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.load(text, Loader=_PlainLoader)
+        root = yaml.load(read_text(path), Loader=_PlainLoader)
         return _Resolver(root, path).resolve(root)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}", "download the whole directory") from error

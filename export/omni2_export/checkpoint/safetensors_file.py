@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from omni2_engine.errors import CheckpointError, SettingError
-from omni2_export.checkpoint.tensors import Float32, Selection, Tensors, to_float32
+from omni2_engine.file_content import is_apple_double
+from omni2_export.checkpoint.tensors import Float32, Selection, Tensors, finite, to_float32
 from omni2_export.fields import read_json
+from omni2_export.input_files import is_there, require_content
 
 DTYPES: dict[str, np.dtype[np.generic]] = {
     "F64": np.dtype(np.float64),
@@ -58,6 +60,7 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        require_content(path, text=False)
         try:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
@@ -109,10 +112,10 @@ class SafetensorsFile:
         return np.ndarray(shape, dtype, buffer=self._map, offset=offset)
 
     def read(self, name: str) -> Float32:
-        return to_float32(self.stored(name))
+        return finite(to_float32(self.stored(name)), f"{self.path}: `{name}`")
 
     def rows(self, name: str, start: int, stop: int) -> Float32:
-        return to_float32(self.stored(name)[start:stop])
+        return finite(to_float32(self.stored(name)[start:stop]), f"{self.path}: `{name}`")
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -121,16 +124,19 @@ def weight_files(directory: Path) -> list[Path]:
     Raises:
         CheckpointError: there are none, or a shard is missing.
     """
-    if (directory / SINGLE).is_file():
+    if is_there(directory / SINGLE):
         return [directory / SINGLE]
-    present = {file.name for file in directory.glob("*.safetensors")}
+    found = sorted(directory.glob("*.safetensors"))
+    present = {file.name for file in found if not is_apple_double(file)}
     needed = set(_weight_map(directory).values())
     if not needed:
-        for found in filter(None, map(PART.fullmatch, present)):
-            parts = int(found["parts"])
-            needed |= {f"{found['stem']}-{i:05d}-of-{parts:05d}.safetensors" for i in range(1, parts + 1)}
+        for part in filter(None, map(PART.fullmatch, present)):
+            parts = int(part["parts"])
+            needed |= {f"{part['stem']}-{i:05d}-of-{parts:05d}.safetensors" for i in range(1, parts + 1)}
         needed |= present
     if not needed:
+        for file in found:
+            require_content(file, text=False)
         raise CheckpointError(f"{directory} holds no .safetensors weights", "download the whole model directory")
     _require_shards(directory, sorted(needed - present))
     return [directory / name for name in sorted(needed)]
@@ -158,7 +164,7 @@ def open_model_directory(directory: Path) -> Tensors:
 def _weight_map(directory: Path) -> dict[str, str]:
     """Tensor name → shard by the directory's index; empty without one."""
     path = directory / INDEX
-    if not path.is_file():
+    if not is_there(path):
         return {}
     weight_map = read_json(path).values.get("weight_map")
     if (

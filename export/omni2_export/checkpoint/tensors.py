@@ -12,6 +12,7 @@ import numpy.typing as npt
 from omni2_engine.errors import CheckpointError
 
 Float32 = npt.NDArray[np.float32]
+PIECE = 1 << 20  # numbers checked at once, so that a large tensor costs no memory
 
 
 class Tensors(Protocol):
@@ -34,8 +35,30 @@ class Tensors(Protocol):
 
 
 def to_float32(array: npt.NDArray[np.generic]) -> Float32:
-    """An array as contiguous, aligned float32; without a copy if it is so already."""
-    return np.require(array, np.float32, ["C", "A"])
+    """An array as contiguous, aligned float32; without a copy if it is so already. What is beyond its range is inf."""
+    with np.errstate(over="ignore"):
+        return np.require(array, np.float32, ["C", "A"])
+
+
+def finite(array: Float32, where: str) -> Float32:
+    """The same array, found to hold neither NaN nor infinity.
+
+    Args:
+        array: contiguous float32.
+        where: file and name of the tensor, for the error.
+
+    Raises:
+        CheckpointError: a value is not finite.
+    """
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, PIECE):
+        piece = flat[start : start + PIECE]
+        if not np.isfinite(piece).all():
+            kind = "NaN" if np.isnan(piece).any() else "infinity"
+            raise CheckpointError(
+                f"{where} holds {kind}", "download the file again, or use weights of before the training diverged"
+            )
+    return array
 
 
 class Arrays:

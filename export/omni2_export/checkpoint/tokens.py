@@ -8,6 +8,7 @@ from pathlib import Path
 from omni2_engine.config import TokenConfig
 from omni2_engine.errors import CheckpointError
 from omni2_export.fields import LARGEST, Fields, read_json
+from omni2_export.input_files import is_there
 from omni2_export.tokenizer_files import load_tokenizer
 
 SPEECH = "<speech>"
@@ -44,7 +45,7 @@ def token_config(config: Fields, model: Path, speech_tokenizer: Path, text_rows:
     """
     # Without the file transformers takes the same fields from config.json.
     path = model / "generation_config.json"
-    generation = read_json(path) if path.is_file() else config
+    generation = read_json(path) if is_there(path) else config
     text, speech = load_tokenizer(model), load_tokenizer(speech_tokenizer)
     penalty = generation.number("repetition_penalty", 1.0)
     if penalty <= 0:

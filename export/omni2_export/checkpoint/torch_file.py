@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from omni2_engine.errors import CheckpointError
 from omni2_export.checkpoint.safetensors_file import SafetensorsFile
-from omni2_export.checkpoint.tensors import Float32, to_float32
+from omni2_export.checkpoint.tensors import Float32, finite, to_float32
+from omni2_export.input_files import is_there, require_content
 
 if TYPE_CHECKING:
     import torch
@@ -84,10 +85,10 @@ class TorchFile:
         return self._array(self._tensors[name])
 
     def read(self, name: str) -> Float32:
-        return to_float32(self.stored(name))
+        return finite(to_float32(self.stored(name)), f"{self.path}: `{name}`")
 
     def rows(self, name: str, start: int, stop: int) -> Float32:
-        return to_float32(self._array(self._tensors[name][start:stop]))
+        return finite(to_float32(self._array(self._tensors[name][start:stop])), f"{self.path}: `{name}`")
 
     def _array(self, tensor: torch.Tensor) -> npt.NDArray[np.generic]:
         import torch
@@ -107,6 +108,7 @@ def torch_installed() -> bool:
 
 
 def _load(path: Path) -> dict[Any, Any]:
+    require_content(path, text=False)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist", "check the path, or download the file")
     try:
@@ -165,7 +167,7 @@ def find_weights(directory: Path, stem: str, warnings: list[str]) -> Path:
         CheckpointError: neither is there.
     """
     for suffix in (".safetensors", ".pt"):
-        if (path := directory / f"{stem}{suffix}").is_file():
+        if is_there(path := directory / f"{stem}{suffix}"):
             warn_if_older(path, directory / f"{stem}.pt", warnings)
             return path
     raise CheckpointError(f"{directory} holds neither {stem}.pt nor {stem}.safetensors", "download the whole directory")

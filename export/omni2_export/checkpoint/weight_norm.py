@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from omni2_engine.errors import CheckpointError
-from omni2_export.checkpoint.tensors import Float32, Tensors, to_float32
+from omni2_export.checkpoint.tensors import Float32, Tensors, finite, to_float32
 
 SPELLINGS = (  # suffixes of magnitude g and direction v: the old hook's and the new parametrization's
     ("weight_g", "weight_v"),
@@ -65,7 +65,9 @@ class WithoutWeightNorm:
         g, v = (self._tensors.rows(part, start, stop) for part in self._pairs[name])
         flat = v.reshape(len(v), -1)
         norm = np.sqrt(np.einsum("ij,ij->i", flat, flat, dtype=np.float64)).astype(np.float32)
-        return to_float32(v * (g / norm.reshape(g.shape)))
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # a direction of zeros has none
+            weight = to_float32(v * (g / norm.reshape(g.shape)))
+        return finite(weight, f"`{name}`, made of {' and '.join(f'`{part}`' for part in self._pairs[name])},")
 
     def _direction(self, name: str) -> str:
         return self._pairs[name][1] if name in self._pairs else name

@@ -24,6 +24,7 @@ from omni2_export.checkpoint.tensors import (
 )
 from omni2_export.checkpoint.torch_file import open_weights, torch_installed, warn_if_older
 from omni2_export.fields import MOST_LAYERS, Fields
+from omni2_export.input_files import require_content
 
 HEAD_WIDTH = 64  # of every released encoder: the last resort where nothing says how many heads there are (spec §1.3)
 WINDOW = 1500  # positions of Whisper's 30 s, where neither table nor dims say it (spec §1.3)
@@ -81,6 +82,8 @@ def find_whisper(model: Path, stated: str) -> Path | None:
         for file in (candidate.with_suffix(".safetensors"), candidate):
             if os.path.isfile(file):  # unlike Path.is_file it takes any text for a path
                 return file
+            if os.path.islink(file):
+                require_content(file, text=False)
     return None
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from omni2_engine.config import ModelConfig
 from omni2_engine.errors import Omni2Error
+from omni2_engine.file_content import is_apple_double, placeholder
 from omni2_export.verify.schema import Expected, Kind, kind_of, schema
 
 FIT = "verify with goldens of the checkpoint the engine was built from"
@@ -83,13 +84,15 @@ def read_goldens(directory: Path, config: ModelConfig) -> tuple[list[Golden], li
     """
     if not directory.is_dir():
         raise GoldenError(f"{directory} is not a directory", "give the directory of golden .npz files with --goldens")
-    paths = sorted(directory.glob("*.npz"))
+    paths = sorted(path for path in directory.glob("*.npz") if not is_apple_double(path))
     known = [(path, kind) for path in paths if (kind := kind_of(path.stem)) is not None]
     strangers = [path.stem for path in paths if kind_of(path.stem) is None]
     return [_read(path, kind, config) for path, kind in known], strangers
 
 
 def _read(path: Path, kind: Kind, config: ModelConfig) -> Golden:
+    if found := placeholder(path, text=False):
+        raise GoldenError(*found)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
