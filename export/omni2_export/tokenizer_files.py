@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from omni2_engine.errors import CheckpointError, EngineDirectoryError
+from omni2_engine.file_content import read_text
 from omni2_engine.text import TextTokenizer
 from omni2_export.fields import LARGEST, Fields, read_json
+from omni2_export.input_files import is_there, require_content
 
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -52,7 +54,7 @@ def load_tokenizer(directory: Path) -> LoadedTokenizer:
     """
     named = special_tokens(directory)
     document = _document(directory)
-    declared = _declared(directory, named)
+    declared = _declared(document, directory, named)
     source = _completed(document, declared, named, directory)
     tokenizer = _usable(source, directory)
 
@@ -111,11 +113,8 @@ def chat_template(directory: Path) -> str:
         CheckpointError: there is none.
     """
     own = directory / "chat_template.jinja"
-    if own.is_file():
-        try:
-            return own.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{own} cannot be read: {error}", ORIGINAL) from error
+    if is_there(own):
+        return _text(own)
     for name in ("chat_template.json", "tokenizer_config.json"):
         template = _optional(directory, name).values.get("chat_template")
         if isinstance(template, list):  # several, each with a name
@@ -129,7 +128,15 @@ def chat_template(directory: Path) -> str:
 
 def _optional(directory: Path, name: str) -> Fields:
     path = directory / name
-    return read_json(path) if path.is_file() else Fields({}, str(path))
+    return read_json(path) if is_there(path) else Fields({}, str(path))
+
+
+def _text(path: Path) -> str:
+    require_content(path, text=True)
+    try:
+        return read_text(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", ORIGINAL) from error
 
 
 def _content(token: object, where: str) -> str:
@@ -140,32 +147,61 @@ def _content(token: object, where: str) -> str:
     return text
 
 
-def _entry(token_id: int | None, content: str, flags: dict[str, bool]) -> Document:
+def _entry(token_id: int, content: str, flags: dict[str, bool]) -> Document:
     return {"id": token_id, "content": content} | dict.fromkeys(FLAGS, False) | flags
 
 
-def _declared(directory: Path, named: dict[str, str | list[str]]) -> list[Document]:
-    """Added tokens by `tokenizer_config.json` and `added_tokens.json`, in order of their ids."""
+def _declared(document: Document, directory: Path, named: dict[str, str | list[str]]) -> dict[str, Document]:
+    """Added tokens by text: the entries of every file that declares some, found to agree on the ids.
+
+    Where several files have a token, its flags are those of `tokenizer_config.json`, then of `tokenizer.json`;
+    `added_tokens.json` has none.
+    """
     special = _texts(named)
     config, older = _optional(directory, "tokenizer_config.json"), _optional(directory, "added_tokens.json")
-    entries: dict[str, Document] = {}
-    for content, token_id in older.values.items():
-        entries[content] = _entry(
-            _id(token_id, older), content, {"special": content in special, "normalized": content not in special}
-        )
     decoder = config.section("added_tokens_decoder") if config.has("added_tokens_decoder") else Fields({}, config.where)
+    declarations: list[tuple[str, Document]] = []  # file and entry, from the least to the most detailed
+    for content, value in older.values.items():
+        flags = {"special": content in special, "normalized": content not in special}
+        declarations.append((older.where, _entry(_id(value, older), content, flags)))
+    declarations += [(str(directory / "tokenizer.json"), entry) for entry in document["added_tokens"]]
     for key, token in decoder.values.items():
         content = _content(token, f"{decoder.where}: {key}")
         flags = {flag: bool(token[flag]) for flag in FLAGS if flag in token} if isinstance(token, dict) else {}
-        entries[content] = _entry(_id(key, decoder), content, flags)
-    return sorted(entries.values(), key=lambda entry: int(entry["id"]))
+        declarations.append((decoder.where, _entry(_id(key, decoder), content, flags)))
+    _require_agreement(declarations, document["model"]["vocab"], directory)
+    return {entry["content"]: entry for _, entry in declarations}
+
+
+def _require_agreement(declarations: list[tuple[str, Document]], vocabulary: dict[str, int], directory: Path) -> None:
+    """Refuse two ids of one token and two tokens of one id, whichever files say so."""
+    vocabulary_name = f"the vocabulary of {directory}"
+    ids = {content: (token_id, vocabulary_name) for content, token_id in vocabulary.items()}
+    texts = {token_id: (content, vocabulary_name) for content, token_id in vocabulary.items()}
+    remedy = "take its files from one revision of the model"
+    for where, entry in declarations:
+        content, token_id = entry["content"], entry["id"]
+        other_id, other_place = ids.setdefault(content, (token_id, where))
+        if other_id != token_id:
+            raise CheckpointError(f"`{content}` is token {token_id} by {where} and {other_id} by {other_place}", remedy)
+        other, other_place = texts.setdefault(token_id, (content, where))
+        if other != content:
+            raise CheckpointError(
+                f"{directory} gives one id to two tokens: {token_id} is `{content}` by {where} and `{other}` by "
+                f"{other_place}",
+                remedy,
+            )
 
 
 def _id(value: object, fields: Fields) -> int:
     number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
-    if type(number) is not int or not 0 <= number <= LARGEST:
+    if not _is_id(number):
         raise CheckpointError(f"{fields.where}: {value!r:.40} is no token id", ORIGINAL)
-    return number
+    return int(number)
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST
 
 
 def _texts(named: dict[str, str | list[str]]) -> set[str]:
@@ -175,7 +211,7 @@ def _texts(named: dict[str, str | list[str]]) -> set[str]:
 def _document(directory: Path) -> Document:
     """The directory's `tokenizer.json`, or one made from `vocab.json` and `merges.txt`."""
     path = directory / "tokenizer.json"
-    document = dict(read_json(path).values) if path.is_file() else _made(directory)
+    document = dict(read_json(path).values) if is_there(path) else _made(directory)
     model, added = document.get("model"), document.get("added_tokens") or []
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
         raise CheckpointError(f"{path} is not a byte-level BPE tokenizer", "use a checkpoint with Qwen2 tokenizers")
@@ -188,7 +224,7 @@ def _document(directory: Path) -> Document:
 
 
 def _is_entry(entry: object) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("content"), str) and type(entry.get("id")) is int
+    return isinstance(entry, dict) and isinstance(entry.get("content"), str) and _is_id(entry.get("id"))
 
 
 def _made(directory: Path) -> Document:
@@ -197,11 +233,7 @@ def _made(directory: Path) -> Document:
     if not kind.startswith("Qwen2"):
         raise CheckpointError(f"{directory} has a {kind} without tokenizer.json", "add the model's tokenizer.json")
     vocabulary = read_json(directory / "vocab.json")
-    merges_path = directory / "merges.txt"
-    try:
-        lines = merges_path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{merges_path} cannot be read: {error}", ORIGINAL) from error
+    lines = _text(directory / "merges.txt").split("\n")
     merges = [line.strip() for line in lines[lines[0].startswith("#version") :] if line.strip()]
     byte_level = {
         "type": "ByteLevel",
@@ -230,41 +262,29 @@ def _made(directory: Path) -> Document:
     }
 
 
-def _completed(document: Document, declared: list[Document], named: dict[str, str | list[str]], directory: Path) -> str:
-    """The document with every declared and named token in it: flags as declared, new ones at their declared ids."""
+def _completed(
+    document: Document, declared: dict[str, Document], named: dict[str, str | list[str]], directory: Path
+) -> str:
+    """The document with every declared and named token in it: the former at their ids, the latter behind them."""
     vocabulary = document["model"]["vocab"]
-    entries = {entry["content"]: dict(entry) for entry in document["added_tokens"]}
-    new = {entry["content"]: entry["id"] for entry in declared if entry["content"] not in entries}
-    for entry in declared:
-        entries[entry["content"]] = entry | {"id": entries.get(entry["content"], entry).get("id")}
-    for text in sorted(_texts(named) - entries.keys()):  # the library gives them the next free ids
+    entries = {content: dict(entry) for content, entry in declared.items()}
+    for text in sorted(_texts(named) - entries.keys()):
         highest = max([-1, *vocabulary.values(), *(entry["id"] for entry in entries.values())])
         entries[text] = _entry(vocabulary.get(text, highest + 1), text, {})
     for text in _texts(named):
         entries[text]["special"] = True
-    source = json.dumps(document | {"added_tokens": list(entries.values())}, ensure_ascii=False)
-    tokenizer = _usable(source, directory)
-    actual = {text: tokenizer.token_id(text) for text in entries}
-    if all(actual[text] == token_id for text, token_id in new.items()):
-        return source
-    return _pinned(document, entries, actual | new, directory)
-
-
-def _pinned(document: Document, entries: dict[str, Document], ids: dict[str, int | None], directory: Path) -> str:
-    """The document with added tokens at given ids even where these leave gaps.
-
-    The library numbers added tokens on from the vocabulary's end, unless the vocabulary itself holds them; there,
-    without merges that lead to them, they change nothing else.
-    """
+    added = sorted(entries.values(), key=lambda entry: int(entry["id"]))
+    ids = {entry["content"]: entry["id"] for entry in added}
+    # The library ignores the ids and numbers added tokens on from the vocabulary's end, in the order they stand in.
+    # Those that the vocabulary holds keep its ids; there, without merges that lead to them, they change nothing else.
     model = document["model"]
-    vocabulary = {token: token_id for token, token_id in model["vocab"].items() if token not in ids} | ids
-    if len(set(vocabulary.values())) < len(vocabulary):
-        raise CheckpointError(
-            f"{directory} gives one id to two tokens", "take its files from one revision of the model"
-        )
-    added = [entry | {"id": ids[text]} for text, entry in entries.items()]
-    content = document | {"added_tokens": added, "model": model | {"vocab": vocabulary}}
-    return json.dumps(content, ensure_ascii=False)
+    pinned = model | {"vocab": vocabulary | ids}
+    for content in (document | {"added_tokens": added}, document | {"added_tokens": added, "model": pinned}):
+        source = json.dumps(content, ensure_ascii=False)
+        tokenizer = _usable(source, directory)
+        if all(tokenizer.token_id(text) == token_id for text, token_id in ids.items()):
+            return source
+    raise CheckpointError(f"{directory}: its added tokens cannot have the ids it declares", ORIGINAL)
 
 
 def _usable(source: str, directory: Path) -> TextTokenizer:

@@ -19,11 +19,12 @@ from omni2_engine.text.units import NO_UNIT
 from omni2_export.build.graphs import FBANK, LONGEST_CONTEXT, GraphSpec, graph_specs
 from omni2_export.build.precision import Precisions
 from omni2_export.checkpoint import Checkpoint
+from omni2_export.checkpoint.campplus import check_campplus
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.linear import Precision
 from omni2_export.tokenizer_files import special_tokens, write_tokenizer
 
-BUILDER_VERSION = 3  # raise when a graph builder changes what it writes, so that old stages are not reused
+BUILDER_VERSION = 4  # raise when a graph builder changes what it writes, so that old stages are not reused
 NOISE_FRAMES = 15_000  # spec §8.2
 NOISE_SEED = 1986  # any constant will do; this is the original's seed
 BYTES = {  # per weight of a linear layer, its share of the scales included
@@ -61,6 +62,7 @@ def plan_speaker_stages(campplus: Path) -> list[Stage]:
         FBANK.write(directory / "graphs", Precision.FP32, on_bytes=on_bytes)
 
     def write_campplus(directory: Path, on_bytes: OnBytes) -> None:
+        check_campplus(campplus)
         (directory / "graphs").mkdir()
         shutil.copyfile(campplus, directory / "graphs" / "campplus.onnx")
         on_bytes(campplus.stat().st_size)
@@ -91,7 +93,8 @@ def plan_shared_stages(checkpoint: Checkpoint) -> list[Stage]:
             (directory / name).mkdir()
             write_files(directory / name)
 
-        files = sorted(path for path in source.iterdir() if path.suffix in (".json", ".txt", ".jinja"))
+        kinds = (".json", ".txt", ".jinja")
+        files = sorted(path for path in source.iterdir() if path.suffix in kinds and path.is_file())
         return Stage(name, stage_key(name, file_identity(files)), 0, write)
 
     def write_text(directory: Path) -> None:
