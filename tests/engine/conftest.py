@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import pytest
 from omni2_engine import Engine
 from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt, new_logger
 
+from ..waiting import eventually
 from .stand_ins.cuda import FakeCuda, build_emulated_kernels, build_fake_cudart
 from .stand_ins.tensorrt import VERSION, FakeTensorRt
 
 SESSIONS = 8
-SOON = 30.0  # seconds in which what must happen does, on any machine
 LIMITS = {"max_new_tokens": 14, "max_last_write": 30}
 
 
@@ -51,10 +50,7 @@ def is_free() -> Callable[[Engine], bool]:
         return not any(counts) and free == (states._conversations.slots, states._speeches.slots)
 
     def soon(engine: Engine) -> bool:
-        deadline = time.monotonic() + SOON
-        while not now(engine) and time.monotonic() < deadline:
-            time.sleep(0.002)  # a callback may have left it to another thread
-        return now(engine)
+        return eventually(lambda: now(engine))  # a callback may have left it to another thread
 
     return soon
 
@@ -94,11 +90,8 @@ def fake_cuda(fake_cudart: FakeCuda, request: pytest.FixtureRequest) -> Iterator
         fake_cudart.forget()
         return {kind: count for kind, count in fake_cudart.live().items() if count > before[kind]}
 
-    deadline = time.monotonic() + SOON
-    while left() and request.session.testsfailed == failed and time.monotonic() < deadline:
-        gc.collect()
-        time.sleep(0.01)  # a thread may be about to let go of the last reference
-    assert request.session.testsfailed > failed or not left()  # a test that fails holds on to what it had
+    if request.session.testsfailed == failed:  # a test that fails holds on to what it had
+        eventually(lambda: gc.collect() >= 0 and not left())  # a thread may be about to let go of the last reference
     assert fake_cudart.damaged() == damaged
 
 

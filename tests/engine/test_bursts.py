@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,8 @@ from omni2_engine.sampling import Chooser, DrawKey, Stream
 from omni2_engine.stages.burst import Burst, Tokens
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
 from omni2_engine.turn.plan import StageIndex
+
+from ..waiting import SOON, eventually
 
 CAPACITY = 64
 SAMPLINGS = (
@@ -241,9 +242,7 @@ def test_a_question_comes_before_the_rest_of_a_burst_of_text(
         if name == "first" and heard.is_set() and not asked.is_set() and len(generated) % read == 1:
             found.append(len(order))
             asked.set()
-            deadline = time.monotonic() + 30
-            while not engine.scheduler.wanted(StageIndex.LLM) and time.monotonic() < deadline:
-                time.sleep(0.001)
+            eventually(lambda: engine.scheduler.wanted(StageIndex.LLM))
         return 5
 
     def answer(name: str, session: Session, groups: int) -> None:
@@ -254,9 +253,9 @@ def test_a_question_comes_before_the_rest_of_a_burst_of_text(
     with engine.session() as first, engine.session() as second:
         answering = threading.Thread(target=answer, args=("first", first, 12))
         answering.start()
-        assert asked.wait(60)
+        assert asked.wait(SOON)
         answer("second", second, 1)
-        answering.join(60)
+        answering.join(SOON)
     assert order.count("first") == 12 * read and order.count("second") == read
     assert order.index("second") <= found[0] + 1  # at most with the token that both are given then
 

@@ -8,7 +8,6 @@ import gc
 import os
 import signal
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +20,9 @@ from omni2_engine import Chunk, Engine
 from omni2_engine.sampling import Stream
 from omni2_engine.session import Session
 
+from ..waiting import SOON, Moment, Moments, eventually, sleeps
+
 LIMITS = {"max_new_tokens": 14, "max_last_write": 30}
-SOON = 30.0
 Utterance = Callable[..., np.ndarray]
 IsFree = Callable[[Engine], bool]
 Ask = Callable[[Engine], np.ndarray]
@@ -74,27 +74,38 @@ def test_a_consumer_that_goes_away(
     assert np.array_equal(ask(shared_engine), alone)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.005, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3])
 @pytest.mark.parametrize("own_session", [True, False])
 def test_a_task_that_is_cancelled(
-    shared_engine: Engine, utterance: Utterance, is_free: IsFree, seconds: float, own_session: bool
+    tiny_engine_dir: Path, utterance: Utterance, is_free: IsFree, own_session: bool
 ) -> None:
-    """While the question is read or encoded, while it waits for a chunk, or between two."""
+    """While the question is read or encoded, while it waits for a chunk, or between two: at runs of graphs."""
+    moments = Moments()
+    engine = Engine.load(tiny_engine_dir, warm_up=False, backend=moments.backend())
 
-    async def listen() -> None:
-        asked: Engine | Session = shared_engine.session(**LIMITS) if own_session else shared_engine
-        async for _ in asked.astream(utterance(1), sample_rate=16_000, **LIMITS):
-            await asyncio.sleep(0)
+    async def listen(then: Callable[[], None]) -> None:
+        asked: Engine | Session = engine.session(**LIMITS) if own_session else engine
+        try:
+            async for _ in asked.astream(utterance(1), sample_rate=16_000, **LIMITS):
+                await asyncio.sleep(0)
+        finally:
+            then()
 
-    async def leave() -> None:
-        task = asyncio.create_task(listen())
-        await asyncio.sleep(seconds)
-        task.cancel()
+    async def leave(moment: Moment | None) -> bool:
+        task = asyncio.create_task(listen(moment.let_through if moment else lambda: None))
+        await asyncio.sleep(0)
+        if moment:
+            await asyncio.get_running_loop().run_in_executor(None, moment.reached.wait)
+        cancelled = task.cancel()
+        if moment:
+            moment.let_through()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        return cancelled
 
-    asyncio.run(leave())
-    assert is_free(shared_engine)
+    assert asyncio.run(leave(None)) and is_free(engine)
+    for number in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89):
+        assert asyncio.run(leave(moments.at(number, held=number % 2 == 0)))
+        assert is_free(engine)
 
 
 def test_a_consumer_that_leaves_a_turn_waiting(shared_engine: Engine, utterance: Utterance, is_free: IsFree) -> None:
@@ -102,10 +113,8 @@ def test_a_consumer_that_leaves_a_turn_waiting(shared_engine: Engine, utterance:
     with shared_engine.session(**LIMITS, unread=0.01) as session:
         chunks = session.stream(utterance(1), sample_rate=16_000)
         next(chunks)
-        deadline = time.monotonic() + SOON
         output, counts = session._turn.output, shared_engine.scheduler.counts
-        while not (output._held and not counts()[2]) and time.monotonic() < deadline:
-            time.sleep(0.005)
+        eventually(lambda: output._held and not counts()[2])
         sessions, queued, running = shared_engine.scheduler.counts()
         assert (sessions, running) == (1, 0) and queued > 0
         leaving = threading.Thread(target=chunks.close, daemon=True)  # type: ignore[attr-defined]
@@ -161,12 +170,14 @@ def test_interrupted_from_the_keyboard(
 
     def interrupt() -> None:
         assert writing.wait(SOON)
-        time.sleep(0.05)  # until the consumer waits
+        sleeps(threading.main_thread())  # the consumer waits for a chunk
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.05)
-        interrupted.set()  # the step that runs comes to its end
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    def handle(number: int, frame: object) -> None:
+        interrupted.set()  # the step that runs comes to its end
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handle)
     try:
         threading.Thread(target=interrupt, daemon=True).start()
         with pytest.raises(KeyboardInterrupt):
@@ -205,10 +216,7 @@ def test_a_turns_memory_is_gone_when_the_turn_is(
         assert kept is not None and made[-2]() is kept and made[-1]() is kept.decoder.flow
         assert len(made) == 6 and all(flow() is kept.decoder.flow for flow in made[1::2])
         del kept
-        deadline = time.monotonic() + SOON
-        while any(part() for part in made) and time.monotonic() < deadline:
-            time.sleep(0.002)  # the thread that reported the error may still have it in hand
-        assert not any(part() for part in made)
+        eventually(lambda: not any(part() for part in made))  # the thread that reported the error may still have it
     finally:
         gc.enable()
 
@@ -231,7 +239,4 @@ def test_an_engine_that_is_dropped_ends_its_threads(
         assert alive() is None
     finally:
         gc.enable()
-    deadline = time.monotonic() + SOON
-    while (more := set(os.listdir("/proc/self/task")) - threads) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert not more
+    eventually(lambda: not set(os.listdir("/proc/self/task")) - threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -23,7 +22,8 @@ from omni2_engine.stages.graph_state import cache_bytes
 from omni2_engine.states import LEAST_CONTEXT, Conversation, StatePool, TurnStates
 from omni2_engine.waits import run
 
-SOON = 20.0  # seconds in which what must happen does, on any machine
+from ...waiting import SOON, let_others_run, sleeps
+
 CONTEXT = 200
 POSITIONS = 500  # of speech: 20 s of sound
 SECONDS = 20.0
@@ -36,15 +36,9 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
 
 
 def all_finish(threads: list[threading.Thread]) -> bool:
-    deadline = time.monotonic() + SOON
     for thread in threads:
-        thread.join(max(deadline - time.monotonic(), 0))
+        thread.join(SOON)
     return not any(thread.is_alive() for thread in threads)
-
-
-def still_waits(thread: threading.Thread) -> bool:
-    thread.join(0.05)
-    return thread.is_alive()
 
 
 # -- the budget --------------------------------------------------------------------------------------------------------
@@ -362,7 +356,7 @@ def test_room_for_others_is_kept_when_all_begin_at_once(tiny_engine: Engine) -> 
         @property
         def free(self) -> int:
             value = super().free
-            time.sleep(0.001)  # time for others to come in between
+            let_others_run()  # in between
             return value
 
     size, least, full = sizes(tiny_engine)
@@ -418,9 +412,9 @@ def test_a_turn_waits_for_another_to_end(tiny_engine: Engine) -> None:
     conversations, first, began = [run(states.open()), run(states.open())], begin(states, tiny_engine), []
     second = in_thread(lambda: began.append(begin(states, tiny_engine)))
     third = in_thread(lambda: conversations.append(run(states.open())))
-    assert still_waits(second) and still_waits(third)
+    assert sleeps(second) and sleeps(third)
     states.end(first)
-    assert all_finish([second]) and still_waits(third)
+    assert all_finish([second]) and sleeps(third)
     states.close(conversations.pop(0))
     assert all_finish([third])
     states.end(began[0])
@@ -438,7 +432,7 @@ def test_those_who_wait_never_wait_for_each_other(tiny_engine: Engine) -> None:
         conversation = run(states.open())
         for _ in range(3):
             turn = begin(states, tiny_engine)
-            time.sleep(0.001)
+            let_others_run()
             states.end(turn)
         states.close(conversation)
         ended.append(conversation)
