@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import parse_precision
 from omni2_export.checkpoint import open_checkpoint
 
+from ..waiting import SOON, eventually
+
 SESSIONS = 8
 LIMITS = {"max_new_tokens": 14, "max_last_write": 30}
-SOON = 120.0
 Utterance = Callable[..., np.ndarray]
 
 
@@ -89,15 +89,18 @@ def together(works: list[Callable[[], None]]) -> None:
 
 
 @contextmanager
-def decoding(engine: Engine, seconds: float = 0.0) -> Iterator[list[int]]:
-    """How many conversations each decoding call served; the calls take so much longer."""
+def decoding(
+    engine: Engine, before: Callable[[str, list[int]], object] = lambda model, sizes: None
+) -> Iterator[list[int]]:
+    """How many conversations each decoding call served; `before` is called with the model and all sizes so far."""
     sizes: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        for model in (engine.pipeline.llm, engine.pipeline.speech_lm):
+        for name in ("llm", "speech_lm"):
+            model = getattr(engine.pipeline, name)
 
-            def decode(states, embeds, real=model.decode):  # type: ignore[no-untyped-def]
+            def decode(states, embeds, name=name, real=model.decode):  # type: ignore[no-untyped-def]
                 sizes.append(len(states))
-                time.sleep(seconds)
+                before(name, list(sizes))
                 real(states, embeds)
 
             patch.setattr(model, "decode", decode)
@@ -128,13 +131,17 @@ def test_eight_conversations_each_as_alone(
     alone = [converse(many, utterance, number) for number in range(SESSIONS)]
     assert len({answers[0].pcm.tobytes() for answers in alone}) == SESSIONS  # they differ
     randomness, answers = random.Random(1), {}
-    delays = [randomness.uniform(0, 0.4) for _ in range(SESSIONS)]
+    arrivals = [0, *sorted(randomness.randrange(30) for _ in range(SESSIONS - 1))]  # behind so many decoding calls
 
     def come(number: int) -> None:
-        time.sleep(delays[number])
+        eventually(lambda: len(sizes) >= arrivals[number])
         answers[number] = converse(many, utterance, number)
 
-    with decoding(many) as sizes:
+    def meet(model: str, so_far: list[int]) -> None:
+        if len(so_far) == 31:  # all have come: somebody else waits for this model, or will
+            eventually(lambda: many.scheduler.counts()[1] > 0)
+
+    with decoding(many, meet) as sizes:
         together([lambda number=number: come(number) for number in range(SESSIONS)])
     for number in range(SESSIONS):
         assert all(mine.equals(other) for mine, other in zip(answers[number], alone[number], strict=True)), number
@@ -226,7 +233,17 @@ def test_sessions_at_the_same_stage_share_calls(shared_engine: Engine, utterance
     with decoding(shared_engine) as sizes:
         one(0)
     assert set(sizes) == {1}
-    with decoding(shared_engine, seconds=0.02) as sizes:
+    spoken = threading.Event()
+
+    def take_long(model: str, sizes: list[int]) -> None:
+        """A token of speech: as long as all else that runs; the first until all others wait for theirs."""
+        if model == "speech_lm" and not spoken.is_set():
+            spoken.set()
+            eventually(lambda: shared_engine.scheduler.counts()[1:] == (SESSIONS - 1, 1))
+        if model == "speech_lm":
+            eventually(lambda: shared_engine.scheduler.counts()[2] == sizes[-1])
+
+    with decoding(shared_engine, take_long) as sizes:
         together([lambda number=number: one(number) for number in range(SESSIONS)])
     assert sum(sizes) == SESSIONS * (2 + 59)
     assert max(sizes) >= SESSIONS // 2
@@ -251,10 +268,15 @@ def test_a_slow_consumer_bounds_what_is_made(
         chunks = session.stream(utterance(20, 0.9), sample_rate=16_000)
         taken = [next(chunks)]
         (mine,) = made.values()
-        together([lambda: converse(shared_engine, utterance, 3, turns=1)])  # it has all the time it wants
-        sessions, queued, running = shared_engine.scheduler.counts()
-        assert sessions == 1 and queued >= 1 and running == 0  # there is more to do, and nobody does it
-        assert limit < sum(mine) - taken[0].end <= limit + max(mine)
+        together([lambda: converse(shared_engine, utterance, 3, turns=1)])
+
+        def rests() -> bool:
+            """There is more to do, and nobody does it."""
+            sessions, queued, running = shared_engine.scheduler.counts()
+            return sessions == 1 and queued >= 1 and running == 0 and sum(mine) - taken[0].end > limit
+
+        eventually(rests)
+        assert sum(mine) - taken[0].end <= limit + max(mine)
         for chunk in chunks:
             taken.append(chunk)
             assert sum(mine) - taken[-1].end <= limit + max(mine)

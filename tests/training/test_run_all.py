@@ -35,7 +35,7 @@ def test_runs_in_order_and_not_twice(tmp_path: Path) -> None:
     stages = (Stage(("vocabulary",), ("corpus",)), Stage(("corpus",)))
     assert Runner(workspace, "tiny", 2, console).run(stages)
     times = {name: workspace.path("done", name).stat().st_mtime_ns for name in ("corpus", "vocabulary")}
-    assert times["corpus"] < times["vocabulary"]
+    assert times["corpus"] <= times["vocabulary"]  # a file system's clock may stand still between the two
     made = workspace.path("corpus.jsonl").stat().st_mtime_ns
     assert Runner(workspace, "tiny", 2, console).run(stages)
     assert workspace.path("corpus.jsonl").stat().st_mtime_ns == made
