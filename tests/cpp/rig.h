@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "check.h"
@@ -36,8 +37,12 @@ inline bool add_on_both(const std::string& name, void (*body)(Rig&)) {
     });
 }
 
-// A door that threads wait at until it is opened; a wait that lasts for half a minute fails the test instead of
-// hanging.
+// Gives other threads every chance to do what they must not do yet.
+inline void let_run_ahead() {
+    for (int i = 0; i < 200; ++i) std::this_thread::yield();
+}
+
+// A door that threads wait at until it is opened; a wait that lasts for minutes fails the test instead of hanging.
 class Gate {
 public:
     void open() {
@@ -48,7 +53,7 @@ public:
 
     void wait() {
         std::unique_lock<std::mutex> lock(mutex_);
-        if (!changed_.wait_for(lock, std::chrono::seconds(30), [this] { return open_; }))
+        if (!changed_.wait_for(lock, std::chrono::seconds(300), [this] { return open_; }))
             throw Failed("a gate stayed closed");
     }
 

@@ -18,7 +18,7 @@ CUDA_INCLUDE = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "include")
 
 def make(*arguments: str) -> None:
     """Run make in this folder; what it says is the assertion's message."""
-    run = subprocess.run(["make", "-C", str(HERE), *arguments], capture_output=True, text=True, timeout=600)
+    run = subprocess.run(["make", "-C", str(HERE), *arguments], capture_output=True, text=True, timeout=580)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
@@ -34,7 +34,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_program(program: str, build: Path) -> None:
-    run = subprocess.run([build / program], capture_output=True, text=True, timeout=300)
+    run = subprocess.run([build / program], capture_output=True, text=True, timeout=580)
     assert run.returncode == 0, run.stdout + run.stderr
 
 

@@ -1,6 +1,5 @@
 // What the CUDA runtime offers beside streams and events: memory, rows, recorded graphs, kernels, times. On the stand-in
 // libcudart, whose device memory the host cannot read.
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <thread>
@@ -309,8 +308,7 @@ TEST("events that are timed say how long the device took between them") {
     fake_cuda_delay(fake(*stream), 20'000);
     stream->record(*stop);
     stop->synchronize();
-    CHECK(stop->since(*start) >= 20.0f);
-    CHECK(stop->since(*start) < 2000.0f);
+    CHECK_EQUAL(stop->since(*start), 20.0f);
 }
 
 TEST("a device that is lost refuses everything, and gives back what it held") {

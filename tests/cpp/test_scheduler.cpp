@@ -11,9 +11,8 @@
 namespace omni2::test {
 namespace {
 
-using std::chrono::microseconds;
 
-constexpr double kSoon = 30.0;  // seconds after which a test is taken to hang
+constexpr double kSoon = 300.0;  // seconds after which a test is taken to hang
 
 using Body = std::function<void()>;  // a task's payload: what it does
 
@@ -95,7 +94,7 @@ TEST_ON_BOTH("a width of 1 lets one task run at a time, over all stages", rig) {
     for (size_t i = 0; i < 60; ++i)
         bench.submit(a, i % 3, [&] {
             most = std::max(most.load(), ++inside);
-            std::this_thread::sleep_for(microseconds(100));
+            let_run_ahead();
             --inside;
         });
     bench.finish(a);
@@ -110,7 +109,7 @@ TEST_ON_BOTH("launched tasks are done when their stream has got there", rig) {
     const TaskId launched = bench.submit(a, 0, [&] { gate.wait(), done = true; });
     std::atomic<bool> done_before{false};
     bench.submit(a, 1, [&] { done_before = done.load(); }, {launched});
-    CHECK(!bench.scheduler.drained(a, 0.02));
+    CHECK(!bench.scheduler.drained(a, 0.0));
     gate.open();
     bench.finish(a);
     CHECK(done_before.load());
@@ -245,12 +244,12 @@ TEST_ON_BOTH("cancelling drops what is queued and lets what runs finish", rig) {
     CHECK_EQUAL(runs.load(), 11);
 }
 
-// One session's tasks follow one another without a gap worth mentioning while another's go on; it is cancelled again
-// and again at random moments. When cancel() returns with a task inside, nothing more may be entered; in the gap
-// between two, one whose turn it was already may.
+// One session's tasks follow one another while another's go on; it is cancelled again and again when so many of them
+// have been entered. When cancel() returns with a task inside, as every other one is made to be, nothing more may be
+// entered; in the gap between two, one whose turn it was already may.
 TEST_ON_BOTH("1000 cancellations at random moments: no task starts after one, others go on, nothing is left", rig) {
     std::mt19937_64 random(1);
-    std::atomic<int> entered{0}, left{0}, in_gap{0}, wrong{0};
+    std::atomic<int> entered{0}, left{0}, wrong{0};
     std::atomic<bool> over{false};
     const auto alive = std::make_shared<int>(0);
     Bench bench(rig, host_stages(3));
@@ -264,20 +263,22 @@ TEST_ON_BOTH("1000 cancellations at random moments: no task starts after one, ot
     const SessionId a = bench.open();
     for (int round = 0; round < 1000; ++round) {
         entered = left = 0;
+        const int stop_at = std::uniform_int_distribution<int>(1, 8)(random);
+        const bool held = round % 2 == 0;
+        Gate reached, through;
+        if (!held) through.open();
         std::vector<TaskId> before;
         for (size_t i = 0; i < 8; ++i)
             before = {bench.submit(a, i % 2, [&, kept = alive] {
-                ++entered;
-                std::this_thread::sleep_for(microseconds(50));
+                if (++entered == stop_at) reached.open(), through.wait();
                 ++left;
             }, before)};
-        std::this_thread::sleep_for(microseconds(std::uniform_int_distribution<int>(0, 600)(random)));
+        reached.wait();
         bench.scheduler.cancel(a);
-        const int left_then = left, entered_then = entered;
-        const bool inside = entered_then > left_then;
+        const int entered_then = entered;
+        through.open();
         CHECK(bench.scheduler.drained(a, kSoon));
-        wrong += entered > entered_then + (inside ? 0 : 1);
-        in_gap += !inside;
+        wrong += entered > entered_then + (held ? 0 : 1);
         CHECK_EQUAL(entered.load(), left.load());
         bench.scheduler.revive(a);
     }
@@ -295,18 +296,15 @@ TEST_ON_BOTH("a session too far ahead starts again at its moment, by itself", ri
     const SessionId a = bench.open(nullptr, 0.05), b = bench.open();
     bench.submit(b, 0, [] {});
     bench.finish(b);
-    std::this_thread::sleep_for(microseconds(20000));  // until the dispatcher sleeps, without a time to wake
+    let_run_ahead();  // until the dispatcher sleeps, without a time to wake
     bench.scheduler.begin(a);
     bench.scheduler.begin(b);
     bench.scheduler.delivered(a, 0.1);
     double started = 0.0;
-    const double submitted = bench.scheduler.now();
-    const double due = submitted + bench.scheduler.lead(a) - 0.05;
+    const double due = bench.scheduler.now() + bench.scheduler.lead(a) - 0.05;
     bench.submit(a, 0, [&] { started = bench.scheduler.now(); });
     bench.finish(a);
     CHECK(started >= due);
-    CHECK(started < due + 5.0);
-    CHECK(due > submitted);
 }
 
 TEST_ON_BOTH("whoever waits for a session waits for its owner to hear of a failure", rig) {
@@ -315,7 +313,7 @@ TEST_ON_BOTH("whoever waits for a session waits for its owner to hear of a failu
     Bench bench(rig, host_stages(1));
     const SessionId a = bench.open([&](std::exception_ptr) { gate.wait(), told = true; });
     bench.submit(a, 0, [] { throw std::runtime_error("broken"); });
-    CHECK(!bench.scheduler.drained(a, 0.02));
+    CHECK(!bench.scheduler.drained(a, 0.0));
     gate.open();
     bench.finish(a);
     CHECK(told.load());
@@ -346,21 +344,28 @@ TEST_ON_BOTH("shutting down waits for what runs, drops what is queued, and then 
     std::atomic<int> runs{0};
     const auto alive = std::make_shared<int>(0);
     {
-        Gate started;
+        Gate started, through;
         Bench bench(rig, {host_stage(), graph_stage(rig)});
         const SessionId a = bench.open([kept = alive](std::exception_ptr) {});
         for (size_t i = 0; i < 100; ++i)
             bench.submit(a, i % 2, [&, kept = alive] {
                 started.open();
-                std::this_thread::sleep_for(microseconds(2000));
+                through.wait();
                 ++runs;
             });
         started.wait();
-        std::thread second([&] { bench.scheduler.shut_down(); });
-        bench.scheduler.shut_down();
+        std::thread first([&] { bench.scheduler.shut_down(); }), second([&] { bench.scheduler.shut_down(); });
+        for (bool refused = false; !refused;) try {
+                bench.scheduler.close(bench.open());
+            } catch (const SchedulerClosed&) {
+                refused = true;
+            }
+        CHECK_EQUAL(runs.load(), 0);
+        through.open();
+        first.join();
         second.join();
         const int so_far = runs;
-        CHECK(so_far >= 1 && so_far < 100);
+        CHECK(so_far >= 1 && so_far <= 2);  // one of each stage
         CHECK(bench.scheduler.drained(a, kNever));
         CHECK_THROWS(SchedulerClosed, bench.submit(a, 0, [] {}));
         CHECK_THROWS(SchedulerClosed, bench.open());

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,8 @@ import pytest
 import soundfile
 
 from omni2_engine.cli.app import run
+
+from ..waiting import SOON, eventually
 
 QUICK = ["--max-new-tokens", "6", "--max-last-write", "20", "--no-warm-up", "--threads", "1"]
 
@@ -202,12 +203,9 @@ def test_ctrl_c_leaves_nothing_behind(tiny_engine_dir: Path, tmp_path: Path, num
     ]
     with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         partial = tmp_path / "a.wav.partial"
-        deadline = time.monotonic() + 60
-        while not (partial.exists() and partial.stat().st_size > 0) and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: (partial.exists() and partial.stat().st_size > 0) or process.poll() is not None)
         process.send_signal(number)
-        _, message = process.communicate(timeout=60)
+        _, message = process.communicate(timeout=SOON)
     assert process.returncode == 130
     assert "Traceback" not in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["q.wav"]
@@ -224,12 +222,9 @@ def test_signals_of_a_background_job(tiny_engine_dir: Path, tmp_path: Path, numb
     if number is signal.SIGINT:
         arguments += ["--max-new-tokens", "3000"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "a.wav.partial").exists() and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        eventually(lambda: (tmp_path / "a.wav.partial").exists() or process.poll() is not None)
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=SOON)
     assert process.returncode == code
     assert (tmp_path / "a.wav").exists() == (code == 0)
 

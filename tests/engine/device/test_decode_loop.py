@@ -406,7 +406,7 @@ def test_a_conversation_that_goes_while_it_is_fed_keeps_its_memory_until_then(
     open_model: Open, fake_tensorrt: FakeTensorRt, lane: Lane, emulated: Any
 ) -> None:
     model = open_model()
-    fake_tensorrt.seconds = 0.05
+    fake_tensorrt.slow = True
     state = prefilled(model, model.new_state(CAPACITY), 0)
     before = emulated.live()["pinned"]
     del state

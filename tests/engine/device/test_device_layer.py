@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from omni2_engine.device.lane import Lane
 from omni2_engine.device.memory_plan import GIB, MemoryPlan
 from omni2_engine.device.state import DeviceState
 from omni2_engine.errors import BackendError, CapacityError
+
+from ...waiting import SOON, let_others_run
 
 F32, BITS16 = np.dtype(np.float32), np.dtype(np.uint16)
 
@@ -163,11 +164,18 @@ def test_a_plan_that_does_not_fit_says_by_how_much() -> None:
 
 def test_a_lane_s_pinned_memory_is_given_back_when_the_stream_has_passed(fake_cuda: Any, lane: Lane) -> None:
     pinned, there, count = lane.pin(64), lane.pool.take(64), fake_cuda.live()["pinned"]
-    fake_cuda.delay(lane.stream.handle, 20_000)
+    dropping, still_there = threading.Event(), []
+
+    def keep_busy() -> None:
+        assert dropping.wait(SOON)
+        let_others_run()
+        still_there.append(fake_cuda.live()["pinned"] == count)
+
+    assert fake_cuda.launch(lane.stream.handle, keep_busy) == 0
     lane.stream.upload(there.address, pinned.memory.array)
-    began = time.monotonic()
+    dropping.set()
     del pinned
-    assert fake_cuda.live()["pinned"] == count - 1 and time.monotonic() - began > 0.015
+    assert fake_cuda.live()["pinned"] == count - 1 and still_there == [True]
     lane.stream.synchronize()
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ from omni2_engine._core import (
 )
 from omni2_engine.errors import BackendError
 
-SOON = 30.0  # seconds after which a test is taken to hang
+from ...waiting import SOON
 
 Body = Callable[[], None]
 
@@ -84,7 +84,7 @@ def test_any_task_graph_runs_in_order_and_to_its_end(graph: dict[str, Any]) -> N
             inside.append(tasks[payloads[0]][1])
             widest = max(widest, len(inside))
             assert len(set(inside)) == len(inside)  # one call of a stage at a time
-        time.sleep(0)  # lets the other stages' threads in
+        os.sched_yield()  # lets the other stages' threads in
         with lock:
             events.extend(("stop", i) for i in payloads)
             inside.remove(tasks[payloads[0]][1])
@@ -340,26 +340,31 @@ def test_a_stage_keeps_its_thread_and_its_thread_local_values() -> None:
 
 
 def test_launches_are_done_when_their_stream_has_got_there(fake_cudart: Path) -> None:
+    """On two streams at the same time: what is enqueued on each waits for the other's."""
     cudart = ctypes.CDLL(str(fake_cudart))
-    cudart.fake_cuda_delay.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    launched: list[float] = []
-    done: list[float] = []
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    meeting, events = threading.Barrier(2, timeout=SOON), []
+
+    @function
+    def meet(_: object) -> None:
+        meeting.wait()
+        events.append("met")
 
     def run(payloads: list[int], stream: int) -> None:
         assert stream != 0
-        launched.append(time.perf_counter())
-        cudart.fake_cuda_delay(stream, payloads[0])
+        events.append("launched")
+        assert cudart.cudaLaunchHostFunc(ctypes.c_void_p(stream), meet, None) == 0
 
     def note(payloads: list[int]) -> None:
-        done.append(time.perf_counter())
+        events.append("noted")
 
     stages = [Stage("a", run, launches=True), Stage("b", run, launches=True), Stage("note", note)]
     with Scheduler(stages, runtime="cuda", cuda_library=str(fake_cudart)) as scheduler:
         session = scheduler.open()
-        both = [scheduler.submit(session, stage, 200_000) for stage in (0, 1)]
+        both = [scheduler.submit(session, stage, 0) for stage in (0, 1)]
         scheduler.submit(session, 2, 0, both)
         assert scheduler.drained(session, SOON)
-    assert 0.2 <= done[0] - launched[0] < 0.39  # the two streams ran at the same time
+    assert events == ["launched", "launched", "met", "met", "noted"]
 
 
 def test_a_lost_device_fails_every_session_with_a_backend_error(fake_cudart: Path) -> None:

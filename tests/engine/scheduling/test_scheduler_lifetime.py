@@ -8,16 +8,15 @@ import random
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from omni2_engine._core import Scheduler, Stage
+from omni2_engine._core import Scheduler, SchedulerClosedError, Stage
 
-SOON = 30.0
+from ...waiting import SOON, eventually
 
 
 class Payload:
@@ -36,11 +35,12 @@ class Threads:
         return set(os.listdir("/proc/self/task"))
 
     def more(self) -> set[str]:
-        """Threads that have come since, and stay; one that has just ended may take a moment to be gone."""
-        deadline = time.monotonic() + 2.0
-        while (more := self._now() - self.before) and time.monotonic() < deadline:
-            time.sleep(0.001)
-        return more
+        """Threads that have come since."""
+        return self._now() - self.before
+
+    def gone(self) -> bool:
+        """Waits until none is left; one that has just ended may take a moment to leave the list."""
+        return eventually(lambda: not self.more())
 
 
 def plain_stages(count: int) -> list[Stage]:
@@ -48,18 +48,21 @@ def plain_stages(count: int) -> list[Stage]:
 
 
 def test_1000_cancellations_at_random_moments(runtime: dict[str, Any]) -> None:
-    """A chain of tasks is cancelled at random moments, from another thread than those that run it.
+    """A chain of tasks is cancelled when so many have begun, from another thread than those that run it.
 
-    When `cancel` returns while a task is inside, no other may follow; in the moment between two, one that was already
-    begun may. The session beside it is served on and on, in order.
+    Every other time the task is held until `cancel` has returned: no other may follow. The other times the chain runs
+    on meanwhile: one that was already begun may follow. The session beside it is served on and on, in order.
     """
     randomness = random.Random(1)
-    entered = left = 0
+    entered = left = stop_at = 0
+    reached, through = threading.Event(), threading.Event()
 
     def work(payloads: list[Payload]) -> None:
         nonlocal entered, left
         entered += 1
-        time.sleep(0.0002)
+        if entered == stop_at:
+            reached.set()
+            assert through.wait(SOON)
         left += 1
 
     others: list[int] = []
@@ -71,28 +74,31 @@ def test_1000_cancellations_at_random_moments(runtime: dict[str, Any]) -> None:
             scheduler.submit(other, 2, payloads[0] + 1)
 
     threads = Threads()
-    followed_inside = followed_between = between = 0
+    followed_inside = followed_between = 0
     alive: list[weakref.ref[Payload]] = []
     scheduler = Scheduler([Stage("a", work), Stage("b", work), Stage("other", other_work)], **runtime)
     with scheduler:
         other, session = scheduler.open(), scheduler.open()
         scheduler.submit(other, 2, 0)
-        for _ in range(1000):
-            entered = left = 0
+        for number in range(1000):
+            entered, left, stop_at, held = 0, 0, randomness.randint(1, 6), number % 2 == 0
+            reached.clear()
+            through.clear() if held else through.set()
             after: tuple[int, ...] = ()
             for i in range(6):
                 payload = Payload()
                 alive.append(weakref.ref(payload))
                 after = (scheduler.submit(session, i % 2, payload, after),)
                 del payload
-            time.sleep(randomness.uniform(0.0, 0.0015))
+            assert reached.wait(SOON)
             scheduler.cancel(session)
-            entered_then, left_then = entered, left
+            entered_then = entered
+            through.set()
             assert scheduler.drained(session, SOON)
-            if entered_then > left_then:
+            if held:
+                assert entered_then == stop_at
                 followed_inside += entered - entered_then
             else:
-                between += 1
                 followed_between += max(0, entered - entered_then - 1)
             assert entered == left
             scheduler.revive(session)
@@ -100,10 +106,9 @@ def test_1000_cancellations_at_random_moments(runtime: dict[str, Any]) -> None:
         assert scheduler.drained(other, SOON)
         assert scheduler.counts() == (2, 0, 0)
     assert (followed_inside, followed_between) == (0, 0)
-    assert between < 1000  # most moments lie inside a task
     assert [ref for ref in alive if ref() is not None] == []
     assert others == list(range(len(others))) and len(others) > 100
-    assert threads.more() == set()
+    assert threads.gone()
 
 
 def test_a_drained_session_holds_no_payload(runtime: dict[str, Any]) -> None:
@@ -141,7 +146,7 @@ def test_sessions_and_schedulers_come_and_go_without_a_trace() -> None:
     threads, memory = Threads(), resident()
     for _ in range(50):
         round_trip()
-    assert threads.more() == set()
+    assert threads.gone()
     assert resident() - memory < 20_000_000  # 300 MB went through
 
 
@@ -161,11 +166,11 @@ def test_a_shut_down_scheduler_lets_go_of_its_stages() -> None:
 
 
 def test_shutting_down_waits_for_what_runs_and_drops_the_rest(runtime: dict[str, Any]) -> None:
-    started, log = threading.Event(), []
+    started, through, log = threading.Event(), threading.Event(), []
 
     def run(payloads: list[int]) -> None:
         started.set()
-        time.sleep(0.05)
+        assert through.wait(SOON)
         log.append(payloads[0])
 
     scheduler = Scheduler([Stage("slow", run)], **runtime)
@@ -173,9 +178,16 @@ def test_shutting_down_waits_for_what_runs_and_drops_the_rest(runtime: dict[str,
     for i in range(100):
         scheduler.submit(session, 0, i)
     assert started.wait(SOON)
+    ending = threading.Thread(target=scheduler.shutdown, daemon=True)
+    ending.start()
+    with pytest.raises(SchedulerClosedError):
+        while True:
+            scheduler.close(scheduler.open())
+    assert ending.is_alive() and log == []
+    through.set()
+    ending.join(SOON)
     scheduler.shutdown()
-    scheduler.shutdown()
-    assert 1 <= len(log) < 10
+    assert not ending.is_alive() and log == [0]
     assert scheduler.drained(session)
     assert scheduler.counts() == (0, 0, 0)
 
@@ -203,9 +215,12 @@ def test_a_scheduler_may_be_let_go_of_by_its_own_task() -> None:
     del scheduler
     gate.set()
     assert done.wait(SOON)
-    time.sleep(0.1)  # until the task's thread has handed the scheduler over
-    Scheduler(plain_stages(1)).shutdown()
-    assert threads.more() == set()
+
+    def next_one_ends_them() -> bool:
+        Scheduler(plain_stages(1)).shutdown()
+        return not threads.more()
+
+    eventually(next_one_ends_them)  # once the task's thread has handed the scheduler over
 
 
 EXITS = {
@@ -220,9 +235,10 @@ EXITS = {
     ),
     "while another thread submits": (
         "import threading\n"
+        "fed = threading.Event()\n"
         "def feed():\n"
-        "    while True: scheduler.submit(session, 0, object())\n"
-        "threading.Thread(target=feed, daemon=True).start(); time.sleep(0.02)"
+        "    while True: scheduler.submit(session, 0, object()); fed.set()\n"
+        "threading.Thread(target=feed, daemon=True).start(); fed.wait()"
     ),
 }
 
@@ -230,16 +246,15 @@ EXITS = {
 @pytest.mark.parametrize("last", EXITS)
 def test_the_interpreter_ends_with_a_live_scheduler(last: str) -> None:
     script = f"""
-import time
 from omni2_engine._core import Scheduler, Stage
 busy = Stage("busy", lambda payloads: sum(range(10000)) and None)
-scheduler = Scheduler([Stage("idle", lambda payloads: time.sleep(0.01)), busy])
+scheduler = Scheduler([Stage("idle", lambda payloads: sum(range(1000)) and None), busy])
 session = scheduler.open(lambda error: None, run_ahead=1.0)
 for i in range(1000):
     scheduler.submit(session, i % 2, object())
 {EXITS[last]}
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=SOON)
     assert ended.returncode == 0, ended.stderr
     assert "Fatal" not in ended.stderr
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from omni2_engine._core import Scheduler, SchedulerError, SessionCancelledError, Simulation, Stage
 
-SOON = 30.0  # seconds after which a test is taken to hang
+from ...waiting import SOON
 
 
 def nothing(payloads: list[Any]) -> None:

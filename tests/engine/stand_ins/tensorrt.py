@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import enum
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from ...waiting import let_others_run
 from .cuda import FakeCuda
 
 VERSION = "0.0.1"
@@ -90,7 +90,7 @@ class FakeTensorRt:
         fail_next: what the next call of a context says as it fails, if anything.
         calls: (stage's graph, whether it was recorded) of every call enqueued.
         rows: (stage's graph, first dimension of its first input) of every call enqueued.
-        seconds: that a call takes on the device, beside the computation.
+        slow: whether other threads get every chance to run ahead of a call.
         capturable: whether contexts say that calls can be recorded.
     """
 
@@ -108,7 +108,7 @@ class FakeTensorRt:
         self.fail_next: str | None = None
         self.calls: list[tuple[str, bool]] = []
         self.rows: list[tuple[str, int]] = []
-        self.seconds = 0.0
+        self.slow = False
         self.capturable = True
 
     def Runtime(self, logger: ILogger) -> Runtime:
@@ -325,7 +325,8 @@ class Context:
 
     def _execute(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
         """On the stream's thread."""
-        time.sleep(self.engine.runtime.module.seconds)
+        if self.engine.runtime.module.slow:
+            let_others_run()
         contents = {
             name: self.engine.runtime.module.cuda.contents(addresses[name], shapes[name], _dtype(self.engine, name))
             for name in shapes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,8 @@ from omni2_export.checkpoint import open_checkpoint
 from omni2_export.tensorrt import memory
 from omni2_export.tensorrt.plans import plan_specs
 from omni2_export.tensorrt.shapes import Sizes
+
+from ...waiting import SOON, eventually
 
 TARGETS = ("sm89", "sm86")
 
@@ -64,11 +65,11 @@ def engine(library: TensorRt, arguments: list[str], tmp_path_factory: pytest.Tem
              "--target", ",".join(TARGETS), "--precision", "balanced", "--sessions", "3", "--max-context", "500"]
     # fmt: on
     with subprocess.Popen(build, stderr=subprocess.PIPE, text=True) as first:
-        while not (partial / "graphs-of-plans" / "llm.onnx").exists():  # from then on TensorRT is at work
-            assert first.poll() is None, first.stderr and first.stderr.read()
-            time.sleep(0.01)
+        at_work = partial / "graphs-of-plans" / "llm.onnx"  # TensorRT, once this is there
+        eventually(lambda: at_work.exists() or first.poll() is not None)
+        assert first.poll() is None, first.stderr and first.stderr.read()
         first.send_signal(signal.SIGINT)
-        assert first.wait(timeout=30) == 130
+        assert first.wait(timeout=SOON) == 130
     left = {path.relative_to(partial).parts[0] for path in partial.rglob("*") if path.is_file()}
     assert left <= {"graphs", "plans", "speech", "stages.json", "tables", "text", MARK, "voices"}  # no scratch
     second = subprocess.run(build, capture_output=True, text=True)

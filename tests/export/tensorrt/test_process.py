@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,8 @@ from omni2_export.tensorrt.facts import read_facts
 from omni2_export.tensorrt.process import have_built
 from omni2_export.tensorrt.shapes import Range, Space
 from omni2_export.tensorrt.worker import Order
+
+from ...waiting import SOON, eventually
 
 WIDTH = 16
 
@@ -82,7 +83,7 @@ def test_a_process_that_ends_early(order: Order, monkeypatch: pytest.MonkeyPatch
 def test_an_interrupt_ends_the_process(order: Order, tmp_path: Path) -> None:
     """The process listens to nothing while TensorRT is at work, so it is ended from outside."""
     note = tmp_path / "pid"
-    worker = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    worker = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     script = (
         "import signal, sys\n"
         "from omni2_export.tensorrt import process\n"
@@ -95,11 +96,10 @@ def test_an_interrupt_ends_the_process(order: Order, tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", script], text=True, **pipes) as parent:  # type: ignore[call-overload]
         parent.stdin.write(order.to_json())
         parent.stdin.close()
-        while not (note.exists() and note.read_text()):
-            assert parent.poll() is None, parent.stderr.read()
-            time.sleep(0.01)
+        eventually(lambda: (note.exists() and note.read_text()) or parent.poll() is not None)
+        assert parent.poll() is None, parent.stderr.read()
         parent.send_signal(signal.SIGINT)
-        assert parent.wait(timeout=20) and "KeyboardInterrupt" in parent.stderr.read()
+        assert parent.wait(timeout=SOON) and "KeyboardInterrupt" in parent.stderr.read()
     assert gone(int(note.read_text()))
 
 
@@ -110,13 +110,13 @@ def test_it_does_not_outlive_its_parent(tmp_path: Path) -> None:
         "from omni2_export.tensorrt.worker import end_with_parent\n"
         "threading.Thread(target=end_with_parent, daemon=True).start()\n"
         "print('up', flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", script], text=True, **pipes) as worker:  # type: ignore[call-overload]
         assert worker.stdout.readline() == "up\n"
         worker.stdin.close()
-        assert worker.wait(timeout=20) == 1
+        assert worker.wait(timeout=SOON) == 1
 
 
 def gone(pid: int) -> bool:
