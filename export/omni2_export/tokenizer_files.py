@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from omni2_engine.errors import CheckpointError, EngineDirectoryError
 from omni2_engine.file_content import read_text
@@ -197,10 +197,10 @@ def _id(value: object, fields: Fields) -> int:
     number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
     if not _is_id(number):
         raise CheckpointError(f"{fields.where}: {value!r:.40} is no token id", ORIGINAL)
-    return int(number)
+    return number
 
 
-def _is_id(value: object) -> bool:
+def _is_id(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= LARGEST
 
 
