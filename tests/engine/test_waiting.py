@@ -23,8 +23,9 @@ from omni2_engine.stages.encoder import SpeechEncoder
 from omni2_engine.turn.plan import RunVocoder
 from omni2_engine.waiting_turns import WaitingTurns
 
+from ..waiting import SOON
+
 LIMITS = {"max_new_tokens": 5, "max_last_write": 12}
-SOON = 60.0
 Utterance = Callable[..., np.ndarray]
 
 
