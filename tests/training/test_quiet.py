@@ -12,6 +12,8 @@ import pytest
 
 from omni2_training.quiet import VARIABLE, StopRequest, pause_while_measured
 
+from ..waiting import SOON, let_others_run
+
 
 def test_waits_for_an_exclusive_lock_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = tmp_path / "lock"
@@ -22,10 +24,10 @@ def test_waits_for_an_exclusive_lock_only(tmp_path: Path, monkeypatch: pytest.Mo
         fcntl.flock(other, fcntl.LOCK_EX)
         waiting = threading.Thread(target=pause_while_measured, daemon=True)
         waiting.start()
-        waiting.join(0.3)
+        let_others_run()
         assert waiting.is_alive()
         fcntl.flock(other, fcntl.LOCK_UN)
-        waiting.join(10)
+        waiting.join(SOON)
         assert not waiting.is_alive()
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # and it holds nothing afterwards
 

@@ -135,7 +135,7 @@ def test_states_made_while_a_lane_records_stay_out_of_the_recording(fake_cuda: A
     other = threading.Thread(target=lambda: made.append(DeviceState(lane, {"a": ((4,), F32)})))
     with lane.recording("a stage") as recording:
         other.start()
-        other.join(0.05)
+        let_others_run()
         assert other.is_alive()
     other.join()
     lane.stream.synchronize()

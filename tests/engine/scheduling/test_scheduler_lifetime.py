@@ -298,5 +298,5 @@ print(scheduler.drained(session))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_in_a_forked_child_a_scheduler_is_shut_down() -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORKED]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SOON)
     assert (done.stdout, done.stderr) == ("7 False\nTrue\n", "")
