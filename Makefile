@@ -24,7 +24,7 @@ help:
 	@echo "PYTHON=...     the Python (3.11 or newer) that .venv is made of; now: $(PYTHON)"
 
 demo: $(VENV)/demo.stamp
-	$(PY) -m omni2_bench.demo $(if $(QUESTION),"$(QUESTION)")
+	@$(PY) -m omni2_bench.demo $(if $(QUESTION),"$(QUESTION)")
 
 # Needs npm, flite and espeak-ng; TRAIN_STATE keeps everything between runs, at most two processes of lowest priority.
 TRAIN_STATE ?= build/train-demo
@@ -64,17 +64,18 @@ $(VENV)/venv.stamp:
 
 # An editable install builds the C++ extension; it is repeated when the sources or the dependencies change.
 $(VENV)/demo.stamp: $(VENV)/venv.stamp $(SOURCES)
-	@echo "Installing what the demo needs and building the C++ extension (a minute)"
-	$(PY) -m pip install -q -e '.[bench]'
-	touch $@
+	@echo "Installing what the demo needs into $(VENV) (100 MB to fetch, 400 MB on the disk) and compiling the C++ extension."
+	@echo "This takes two or three minutes on two processors, and is done once."
+	@$(PY) tools/install.py -e '.[bench]'
+	@touch $@
 
 $(VENV)/train.stamp: $(VENV)/dev.stamp
-	$(PY) -m pip install -q -e . -e training
+	@$(PY) tools/install.py -e . -e training
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/venv.stamp $(SOURCES) tests/install_torch.sh
 	@echo "Installing what the tests need, the CPU build of torch among it, and building the C++ extension (minutes)"
 	bash tests/install_torch.sh $(PY)
-	$(PY) -m pip install -q -e '.[dev]'
+	@$(PY) tools/install.py -e '.[dev]'
 	$(PY) -m pip install -q --no-deps -e training
 	touch $(VENV)/demo.stamp $@

@@ -10,8 +10,9 @@ import numpy as np
 from omni2_bench.latency import REFERENCE
 from omni2_bench.plot import INK, LINE, PALE, STYLE
 from omni2_bench.report import Report
-from omni2_bench.statistics import playback, starvation
+from omni2_bench.statistics import starvation
 from omni2_bench.turn import TurnResult
+from omni2_engine.playout import playback
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -102,10 +103,10 @@ def draw_timeline(report: Report, path: Path) -> None:
     results = [report.of(name)[0] for name in names]
     for axes, name, result in zip(rows[:, 0], names, results, strict=True):
         _draw_lanes(axes, result)
-        gaps = starvation(result.ready, result.durations)
+        gaps = starvation(result.ready, result.durations, result.start_in)
         axes.set_title(
             f"{name}: first sound after {result.ready[0]:.1f} s, {result.seconds:.1f} s of sound after "
-            f"{result.finished:.1f} s, a player starves {gaps.total:.1f} s"
+            f"{result.finished:.1f} s, a player that starts {result.start_in:.1f} s later starves {gaps.total:.1f} s"
         )
     rows[-1, 0].set(
         xlabel="seconds since the waveform was handed in", xlim=(0, 1.01 * max(r.finished for r in results))
@@ -118,7 +119,7 @@ def _draw_lanes(axes: Axes, result: TurnResult) -> None:
     for lane, (stages, colour) in enumerate(LANES.values()):
         bars = [(start, stop - start) for stage, start, stop in result.spans if stage in stages]
         axes.broken_barh(bars, (lane - 0.38, 0.76), facecolors=colour, linewidth=0)
-    playing, starving = playback(result.ready, result.durations)
+    playing, starving = playback(result.ready, result.durations, result.start_in)
     axes.broken_barh(playing, (len(LANES) - 0.38, 0.76), facecolors=PALE, linewidth=0)
     axes.broken_barh(starving, (len(LANES) - 0.38, 0.76), facecolors=RED, linewidth=0)
     axes.plot(result.ready, [len(LANES) - 0.62] * len(result.ready), "v", color=INK, markersize=4, linestyle="")

@@ -122,6 +122,7 @@ def _turns(record: dict[str, Any]) -> str:
                 f"{variant['rtf']['median']:.2f}",
                 f"{variant['rtf_after_first_chunk']['median']:.2f}",
                 f"{line['first']:.2f} → {line['last']:.2f} s, {line['verdict']}",
+                f"{variant['start_in']['median']:.2f} s",
                 f"{variant['underrun_worst']['median']:.2f} s",
                 f"{variant['underrun_total']['median']:.2f} s",
                 f"{100 * variant['continuity']:.0f} %",
@@ -129,7 +130,7 @@ def _turns(record: dict[str, Any]) -> str:
             ]
         )
     header = ["", "whole answer", "RTF", "RTF after the first chunk", "chunk cost, second → last block"]
-    header += ["worst underrun", "underrun in all", "continuity", "anonymous memory"]
+    header += ["a player waits", "worst underrun", "underrun in all", "continuity", "anonymous memory"]
     return "## The whole answer\n\n" + table(header, rows)
 
 

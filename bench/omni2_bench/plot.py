@@ -154,13 +154,14 @@ def _draw_timeline(axes: Axes, metrics: TurnMetrics) -> None:
 
 
 def _draw_playback(axes: Axes, chunks: Sequence[Chunk], metrics: TurnMetrics) -> None:
-    """Seconds of sound that are ready, chunk by chunk, and that a player has played which starts at the first chunk."""
+    """Seconds of sound that are ready, chunk by chunk, and played by a player that starts when the first chunk says."""
     ready, ends = metrics.chunk_times, [chunk.end for chunk in chunks if len(chunk.pcm)]
     stop = 1.02 * max([span.stop for span in metrics.spans] + ready, default=1.0)
     if ready:
         axes.step([0, *ready, stop], [0, *ends, ends[-1]], where="post", color=INK, linewidth=1.2, label="sound ready")
         axes.plot(ready, ends, linestyle="", marker="v", color=INK, markersize=6, label="a chunk becomes ready")
-        axes.plot(*_played(ready, ends), color="#e07b39", linewidth=1.6, label="sound played")
+        label = f"sound played, from {metrics.start_in * 1e3:.0f} ms after the first chunk on"
+        axes.plot(*_played(ready, ends, metrics.start_in), color="#e07b39", linewidth=1.6, label=label)
         for time in ready:
             axes.axvline(time, color=LINE, linewidth=0.8, zorder=0)
         axes.legend(loc="upper left", frameon=False, fontsize=9)
@@ -168,9 +169,10 @@ def _draw_playback(axes: Axes, chunks: Sequence[Chunk], metrics: TurnMetrics) ->
     axes.set_ylim(0, 1.12 * max(ends, default=1.0))
 
 
-def _played(ready: Sequence[float], ends: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Corners (time, seconds played) of a player's line: it waits where the next chunk is not ready yet."""
-    times, sounds = [ready[0]], [0.0]
+def _played(ready: Sequence[float], ends: Sequence[float], wait: float) -> tuple[list[float], list[float]]:
+    """Corners (time, seconds played) of a player's line: it starts late by `wait`, and pauses where the next chunk is
+    not ready yet."""
+    times, sounds = [ready[0] + wait], [0.0]
     for time, end in zip(ready, ends, strict=True):
         if time > times[-1]:
             times.append(time)

@@ -123,7 +123,7 @@ class Report:
         """Everything about one variant."""
         results = self.of(name)
         runs = [run for run in self.runs if run.variant.name == name]
-        gaps = [starvation(result.ready, result.durations) for result in results]
+        gaps = [starvation(result.ready, result.durations, result.start_in) for result in results]
 
         def over(figure: Figure) -> dict[str, Any]:
             return as_record(summarise([figure(result) for result in results]))
@@ -138,6 +138,7 @@ class Report:
             "stages": {stage: over(_seconds_of(stage)) for stage in _stages(results[0])},
             "chunk_seconds": self.median_costs(name),
             "chunk_fit": as_record(fit(self.median_costs(name), self.blocks)),
+            "start_in": over(lambda result: result.start_in),
             "underrun_total": as_record(summarise([gap.total for gap in gaps])),
             "underrun_worst": as_record(summarise([gap.worst for gap in gaps])),
             "continuity": continuity([gap.worst for gap in gaps]),

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from omni2_engine.errors import SettingError
+from omni2_engine.playout import playback
 
 AUDIBLE = 0.1  # seconds of silence in a turn's speech that make it discontinuous
-Stretch = tuple[float, float]  # (start, length), seconds
 STEADY = 0.1  # a cost that the fitted line changes by less than this share of its mean is called constant
 
 
@@ -31,39 +31,22 @@ def summarise(values: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True)
 class Starvation:
-    """How long a player that starts at the first chunk has nothing to play: in all, and at the longest."""
+    """How long a player has nothing to play once it has started: in all, and at the longest."""
 
     total: float
     worst: float
 
 
-def starvation(ready: Sequence[float], durations: Sequence[float]) -> Starvation:
+def starvation(ready: Sequence[float], durations: Sequence[float], wait: float = 0.0) -> Starvation:
     """Play chunks as they come.
 
     Args:
         ready: when each chunk was there, seconds.
         durations: seconds of sound in each.
+        wait: seconds after the first chunk at which the player starts.
     """
-    gaps = [0.0, *(length for _, length in playback(ready, durations)[1])]
+    gaps = [0.0, *(length for _, length in playback(ready, durations, wait)[1])]
     return Starvation(sum(gaps), max(gaps))
-
-
-def playback(ready: Sequence[float], durations: Sequence[float]) -> tuple[list[Stretch], list[Stretch]]:
-    """What a player does that starts at the first chunk: the stretches in which it plays, and those in which it waits.
-
-    Args:
-        ready: when each chunk was there, seconds.
-        durations: seconds of sound in each.
-    """
-    playing: list[Stretch] = []
-    starving: list[Stretch] = []
-    end = ready[0] if ready else 0.0
-    for time, seconds in zip(ready, durations, strict=True):
-        if time > end:
-            starving.append((end, time - end))
-        playing.append((max(end, time), seconds))
-        end = max(end, time) + seconds
-    return playing, starving
 
 
 def continuity(worst: Sequence[float]) -> float:

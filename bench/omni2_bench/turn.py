@@ -58,6 +58,7 @@ class TurnResult:
         loading: seconds to load the pipeline.
         calls: seconds of every call of a graph by the device's clock, by the graph's name; empty on the CPU.
         place: where it ran, for the reader.
+        start_in: seconds that a player waits after the first chunk; the reference foresees none.
     """
 
     spans: list[tuple[str, float, float]]
@@ -72,6 +73,7 @@ class TurnResult:
     loading: float
     calls: dict[str, list[float]] = field(default_factory=dict)
     place: str = "CPU"
+    start_in: float = 0.0
 
     @classmethod
     def of(
@@ -97,6 +99,7 @@ class TurnResult:
             loading=loading,
             calls={graph: list(seconds) for graph, seconds in (calls or {}).items()},
             place=place,
+            start_in=metrics.start_in,
         )
 
     @classmethod

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from omni2_engine.options import Options
     from omni2_engine.sampling import Sampling, Stream
     from omni2_engine.session import Session
+    from omni2_engine.turn_record import TurnRecord
 
     __version__: str
 
@@ -55,6 +56,7 @@ __all__ = [
     "SettingError",
     "Stream",
     "TurnMetrics",
+    "TurnRecord",
 ]
 
 MODULES = {
@@ -66,6 +68,7 @@ MODULES = {
     "Session": "session",
     "Stream": "sampling",
     "TurnMetrics": "metrics",
+    "TurnRecord": "turn_record",
 }
 
 

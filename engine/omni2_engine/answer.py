@@ -8,11 +8,13 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from omni2_engine.chunk import Chunk
+from omni2_engine.chunk import CANCELLED, Chunk, cancelled_chunk
 from omni2_engine.errors import BusyError
 from omni2_engine.runtime import Runtime
 from omni2_engine.schedule.base import SessionQueue
 from omni2_engine.turn.output import ChunkQueue
+
+ERROR = "error"  # how a turn ended, beside its finish reasons
 
 
 class Answer:
@@ -25,8 +27,10 @@ class Answer:
         runtime: of the session.
         output: where the chunks come.
         queue: runs the steps.
-        end: ends the turn and cleans up behind it; may wait for a step that runs. A second time does nothing.
+        end: ends the turn and cleans up behind it; may wait for a step that runs. A second time does nothing. It is
+            told how the turn ended: "cancelled", "error", or None if its last chunk was taken.
         deadline: moment of `time.monotonic` by which the first chunk must be there; None for no such moment.
+        text: all that the turn has written, once it has ended.
     """
 
     def __init__(
@@ -34,15 +38,19 @@ class Answer:
         runtime: Runtime,
         output: ChunkQueue,
         queue: SessionQueue,
-        end: Callable[[], None],
+        end: Callable[[str | None], None],
         deadline: float | None,
+        text: Callable[[], str],
     ) -> None:
         self._runtime = runtime
         self._output = output
         self._queue = queue
         self._end = end
         self._deadline = deadline
+        self._text = text
         self._over = False
+        self._last: Chunk | None = None
+        self._told = 0  # characters of text that were taken with chunks
 
     def __iter__(self) -> Self:
         return self
@@ -60,16 +68,16 @@ class Answer:
             self._run_steps()
             chunk = self._output.get(self._timeout())
         except TimeoutError:
-            self.close()
+            self._finish(ERROR)
             raise self._late() from None
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self._finish(_outcome(error))
             raise
         if chunk is None:
             self.close()
-            raise StopIteration
-        self._deadline = None
-        return chunk
+            if (chunk := self._missing_end()) is None:
+                raise StopIteration
+        return self._taken(chunk)
 
     def __aiter__(self) -> Self:
         return self
@@ -82,26 +90,51 @@ class Answer:
             self._run_steps()
             chunk = await self._output.aget(self._timeout())
         except TimeoutError:
-            await self.aclose()
+            await self._afinish(ERROR)
             raise self._late() from None
-        except BaseException:
-            await self.aclose()
+        except BaseException as error:
+            await self._afinish(_outcome(error))
             raise
         if chunk is None:
             await self.aclose()
-            raise StopAsyncIteration
-        self._deadline = None
-        return chunk
+            if (chunk := self._missing_end()) is None:
+                raise StopAsyncIteration
+        return self._taken(chunk)
 
     def close(self) -> None:
         """End the turn, once a step that runs is done."""
-        self._over = True
-        self._end()
+        self._finish(None if self._complete else CANCELLED)
 
     async def aclose(self) -> None:
         """`close` for a coroutine."""
+        await self._afinish(None if self._complete else CANCELLED)
+
+    @property
+    def _complete(self) -> bool:
+        """Whether the last chunk was taken."""
+        return self._last is not None and self._last.final
+
+    def _finish(self, outcome: str | None) -> None:
         self._over = True
-        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._runtime.helpers, self._end))
+        self._end(outcome)
+
+    async def _afinish(self, outcome: str | None) -> None:
+        self._over = True
+        loop = asyncio.get_running_loop()
+        await asyncio.shield(loop.run_in_executor(self._runtime.helpers, self._end, outcome))
+
+    def _taken(self, chunk: Chunk) -> Chunk:
+        """Note a chunk that the consumer gets."""
+        self._deadline, self._last = None, chunk
+        self._told += len(chunk.text)
+        return chunk
+
+    def _missing_end(self) -> Chunk | None:
+        """The last chunk of a turn that was cancelled before it made one."""
+        if self._complete:
+            return None
+        rate = self._runtime.pipeline.config.vocoder.sample_rate
+        return cancelled_chunk(self._last, self._text()[self._told :], rate)
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +158,11 @@ class Answer:
 
     def _late(self) -> BusyError:
         return late(self._runtime)
+
+
+def _outcome(error: BaseException) -> str:
+    """How a turn ended whose consumer got an error: a step failed, or the consumer itself was stopped."""
+    return ERROR if isinstance(error, Exception) else CANCELLED
 
 
 def late(runtime: Runtime) -> BusyError:

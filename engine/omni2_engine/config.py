@@ -169,6 +169,15 @@ class TokenConfig(Frozen):
     context_limit: int | None = Field(default=None, description="tokenizer_model_max_length, in prompt positions")
 
 
+class Capabilities(Frozen):
+    """What a model was taught of what the engine can do; a released checkpoint says nothing, and was taught all."""
+
+    typed_turns: bool = Field(default=True, description="it answers typed turns")
+    history_turns: int | None = Field(
+        default=None, ge=0, description="earlier turns it should be given; None is all that fit"
+    )
+
+
 class ModelConfig(Frozen):
     """A whole LLaMA-Omni2 model with its decoder."""
 
@@ -183,3 +192,4 @@ class ModelConfig(Frozen):
     estimator: EstimatorConfig
     vocoder: VocoderConfig
     tokens: TokenConfig
+    capabilities: Capabilities = Capabilities()

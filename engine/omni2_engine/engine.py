@@ -27,6 +27,7 @@ from omni2_engine.errors import SettingError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, Options
 from omni2_engine.pipeline import load_pipeline
+from omni2_engine.playout import Playout
 from omni2_engine.process import check_not_forked
 from omni2_engine.runtime import Runtime, Voices
 from omni2_engine.schedule.calls import StageCalls
@@ -108,6 +109,7 @@ class Engine:
             if schedule == "inline"
             else ThreadedSchedule(calls, self.states.key, sessions, backend.width),
             WaitingTurns(max_waiting),
+            Playout(),
             self.max_context,
             p.speech_lm.fitting(directory.manifest.positions),
         )
@@ -300,7 +302,7 @@ class Engine:
     def _warm_up(self) -> None:
         self.states.warm_up()
         silence = np.zeros(self.config.encoder.samples, np.float32)
-        options = {"max_new_tokens": WARM_UP_TOKENS, "max_last_write": 2 * self.config.write}
-        with self.session(**options) as session:
+        options = Options(max_new_tokens=WARM_UP_TOKENS, max_last_write=2 * self.config.write)
+        with Session(self.runtime, options, logged=False) as session:
             for _ in session.stream(silence, sample_rate=16_000):
                 pass

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 LOGGER = logging.getLogger("omni2_engine.turn")
 
@@ -33,8 +34,9 @@ class TurnMetrics:
     `left_context` is what the flow was allowed to look back on. `stages` sums the time of every stage. `first_chunk`
     runs from the waveform handed in to the first sound out, split as the paper's Table 6: `first_chunk_llm` until the
     speech LM begins to read (frontend, encoder, prefill, R tokens), `first_chunk_tts` until the flow begins (fusion and
-    W units), `first_chunk_synthesis` (flow and vocoder). `rtf` is the time in which any of it was computed
-    over the sound's duration.
+    W units), `first_chunk_synthesis` (flow and vocoder). `start_in` is the first chunk's, `underrun` the time for which
+    a player that waited for it had nothing to play. `rtf` is the time in which any of it was computed over the sound's
+    duration.
     """
 
     turn: int = 0
@@ -55,6 +57,8 @@ class TurnMetrics:
     first_chunk_llm: float = 0.0
     first_chunk_tts: float = 0.0
     first_chunk_synthesis: float = 0.0
+    start_in: float = 0.0
+    underrun: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     spans: list[Span] = field(default_factory=list, repr=False)
     chunk_times: list[float] = field(default_factory=list, repr=False)
@@ -69,12 +73,15 @@ class TurnMetrics:
         """Real-time factor: seconds of work per second of sound; None where there is no sound."""
         return self.busy / self.audio_seconds if self.audio_seconds else None
 
+    def record(self) -> dict[str, Any]:
+        """For JSON: all but the spans and the chunks' times."""
+        own = {key: value for key, value in asdict(self).items() if key not in ("spans", "chunk_times")}
+        return own | {"rtf": self.rtf}
+
     def log(self) -> None:
         """One structured line on the logger `omni2_engine.turn`, level INFO."""
         if LOGGER.isEnabledFor(logging.INFO):
-            record = {key: value for key, value in asdict(self).items() if key not in ("spans", "chunk_times")}
-            record["rtf"] = self.rtf
-            LOGGER.info(json.dumps(record, sort_keys=True, default=float))
+            LOGGER.info(json.dumps(self.record(), sort_keys=True, default=float))
 
 
 class Recorder:
@@ -83,6 +90,7 @@ class Recorder:
     def __init__(self, turn: int) -> None:
         self.metrics = TurnMetrics(turn=turn)
         self._began = time.perf_counter()
+        self._dry_at = 0.0  # when a player that waited for `start_in` has played all there is
 
     def now(self) -> float:
         """Seconds since the turn began."""
@@ -104,15 +112,17 @@ class Recorder:
         if self.metrics.first_text is None:
             self.metrics.first_text = self.now()
 
-    def chunk(self, seconds: float) -> None:
-        """Note that a chunk of sound is about to go out."""
-        m = self.metrics
+    def chunk(self, seconds: float, start_in: float = 0.0) -> None:
+        """Note that a chunk of sound is about to go out, see `Chunk`."""
+        m, now = self.metrics, self.now()
         m.chunks += 1
         m.audio_seconds += seconds
-        m.chunk_times.append(self.now())
+        m.chunk_times.append(now)
         if m.first_chunk is None:
-            m.first_chunk = m.chunk_times[0]
-            self._split(m.first_chunk)
+            m.first_chunk, m.start_in, self._dry_at = now, start_in, now + start_in
+            self._split(now)
+        m.underrun += max(0.0, now - self._dry_at)
+        self._dry_at = max(now, self._dry_at) + seconds
 
     def _split(self, total: float) -> None:
         """Where the time to the first chunk went; stages may overlap, so by the moments at which each took over."""
@@ -124,10 +134,11 @@ class Recorder:
         m.first_chunk_synthesis = total - max(rendering, default=voiced)
         m.first_chunk_tts = total - m.first_chunk_llm - m.first_chunk_synthesis
 
-    def finish(self) -> None:
+    def finish(self, log: bool = True) -> None:
         """Close the books and log them."""
         self.metrics.total_seconds = self.now()
-        self.metrics.log()
+        if log:
+            self.metrics.log()
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:

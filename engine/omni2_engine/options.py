@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from omni2_engine.config import TokenConfig
+from omni2_engine.config import Capabilities, ModelConfig, TokenConfig
 from omni2_engine.errors import SettingError
 from omni2_engine.sampling import SEED_LIMIT, Sampling
 from omni2_engine.settings import choice, integer, real, shown
@@ -25,6 +25,7 @@ OTHERS: dict[str, tuple[Any, str]] = {  # type, what to use
     "speech_sampling": (Sampling, "a Sampling"),
     "voice": (str | None, "the name of a voice"),
     "system": (str | None, "a text"),
+    "typed_turns": (bool | None, "True or False, or None for the model's own"),
 }
 CHOICES = {"long": ("error", "truncate"), "chunks": ("fixed", "growing")}
 SPEECH_SAMPLING = Sampling(temperature=1.0, top_k=50)  # what is in force in the original, spec §6
@@ -50,6 +51,9 @@ class Options:
         run_ahead: seconds that a session may be ahead of its player while others are being answered too; likewise.
         deadline: seconds from the question within which the first sound must come, else the turn ends with a
             `BusyError`; None for no deadline.
+        history_turns: earlier turns that an answer takes into account, 0 for none; None is what the model was made for,
+            see `Capabilities`: all that fit, for a released one.
+        typed_turns: whether a turn may be typed; None refuses it where the model was not taught to answer one.
 
     Numbers may be of any type, see `settings`.
 
@@ -69,6 +73,8 @@ class Options:
     unread: float = 30.0
     run_ahead: float = 15.0
     deadline: float | None = None
+    history_turns: int | None = None
+    typed_turns: bool | None = None
 
     def __post_init__(self) -> None:
         for name, (least, most, use) in INTEGERS.items():
@@ -83,6 +89,9 @@ class Options:
         if self.deadline is not None:
             seconds = self._seconds("deadline", "some seconds, or None for no deadline")
             self._set("deadline", seconds if seconds < ENDLESS else None)
+        if self.history_turns is not None:
+            use = "0 or more turns, or None for the model's own"
+            self._set("history_turns", integer("history_turns", self.history_turns, use, least=0))
 
     def _seconds(self, name: str, use: str) -> float:
         """A setting above 0; None is infinite."""
@@ -108,3 +117,20 @@ class Options:
     def sampling_of_text(self, tokens: TokenConfig) -> Sampling:
         """How text is chosen with this checkpoint's repetition penalty (spec §1.1)."""
         return self.text_sampling or Sampling(temperature=0.0, repetition_penalty=tokens.repetition_penalty)
+
+    def over(self, capabilities: Capabilities) -> Capabilities:
+        """What a model was taught, but where these options say otherwise."""
+        stated = {"history_turns": self.history_turns, "typed_turns": self.typed_turns}
+        return capabilities.model_copy(update={name: value for name, value in stated.items() if value is not None})
+
+    def check_typed(self, model: ModelConfig) -> None:
+        """Refuse a typed turn where the model was not taught any.
+
+        Raises:
+            SettingError: it was not, and these options do not insist.
+        """
+        if not self.over(model.capabilities).typed_turns:
+            raise SettingError(
+                f"{model.name} was not taught typed questions and answers them with nonsense",
+                "speak the question, or insist with typed_turns=True (--typed-turns)",
+            )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from omni2_engine.errors import SettingError
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.pipeline import Pipeline
+from omni2_engine.playout import Playout
 from omni2_engine.process import own
 from omni2_engine.schedule.base import Schedule
 from omni2_engine.stages.flow import Flow
@@ -77,6 +78,7 @@ class Runtime:
         states: memory of conversations and turns.
         schedule: runs the steps of turns.
         waiting: turns that have made no sound yet.
+        playout: foresees when a player may start.
         max_context: positions of a conversation's KV cache.
         max_speech: positions of the speech LM in one turn at most.
 
@@ -91,6 +93,7 @@ class Runtime:
     states: StatePool
     schedule: Schedule
     waiting: WaitingTurns
+    playout: Playout
     max_context: int
     max_speech: int
 

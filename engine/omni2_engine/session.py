@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -35,6 +35,7 @@ from omni2_engine.turn.history import History
 from omni2_engine.turn.output import ChunkQueue
 from omni2_engine.turn.prompt import Exchange, Layout
 from omni2_engine.turn.run import Forced, Hooks, OnText, Question, Steer, TurnRun, checked_hooks
+from omni2_engine.turn_record import TurnRecord
 from omni2_engine.waits import Waits
 
 Floats = NDArray[np.float32]
@@ -59,7 +60,9 @@ class _Turn:
         ticket: of `WaitingTurns`.
         before: the exchanges of the conversation without it.
         asked: when, by `time.monotonic`.
-        output, states: None until it has memory.
+        typed: its question, if that was typed.
+        run, output, states: None until it has memory.
+        text: of the answer, once it has ended.
         waits_for: memory, while it does.
         cancelled: by the user; `ended`: cleaning up has begun.
     """
@@ -69,6 +72,9 @@ class _Turn:
     ticket: int
     before: list[Exchange]
     asked: float = field(default_factory=monotonic)
+    typed: str | None = None
+    run: TurnRun | None = None
+    text: str = ""
     output: ChunkQueue | None = None
     states: TurnStates | None = None
     waits_for: Future[Any] | None = None
@@ -93,6 +99,7 @@ class Session:
         runtime: what it shares with other sessions.
         options: how it answers.
         one_turn: it closes with its first turn, also where that cannot begin.
+        logged: its turns are logged.
 
     Attributes:
         metrics: of the last turn, or None before the first.
@@ -102,14 +109,16 @@ class Session:
         SettingError: an option makes no sense.
     """
 
-    def __init__(self, runtime: Runtime, options: Options, one_turn: bool = False) -> None:
+    def __init__(self, runtime: Runtime, options: Options, one_turn: bool = False, logged: bool = True) -> None:
         self._runtime = runtime
         self._options = options
         self._one_turn = one_turn
+        self._logged = logged
         self._voice = runtime.voices.features(options.voice)
         if options.system is not None:
             runtime.prompts.check_typed(options.system, "system prompt")
         self._history = History()
+        self._records: list[TurnRecord] = []
         self._turns = 0
         self._turn: _Turn | None = None
         self._closed = False
@@ -153,8 +162,8 @@ class Session:
             **options: fields of `Options` for this turn alone, but voice, system and run_ahead.
 
         Returns:
-            An iterator of chunks; closing or dropping it ends the turn, and the history keeps the text written so far.
-            An error on the way is raised by it.
+            An iterator of chunks; the last one is final and says how the turn ended. Closing or dropping it cancels the
+            turn, and the history keeps the text written so far. An error on the way is raised by it.
 
         Raises:
             AudioError: the audio cannot be used.
@@ -184,9 +193,17 @@ class Session:
             async for chunk in chunks:
                 yield chunk
 
+    @property
+    def history(self) -> tuple[TurnRecord, ...]:
+        """Every turn that is over, the first one first. The model is given the last ones of them, see `Options`."""
+        return tuple(self._records)
+
     def cancel(self) -> None:
-        """Stop the turn last asked for before its next step; callable from any thread. The history keeps the text
-        written so far; `truncate` cuts it to what was heard."""
+        """Stop the turn last asked for before its next step; callable from any thread.
+
+        A last, empty chunk with the finish reason "cancelled" follows. The history keeps the text written so far;
+        `truncate` cuts it to what was heard.
+        """
         with self._lock:
             turn = self._turn
             if turn is None:
@@ -220,7 +237,11 @@ class Session:
         units = played_ms / 1000 * self._runtime.pipeline.config.flow_encoder.unit_rate
         heard = [tokens for before, tokens in self._history.rounds if before < units]
         for exchange in self._history.exchanges[-1:]:
-            del exchange.reply[heard[-1] if heard else 0 :]
+            kept = heard[-1] if heard else 0
+            if kept < len(exchange.reply):
+                del exchange.reply[kept:]
+                answer = self._runtime.pipeline.tokenizer.decode(exchange.reply)
+                self._records[-1] = replace(self._records[-1], answer=answer, truncated=True)
 
     def close(self) -> None:
         """Give the session's memory back, once a step that runs is done; callable from any thread."""
@@ -347,7 +368,9 @@ class Session:
         if text is not None:
             if not isinstance(text, str):
                 raise SettingError(f"a typed turn is a {type(text).__name__}", "give a str")
+            turn.options.check_typed(self._runtime.pipeline.config)
             self._runtime.prompts.check_typed(text, "typed turn")
+            turn.typed = text
             return None
         assert audio is not None
         with turn.recorder.span("frontend"):
@@ -373,7 +396,7 @@ class Session:
         turn.recorder.metrics.left_context = turn.states.left_context
         self._queue.begin()
         waveform = yield from reading
-        exchanges, layout = self._lay_out([*history.exchanges, self._exchange(text)], options, turn.recorder)
+        exchanges, layout = self._lay_out([*self._earlier(options), self._exchange(text)], options, turn.recorder)
         history.exchanges, history.rounds = exchanges, []
         on_first = partial(runtime.waiting.leave, turn.ticket, True)
         output = ChunkQueue(options.unread, self._queue.hold, on_first)
@@ -389,13 +412,21 @@ class Session:
             self._queue,
             output,
             turn.recorder,
+            runtime.playout,
         )
-        answer = Answer(runtime, output, self._queue, partial(self._end, turn), turn.deadline)
+        turn.run = run
+        answer = Answer(runtime, output, self._queue, partial(self._end, turn), turn.deadline, lambda: turn.text)
         try:
             run.begin()
         except SessionCancelledError:  # `cancel` or `close` came before the first step could be submitted
             output.end()
         return answer
+
+    def _earlier(self, options: Options) -> list[Exchange]:
+        """The earlier turns that the model should be given."""
+        exchanges = self._history.exchanges
+        wanted = options.over(self._runtime.pipeline.config.capabilities).history_turns
+        return exchanges if wanted is None else exchanges[max(0, len(exchanges) - wanted) :]
 
     def _exchange(self, text: str | None) -> Exchange:
         """This turn in the conversation; its speech is encoded by the turn's first step."""
@@ -449,33 +480,35 @@ class Session:
         """The answer of a turn that was cancelled before it had memory: empty."""
         output = ChunkQueue(turn.options.unread, self._queue.hold)
         output.end()
-        return Answer(self._runtime, output, self._queue, partial(self._end, turn), None)
+        return Answer(self._runtime, output, self._queue, partial(self._end, turn), None, lambda: "")
 
-    def _end(self, turn: _Turn) -> None:
-        """End a turn however far it is, and leave nothing of it but its history and metrics."""
+    def _end(self, turn: _Turn, outcome: str | None) -> None:
+        """End a turn however far it is, and leave nothing of it but its history and metrics. `outcome` is how it ended
+        if not by itself."""
         with self._lock:
             if turn.ended:
                 return
             turn.ended = True
         if turn.output is not None:
-            turn.cancelled |= not turn.output.ended
             turn.output.discard()
         self._runtime.waiting.leave(turn.ticket, sounded=False)
         self._queue.cancel()  # until the next turn
-        _once_drained(self._queue, partial(self._clean_up, turn))
+        _once_drained(self._queue, partial(self._clean_up, turn, outcome))
 
-    def _clean_up(self, turn: _Turn) -> None:
+    def _clean_up(self, turn: _Turn, outcome: str | None) -> None:
         """Close the turn's books."""
         metrics = turn.recorder.metrics
+        if turn.run is not None:
+            turn.text, turn.run = turn.run.text, None  # and with it go its caches
         if turn.states is not None:
             self._runtime.states.end(turn.states)
         if not metrics.text_tokens:  # it ended before it said anything: as if it had not been
             self._history.exchanges = turn.before
-        if turn.cancelled:
-            metrics.finish_reason = "cancelled"
+        metrics.finish_reason = outcome or metrics.finish_reason
+        self._records.append(TurnRecord(turn.typed, turn.text, metrics.finish_reason))
         self._turns += 1
         self.metrics = metrics
-        turn.recorder.finish()
+        turn.recorder.finish(self._logged)
         with self._lock:
             self._turn = None
         if self._one_turn:

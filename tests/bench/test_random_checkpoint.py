@@ -17,6 +17,7 @@ from omni2_bench.random_checkpoint.tokenizer import SPECIALS, learn_vocabulary
 from omni2_bench.random_checkpoint.write import CheckpointPaths, flow_tensors, model_tensors, vocoder_tensors
 from omni2_engine import Engine
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.config import Capabilities
 from omni2_engine.errors import SettingError
 from omni2_engine.text.units import UnitTable
 from omni2_export.build import BuildRequest, build_engine
@@ -111,6 +112,13 @@ def test_every_dimension_is_read_back(tmp_path: Path, storage: str) -> None:
     for module, tensors in opened.modules.items():
         for name in tensors.names():
             assert np.isfinite(tensors.read(name)).all(), f"{module}:{name}"
+
+
+def test_what_a_model_was_taught_is_read_back(tmp_path: Path) -> None:
+    taught = {"typed_turns": False, "history_turns": 2}
+    paths = write_checkpoint(tmp_path, small().changed(capabilities=taught), seed=1)
+    opened = open_checkpoint(paths.model, decoder=paths.decoder)
+    assert opened.config.capabilities == Capabilities(**taught)
 
 
 def test_undoing_weight_norm_gives_what_was_drawn(tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ def pcm(chunks: list[Chunk]) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.float32), *(chunk.pcm for chunk in chunks)])
 
 
+def nothing_but_the_end(chunks: list[Chunk], text: str = "") -> bool:
+    """Whether a turn was cancelled before any sound, and says so."""
+    (chunk,) = chunks
+    return not len(chunk.pcm) and (chunk.final, chunk.finish_reason, chunk.text) == (True, "cancelled", text)
+
+
 class Consumer(threading.Thread):
     """Takes what a turn gives until it ends, on a thread of its own; calls `then` in the end."""
 
@@ -157,8 +163,13 @@ def test_cancelling_while_another_conversation_goes_on(
             later = Counter(chosen[begun:])
             assert max(later.values(), default=0) <= 1  # of the step that had begun
             assert session.metrics is not None
-            reasons[session.metrics.finish_reason] += 1
-            assert session.metrics.finish_reason == "cancelled" or consumer.chunks[-1].final
+            reason = session.metrics.finish_reason
+            reasons[reason] += 1
+            assert [chunk.finish_reason for chunk in consumer.chunks if chunk.final] == [reason]
+            assert consumer.chunks[-1].final
+            (record,) = session.history
+            assert (record.typed, record.finish_reason) == (None, reason)
+            assert record.answer == "".join(chunk.text for chunk in consumer.chunks)
     over.set()
     beside.join(SOON)
     assert others and all(others)
@@ -189,7 +200,7 @@ def test_cancelled_while_the_question_is_encoded(
     gate.open.set()
     assert listening.ended()
     for session, consumer in ((first, listening), (second, queued)):
-        assert consumer.chunks == [] and consumer.error is None
+        assert nothing_but_the_end(consumer.chunks) and consumer.error is None
         assert session.metrics is not None and session.metrics.finish_reason == "cancelled"
     assert steps == []
     monkeypatch.undo()
@@ -212,7 +223,7 @@ def test_cancelled_while_the_question_is_read(
     monkeypatch.setattr(session_module, "read_audio", cancelled)
     monkeypatch.setattr(SpeechEncoder, "__call__", lambda *_: encoded.append(True))
     with shared_engine.session(**LIMITS) as session:
-        assert list(session.stream(utterance(1), sample_rate=16_000)) == [] == encoded
+        assert nothing_but_the_end(list(session.stream(utterance(1), sample_rate=16_000))) and encoded == []
         assert session.metrics is not None and session.metrics.finish_reason == "cancelled"
         monkeypatch.undo()
         assert list(session.stream(utterance(1), sample_rate=16_000))[-1].final
@@ -227,8 +238,8 @@ def test_a_callback_may_cancel(shared_engine: Engine, utterance: Utterance, is_f
             pieces.append(piece)
             session.cancel()
 
-        assert list(session.stream(utterance(1), sample_rate=16_000, on_text=stop)) == []
-        assert len(pieces) == 1
+        chunks = list(session.stream(utterance(1), sample_rate=16_000, on_text=stop))
+        assert nothing_but_the_end(chunks, "".join(pieces)) and len(pieces) == 1
         assert session.metrics is not None and session.metrics.finish_reason == "cancelled"
         assert list(session.stream(utterance(1), sample_rate=16_000))[-1].final
     assert is_free(shared_engine)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -57,8 +59,30 @@ def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(doctor, "distributions", lambda: [Named(name) for name in names])
 
 
-def test_a_machine_without_a_gpu_is_healthy_and_told_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_gpu_hears_of_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMNI2_CUDART", "/nowhere/libcudart.so")
+    monkeypatch.setattr(doctor, "_nvidia", lambda _: False)
+    status, said = run()
+    lines = said.splitlines()
+    assert status == 0 and lines[0] == "yes: this machine can run engines on the CPU"
+    assert [line for line in lines if re.search("gpu|cuda|tensorrt", line, re.IGNORECASE)] == [doctor.NO_GPU]
+
+
+def test_programs_are_told_the_same(run: Run, planned: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNI2_CUDART", "/nowhere/libcudart.so")
+    for arguments, healthy in (((), True), ((planned(graphs=False),), False)):
+        status, said = run(*arguments, "--json")
+        told = json.loads(said)
+        assert told["runs"] is healthy and status == (0 if healthy else 1)
+        assert set(told) == {"schema_version", "omni2_engine", "python", "platform", "runs", "findings"}
+        assert all(set(finding) == {"about", "line", "remedy", "wrong"} for finding in told["findings"])
+        abouts = [finding["about"] for finding in told["findings"]]
+        assert abouts[0] == "verdict" and {"processors", "onnxruntime", "gpu"} <= set(abouts)
+
+
+def test_a_gpu_that_cannot_be_used_is_told_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNI2_CUDART", "/nowhere/libcudart.so")
+    monkeypatch.setattr(doctor, "_nvidia", lambda _: True)
     status, said = run()
     assert status == 0
     assert f"ONNX Runtime {ort.__version__} (onnxruntime)" in said
@@ -101,6 +125,7 @@ def test_a_gpu_is_described(run: Run, gpu: Any) -> None:
     gpu.set_capability(9, 0)
     status, said = run()
     assert status == 0
+    assert said.startswith("yes: this machine can run engines on the CPU and on the GPU\n")
     assert f"CUDA 13.0 ({gpu.path})" in said
     assert "GPU a device that is none, sm90, 8.0 of 8.0 GiB free, driver for CUDA 13.0" in said
     assert "`make test-gpu`" in said
@@ -116,7 +141,7 @@ def test_two_builds_of_onnx_runtime_are_a_fault(run: Run, monkeypatch: pytest.Mo
     assert "overwrite each other" in said and "pip uninstall -y onnxruntime onnxruntime-gpu" in said
 
 
-def test_tensorrt_that_is_not_there_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorrt_that_is_not_there_is_said(run: Run, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> TensorRt:
         raise BackendError("TensorRT is not installed", "install it with pip")
 
@@ -168,3 +193,4 @@ def test_an_engine_of_plans_alone_needs_its_gpu(run: Run, gpu: Any, planned: Cal
     gpu.set_devices(0)
     status, said = run(engine)
     assert status == 1 and "its plans cannot run here: there is no CUDA device" in said
+    assert said.startswith("no: its plans cannot run here")

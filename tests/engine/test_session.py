@@ -65,6 +65,7 @@ def test_sound_is_whole_finite_and_in_order(engine: Engine) -> None:
     assert np.isfinite(pcm(chunks)).all() and np.abs(pcm(chunks)).max() > 1e-4
     assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
     assert [chunk.final for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert [chunk.finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + [metrics.finish_reason]
     ends = [chunk.end for chunk in chunks]
     assert [chunk.start for chunk in chunks] == pytest.approx([0.0, *ends[:-1]])
     assert all(chunk.sample_rate == config.vocoder.sample_rate and chunk.pcm.dtype == np.float32 for chunk in chunks)
@@ -174,7 +175,8 @@ def test_cancel_ends_the_turn_and_keeps_the_history_straight(engine: Engine) -> 
         next(chunks)
         threading.Thread(target=session.cancel).start()
         rest = list(chunks)
-        assert not any(chunk.final for chunk in rest)
+        assert [chunk.finish_reason for chunk in rest] == [None] * (len(rest) - 1) + ["cancelled"]
+        assert rest[-1].final and len(rest[-1].pcm) == 0 and rest[-1].start_in == 0
         assert session.metrics is not None and session.metrics.finish_reason == "cancelled"
         again = session.stream(speech(engine, 2), sample_rate=16_000, **LIMITS)
         next(again)
@@ -302,7 +304,7 @@ def test_cancelled_before_its_first_step(engine: Engine) -> None:
     with engine.session() as session:
         turn = session.stream(speech(engine, 8), sample_rate=16_000, **LIMITS)
         session.cancel()
-        assert list(turn) == []
+        assert [(chunk.final, chunk.finish_reason) for chunk in turn] == [(True, "cancelled")]
         assert session.metrics is not None and session.metrics.finish_reason == "cancelled"
         assert session._history.exchanges == []
         assert answer(session, engine, 8)[-1].final

@@ -126,7 +126,7 @@ def test_an_answer_that_never_began_takes_nothing_from_the_one_before(
     replies = [list(exchange.reply) for exchange in session._history.exchanges]
     before_it_began = session.stream(utterance(2), sample_rate=16_000)
     session.cancel()
-    assert list(before_it_began) == []
+    assert [(len(chunk.pcm), chunk.finish_reason) for chunk in before_it_began] == [(0, "cancelled")]
     session.truncate(0)
     assert [exchange.reply for exchange in session._history.exchanges] == replies
 
@@ -134,7 +134,8 @@ def test_an_answer_that_never_began_takes_nothing_from_the_one_before(
         session.cancel()
         raise KeyError  # before the first text was chosen
 
-    assert list(session.stream(utterance(2), sample_rate=16_000, steer=interrupt)) == []
+    (chunk,) = session.stream(utterance(2), sample_rate=16_000, steer=interrupt)
+    assert (len(chunk.pcm), chunk.finish_reason) == (0, "cancelled")
     session.truncate(0)
     assert [exchange.reply for exchange in session._history.exchanges] == replies and replies[0]
     assert answer(session, utterance(3))[-1].final
@@ -148,7 +149,8 @@ def test_text_that_was_never_spoken_is_forgotten(shared_engine: Engine, session:
     def interrupt(_: str) -> None:
         session.cancel()
 
-    assert list(session.stream(utterance(1), sample_rate=16_000, on_text=interrupt)) == []
+    (chunk,) = session.stream(utterance(1), sample_rate=16_000, on_text=interrupt)
+    assert (len(chunk.pcm), chunk.finish_reason) == (0, "cancelled") and chunk.text
     assert session._history.exchanges[-1].reply != []
     session.truncate(0)
     assert session._history.exchanges[-1].reply == []

@@ -19,6 +19,7 @@ from omni2_bench.random_checkpoint.safetensors_stream import write_file, write_s
 from omni2_bench.random_checkpoint.speaker import write_campplus
 from omni2_bench.random_checkpoint.tokenizer import Vocabulary, write_speech_tokenizer, write_text_tokenizer
 from omni2_bench.random_checkpoint.write import model_fields
+from omni2_engine.config import Capabilities
 from omni2_export.reference.fusion import Fusion
 from omni2_export.reference.qwen2 import Qwen2
 from omni2_export.reference.solver import Flow
@@ -37,6 +38,7 @@ from omni2_training.workspace import Workspace
 
 NAME = "omni2-demo"
 STORAGE = "F16"
+CAPABILITIES = Capabilities(typed_turns=False, history_turns=0)  # its corpus: spoken questions, most on their own
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def dimensions(settings: Settings, modules: Modules) -> Dimensions:
         repetition_penalty=1.0,
         storage=STORAGE,
         decoder_storage=STORAGE,
+        capabilities=CAPABILITIES,
     )
 
 

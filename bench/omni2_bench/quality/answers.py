@@ -42,10 +42,10 @@ class Answer:
 
 
 def answer_all(engine: Engine, conversations: list[Conversation], seed: int) -> list[Answer]:
-    """Ask everything, each conversation in a session of its own."""
+    """Ask everything, each conversation in a session of its own with all its history: later questions refer to it."""
     answers: list[Answer] = []
     for conversation in conversations:
-        with engine.session(seed=seed) as session:
+        with engine.session(seed=seed, history_turns=len(conversation.turns)) as session:
             for turn in conversation.turns:
                 spoken: list[int] = []
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from omni2_engine.config import (
+    Capabilities,
     DecoderConfig,
     EncoderConfig,
     EstimatorConfig,
@@ -38,6 +39,7 @@ class Dimensions:
         storage: how the LLaMA-Omni2 directory stores weights, "F32", "F16" or "BF16".
         decoder_storage: likewise for flow and vocoder.
         shard_bytes: the directory's weights are split into files of about this size; 0 keeps one file.
+        capabilities: what `config.json` says the model was taught; nothing, like a released one, if it was taught all.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Dimensions:
     storage: str = "BF16"
     decoder_storage: str = "F32"
     shard_bytes: int = 5_000_000_000
+    capabilities: Capabilities = field(default_factory=Capabilities)
 
     def __post_init__(self) -> None:
         for storage in (self.storage, self.decoder_storage):

@@ -32,7 +32,7 @@ from omni2_bench.random_checkpoint.tokenizer import (
     write_speech_tokenizer,
     write_text_tokenizer,
 )
-from omni2_engine.config import DecoderConfig, TokenConfig
+from omni2_engine.config import Capabilities, DecoderConfig, TokenConfig
 from omni2_engine.errors import SettingError
 from omni2_export.checkpoint.names import expected_shapes
 
@@ -192,6 +192,7 @@ def model_fields(d: Dimensions, vocabulary: Vocabulary) -> dict[str, Any]:
         "stream_params": f"({d.read},{d.write})",
         "tts_tokenizer": f"models/{d.name}/tts_tokenizer",
         "unit_vocab_size": d.flow_encoder.units,
+        **({} if d.capabilities == Capabilities() else {"capabilities": d.capabilities.model_dump()}),
     }
 
 

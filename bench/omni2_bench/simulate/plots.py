@@ -13,7 +13,7 @@ from omni2_bench.plot import INK, LINE, PALE, STYLE
 from omni2_bench.simulate.sweep import ORIGINAL, OVERLAPPED, SHARED
 from omni2_bench.simulate.trace import Span
 from omni2_bench.simulate.turns import Turn
-from omni2_bench.statistics import playback
+from omni2_engine.playout import playback
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

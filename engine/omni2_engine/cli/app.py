@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -14,6 +15,7 @@ from omni2_engine.cli import doctor, inspect, stream
 from omni2_engine.cli.terminal import one_line, replace_what_is_missing
 from omni2_engine.errors import Omni2Error, SettingError
 
+NAME = "omni2-engine"
 COMMANDS = "omni2_engine.commands"  # entry-point group
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 USAGE = 2
@@ -24,18 +26,32 @@ CliError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if 
 def make_app() -> typer.Typer:
     """The command line with every installed command."""
     app = typer.Typer(
-        name="omni2-engine",
+        name=NAME,
         help="Speech in, text and speech out, streamed, for LLaMA-Omni2 models.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode=None,
+        rich_markup_mode="markdown",
     )
+
+    @app.callback()
+    def options(
+        wanted: Annotated[
+            bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        ] = False,
+    ) -> None:
+        """Speech in, text and speech out, streamed, for LLaMA-Omni2 models."""
+
     for command in (stream, inspect, doctor):
         command.register(app)
     for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
         point.load()(app)
     return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"omni2-engine {version('omni2-engine')}")
+        raise typer.Exit
 
 
 def main() -> None:
@@ -61,7 +77,7 @@ def run(arguments: list[str]) -> int:
         The exit code: 0 done, 1 something is wrong with the input or the machine, 2 wrong usage, 130 interrupted.
     """
     try:
-        result = make_app()(arguments, standalone_mode=False)
+        result = make_app()(arguments, prog_name=NAME, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.Exit as leaving:
         return leaving.exit_code

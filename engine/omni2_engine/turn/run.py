@@ -23,6 +23,7 @@ from omni2_engine.errors import SettingError
 from omni2_engine.metrics import Recorder
 from omni2_engine.options import Options
 from omni2_engine.pipeline import Pipeline
+from omni2_engine.playout import Playout
 from omni2_engine.sampling import Chooser, DrawKey, Stream, checked_ids
 from omni2_engine.schedule.base import SessionQueue
 from omni2_engine.settings import shown
@@ -91,6 +92,7 @@ class TurnRun:
         queue: takes its steps.
         output: where its chunks go.
         recorder: of this turn.
+        playout: foresees when a player may start.
 
     Attributes:
         queue, output, recorder, states, text_state: as given.
@@ -107,6 +109,7 @@ class TurnRun:
         queue: SessionQueue,
         output: ChunkQueue,
         recorder: Recorder,
+        playout: Playout,
     ) -> None:
         self._pipeline = pipeline
         self._prefixes = prefixes
@@ -117,7 +120,10 @@ class TurnRun:
         self.queue = queue
         self.output = output
         self.recorder = recorder
+        self._playout = playout
         options = question.options
+        # later sound may come when the player wants it, and not when it can
+        self._arrivals = playout.begin(min(options.unread, options.run_ahead))
         self._text_writer = TextWriter(pipeline, text_state, self._chooser(Stream.TEXT), options.max_new_tokens)
         self._speech_writer = SpeechWriter(
             pipeline, states.speech, self._chooser(Stream.SPEECH), options.max_last_write
@@ -161,6 +167,11 @@ class TurnRun:
     def has_read(self) -> bool:
         """Whether the speech LM has read any text."""
         return bool(self._history.rounds)
+
+    @property
+    def text(self) -> str:
+        """All text written so far."""
+        return self._text
 
     @property
     def units(self) -> list[int]:
@@ -321,21 +332,29 @@ class TurnRun:
                 self._submit(self._plan.vocoder_done(self._lead()))
 
     def _chunk(self, pcm: Floats, units: int, final: bool) -> Chunk | None:
-        """What goes out; None if there is neither sound nor text that has not gone out yet."""
+        """What goes out; None where there is no sound and more follows."""
         config = self._pipeline.config
         rate = config.vocoder.sample_rate
         with self._lock:
             text = self._text
-            if not len(pcm) and not (final and self._sent < len(text)):
+            if not len(pcm) and not final:
                 return None
             voiced = units - (0 if final else config.flow_encoder.lookahead)
             read = [characters for before, characters in self._read if 0 <= before < voiced]
             spoken = text if final else text[: read[-1] if read else 0]
-            chunk = Chunk(pcm, rate, self._chunks, self._seconds, text[self._sent :], spoken, units, final)
+            start_in = self._start_in(len(pcm) / rate, final)
+            reason = self.recorder.metrics.finish_reason if final else None
+            new, number = text[self._sent :], self._chunks
+            chunk = Chunk(pcm, rate, number, self._seconds, new, spoken, units, final, reason, start_in)
             self._sent = len(text)
             self._seconds += chunk.duration
             self._chunks += 1
         if len(pcm):
-            self.recorder.chunk(chunk.duration)
+            self.recorder.chunk(chunk.duration, start_in)
             self.queue.delivered(chunk.duration)
         return chunk
+
+    def _start_in(self, seconds: float, final: bool) -> float:
+        """How long a player should wait that has not started, see `Chunk`."""
+        wait = self._playout.start_in(self._arrivals, self.recorder.now(), seconds) if seconds else 0.0
+        return 0.0 if final else wait

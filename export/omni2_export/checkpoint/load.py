@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from omni2_engine.config import ModelConfig
+from omni2_engine.config import Capabilities, ModelConfig
 from omni2_engine.errors import CheckpointError
 from omni2_engine.file_content import is_apple_double
 from omni2_engine.text import ChatTemplate
@@ -127,6 +127,7 @@ def _open(model: Path, decoder: Path, speech_encoder: Path | None) -> Checkpoint
         estimator=estimator,
         vocoder=vocoder,
         tokens=token_config(config, model, speech_tokenizer, llm.vocab, speech_lm.vocab),
+        capabilities=Capabilities.model_validate(config.values.get("capabilities") or {}),
     )
     modules: dict[str, Tensors] = {
         "encoder": encoder.tensors,

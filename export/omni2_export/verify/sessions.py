@@ -14,6 +14,7 @@ from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_engine.engine import Engine
 from omni2_engine.options import Options
 from omni2_engine.pipeline import Pipeline
+from omni2_engine.playout import Playout
 from omni2_engine.runtime import Runtime
 from omni2_engine.sampling import Stream
 from omni2_engine.schedule.base import Schedule
@@ -180,6 +181,7 @@ def _session(
         states,
         schedules[name](),
         WaitingTurns(),
+        Playout(),
         own.max_context,
         own.max_speech,
     )

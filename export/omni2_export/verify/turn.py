@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from omni2_engine.engine import Engine
 from omni2_engine.metrics import Recorder
 from omni2_engine.options import Options
+from omni2_engine.playout import Playout
 from omni2_engine.sampling import Choose, Sampling, Stream
 from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
@@ -134,7 +135,7 @@ def run_turn(
     queue = schedule.open(_raise, options.run_ahead)
     output = ChunkQueue(float("inf"), queue.hold)
     prefixes = PrefixCache(p.llm, engine.prompts)
-    run = TurnRun(pipeline, prefixes, history, state, states, question, queue, output, Recorder(0))
+    run = TurnRun(pipeline, prefixes, history, state, states, question, queue, output, Recorder(0), Playout())
     queue.begin()
     run.begin()
     while queue.run_step():

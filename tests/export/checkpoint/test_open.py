@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from omni2_engine.config import Capabilities
 from omni2_engine.errors import CheckpointError
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
 from omni2_export.checkpoint.names import expected_shapes
@@ -301,6 +302,23 @@ def test_stream_params(synthetic: Synthetic, tmp_path: Path, value: Any) -> None
     synthetic.config["stream_params"] = value
     config = opened(synthetic.write(tmp_path)).config
     assert (config.read, config.write) == (4, 9)
+
+
+def test_a_checkpoint_may_say_what_it_was_not_taught(synthetic: Synthetic, tmp_path: Path) -> None:
+    assert opened(synthetic.write(tmp_path / "all")).config.capabilities == Capabilities(
+        typed_turns=True, history_turns=None
+    )
+    synthetic.config["capabilities"] = {"history_turns": 1}
+    assert opened(synthetic.write(tmp_path / "some")).config.capabilities == Capabilities(
+        typed_turns=True, history_turns=1
+    )
+
+
+@pytest.mark.parametrize("value", [{"history_turns": -1}, {"typed_turns": "perhaps"}, {"typed": True}, [1]])
+def test_capabilities_that_make_no_sense_are_named(synthetic: Synthetic, tmp_path: Path, value: Any) -> None:
+    synthetic.config["capabilities"] = value
+    with pytest.raises(CheckpointError, match="Capabilities"):
+        opened(synthetic.write(tmp_path))
 
 
 def test_name_of_a_hub_snapshot(synthetic: Synthetic, tmp_path: Path) -> None:

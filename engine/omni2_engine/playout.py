@@ -1,0 +1,138 @@
+"""When a player may start so that it does not run dry.
+
+Chunk k of a turn arrives at a_k with d_k seconds of sound. A player that starts w seconds after the first chunk needs
+chunk k at a_0 + w + d_0 + … + d_(k−1), so it never runs dry if w is at least the lateness of every chunk,
+
+    L_k = a_k − a_0 − (d_0 + … + d_(k−1)),
+
+which may be negative. The lateness of chunks to come is foreseen from the turns seen lately and from this one. Each of
+these turns asks for a wait of
+
+    max L_k  +  half its longest time between two chunks  +  max(0, pace − 1) · (S − its sound),   k ≥ 1.
+
+The second term is for times that vary. The third is for an engine slower than real time, whose lateness grows with the
+answer: pace is the time from the second chunk to the last over the sound that came in it, S the longest sound of these
+turns, and at least 5 s. The wait is the largest that any of the turns asks for. What is left of it at a later chunk
+is the wait less the time since the first.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+RECENT = 4  # turns that are kept
+VARIATION = 0.5  # of the longest time between two chunks
+USUAL_SOUND = 5.0  # seconds of sound that an answer is expected to have
+Stretch = tuple[float, float]  # (start, length), seconds
+
+
+class Arrivals:
+    """The chunks of one turn as they arrived.
+
+    Args:
+        measured: seconds of sound after which arrivals say nothing about the engine: it may wait for its player.
+
+    Attributes:
+        sound: seconds of sound measured.
+    """
+
+    def __init__(self, measured: float = math.inf) -> None:
+        self.sound = 0.0
+        self._measured = measured
+        self._first: float | None = None  # arrival of the first chunk
+        self._last = 0.0  # of the last one measured
+        self._second: tuple[float, float] | None = None  # arrival of the second, and sound up to its end
+        self._worst = -math.inf  # lateness
+        self._longest = 0.0  # time between two chunks
+
+    def add(self, now: float, seconds: float) -> float:
+        """Note a chunk.
+
+        Args:
+            now: when it arrived.
+            seconds: of sound in it.
+
+        Returns:
+            Seconds since the first one arrived.
+        """
+        if self._first is None:
+            self._first = now
+        elif self.sound + seconds <= self._measured:
+            self._worst = max(self._worst, now - self._first - self.sound)
+            self._longest = max(self._longest, now - self._last)
+            self._second = self._second or (now, self.sound + seconds)
+        else:
+            self._measured = 0.0  # what comes later counts no more
+            return now - self._first
+        self._last = now
+        self.sound += seconds
+        return now - self._first
+
+    def wait(self, sound: float) -> float:
+        """Seconds that a player should wait after the first chunk of a turn like this one; −∞ before the second.
+
+        Args:
+            sound: seconds of sound to expect.
+        """
+        return self._worst + VARIATION * self._longest + max(0.0, self._pace() - 1) * max(0.0, sound - self.sound)
+
+    def _pace(self) -> float:
+        """Seconds per second of sound from the second chunk on; 0 where there are no more than two."""
+        time, sound = self._second or (0.0, self.sound)
+        return (self._last - time) / (self.sound - sound) if self.sound > sound else 0.0
+
+
+class Playout:
+    """The turns that an engine made lately, and what they say about the next."""
+
+    def __init__(self) -> None:
+        self._recent: deque[Arrivals] = deque(maxlen=RECENT)
+        self._lock = threading.Lock()
+
+    def begin(self, measured: float = math.inf) -> Arrivals:
+        """The arrivals of a new turn, see `Arrivals`."""
+        turn = Arrivals(measured)
+        with self._lock:
+            self._recent.append(turn)
+        return turn
+
+    def start_in(self, turn: Arrivals, now: float, seconds: float) -> float:
+        """Note a chunk of a turn that goes on.
+
+        Args:
+            turn: from `begin`.
+            now: when the chunk arrived, on any clock in seconds.
+            seconds: of sound in it.
+
+        Returns:
+            Seconds from now that a player which has not started should wait; 0 if nothing has been seen yet.
+        """
+        elapsed = turn.add(now, seconds)
+        with self._lock:
+            expected = max(USUAL_SOUND, *(seen.sound for seen in self._recent))
+            wait = max(seen.wait(expected) for seen in [*self._recent, turn])
+        return max(0.0, wait - elapsed)
+
+
+def playback(
+    ready: Sequence[float], durations: Sequence[float], wait: float = 0.0
+) -> tuple[list[Stretch], list[Stretch]]:
+    """What a player does: the stretches in which it plays, and those in which it has run dry.
+
+    Args:
+        ready: when each chunk was there, seconds.
+        durations: seconds of sound in each.
+        wait: seconds after the first chunk at which the player starts.
+    """
+    playing: list[Stretch] = []
+    dry: list[Stretch] = []
+    end = ready[0] + wait if ready else 0.0
+    for time, seconds in zip(ready, durations, strict=True):
+        if time > end:
+            dry.append((end, time - end))
+        playing.append((max(end, time), seconds))
+        end = max(end, time) + seconds
+    return playing, dry

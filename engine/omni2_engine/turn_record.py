@@ -1,0 +1,22 @@
+"""What a conversation tells about its turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TurnRecord:
+    """One turn that is over, as `Session.history` lists it.
+
+    Args:
+        typed: the question, if it was typed; None if it was spoken, as the model makes no transcript.
+        answer: the answer's text as far as it was written, or heard if `truncated`.
+        finish_reason: "end", "limit" or "cancelled", as in `Chunk`, or "error" if an error ended it.
+        truncated: `Session.truncate` cut the answer to what was heard.
+    """
+
+    typed: str | None
+    answer: str
+    finish_reason: str
+    truncated: bool = False
