@@ -15,6 +15,7 @@ from omni2_engine.backends.choose import Device, choose_backend
 from omni2_engine.engine import Engine
 from omni2_engine.manifest import EngineDirectory
 from omni2_engine.metrics import TurnMetrics
+from omni2_engine.options import TurnOptions
 
 
 def run(request: TurnRequest) -> TurnResult:
@@ -45,8 +46,8 @@ def run(request: TurnRequest) -> TurnResult:
 def _answer(engine: Engine, audio: Path, script: Script, on_gpu: bool) -> tuple[TurnMetrics, list[np.ndarray]]:
     # whoever steers has a GPU wait for the host at every token; it takes ids along, but does not tell what it chose
     how: dict[str, Any] = {"forced": script.forced} if on_gpu else {"steer": script.steer}
-    limits = {"max_new_tokens": len(script.text), "max_last_write": engine.config.write}
-    with engine.session(long="truncate", **limits) as session:
+    limits: TurnOptions = {"max_new_tokens": len(script.text), "max_last_write": engine.config.write, "long": "truncate"}
+    with engine.session(**limits) as session:
         chunks = [chunk.pcm for chunk in session.stream(audio, **how) if len(chunk.pcm)]
         assert session.metrics is not None
         return session.metrics, chunks

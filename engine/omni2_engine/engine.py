@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from omni2_engine.config import ModelConfig
 from omni2_engine.device.memory_plan import MemoryPlan
 from omni2_engine.errors import SettingError
 from omni2_engine.manifest import EngineDirectory
-from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, Options
+from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, Options, SessionOptions
 from omni2_engine.pipeline import load_pipeline
 from omni2_engine.playout import Playout
 from omni2_engine.process import check_not_forked
@@ -40,6 +40,7 @@ from omni2_engine.states import StatePool
 from omni2_engine.text.template import ChatTemplate
 from omni2_engine.turn.prefix import PrefixCache
 from omni2_engine.turn.prompt import PromptBuilder
+from omni2_engine.turn.run import Forced, OnText, Steer
 from omni2_engine.waiting_turns import WaitingTurns
 
 MAX_CONTEXT = 4096  # positions of the language model's KV cache unless asked otherwise
@@ -228,7 +229,7 @@ class Engine:
         """Seconds until a turn asked now would make its first sound, by the turns before; 0 before there were any."""
         return self.runtime.waiting.expected
 
-    def session(self, **options: Any) -> Session:
+    def session(self, **options: Unpack[SessionOptions]) -> Session:
         """Begin a conversation.
 
         Args:
@@ -241,26 +242,44 @@ class Engine:
         """
         return self._open(options)
 
-    def stream(self, audio: AudioInput | None = None, **arguments: Any) -> Answer:
-        """Answer a single turn: a session of its own. Arguments of `Session.stream` and fields of `Options`.
+    def stream(
+        self,
+        audio: AudioInput | None = None,
+        *,
+        sample_rate: int | None = None,
+        text: str | None = None,
+        on_text: OnText | None = None,
+        steer: Steer | None = None,
+        forced: Forced | None = None,
+        **options: Unpack[SessionOptions],
+    ) -> Answer:
+        """Answer a single turn in a session of its own. Arguments, errors and result as of `Session.stream`.
 
-        Returns:
-            An iterator of chunks. Errors of the input are raised by this call, not by the iterator.
+        Args:
+            **options: fields of `Options`.
         """
-        return self._session_of_one_turn(arguments).stream(audio, **arguments)
+        session = self._open(options, one_turn=True)
+        return session.stream(audio, sample_rate=sample_rate, text=text, on_text=on_text, steer=steer, forced=forced)
 
-    async def astream(self, audio: AudioInput | None = None, **arguments: Any) -> AsyncGenerator[Chunk]:
+    async def astream(
+        self,
+        audio: AudioInput | None = None,
+        *,
+        sample_rate: int | None = None,
+        text: str | None = None,
+        on_text: OnText | None = None,
+        steer: Steer | None = None,
+        forced: Forced | None = None,
+        **options: Unpack[SessionOptions],
+    ) -> AsyncGenerator[Chunk]:
         """`stream` for asyncio. Same arguments."""
-        async with aclosing(self._session_of_one_turn(arguments).astream(audio, **arguments)) as chunks:
+        session = self._open(options, one_turn=True)
+        answer = session.astream(audio, sample_rate=sample_rate, text=text, on_text=on_text, steer=steer, forced=forced)
+        async with aclosing(answer) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    def _session_of_one_turn(self, arguments: dict[str, Any]) -> Session:
-        """A session that closes with its turn; takes its options out of the arguments."""
-        options = {name: arguments.pop(name) for name in list(arguments) if name in Options.__dataclass_fields__}
-        return self._open(options, one_turn=True)
-
-    def _open(self, options: dict[str, Any], one_turn: bool = False) -> Session:
+    def _open(self, options: SessionOptions, one_turn: bool = False) -> Session:
         if self._closed:
             raise SettingError("the engine is closed", "load it again")
         check_not_forked(self.runtime.process)

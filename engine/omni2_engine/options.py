@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Literal, TypedDict
 
 from omni2_engine.config import Capabilities, ModelConfig, TokenConfig
 from omni2_engine.errors import SettingError
@@ -29,6 +31,36 @@ OTHERS: dict[str, tuple[Any, str]] = {  # type, what to use
 }
 CHOICES = {"long": ("error", "truncate"), "chunks": ("fixed", "growing")}
 SPEECH_SAMPLING = Sampling(temperature=1.0, top_k=50)  # what is in force in the original, spec §6
+OnLong = Literal["error", "truncate"]
+Chunks = Literal["fixed", "growing"]
+
+
+class TurnOptions(TypedDict, total=False):
+    """What a turn may change of its session's `Options`; each is described there."""
+
+    seed: int
+    text_sampling: Sampling | None
+    speech_sampling: Sampling
+    max_new_tokens: int | None
+    max_last_write: int | None
+    long: OnLong
+    chunks: Chunks
+    unread: float | None
+    deadline: float | None
+    history_turns: int | None
+    typed_turns: bool | None
+
+
+class SessionOptions(TurnOptions, total=False):
+    """`Options` as keyword arguments."""
+
+    voice: str | None
+    system: str | None
+    run_ahead: float | None
+
+
+FIXED = tuple(sorted(set(SessionOptions.__annotations__) - set(TurnOptions.__annotations__)))  # for a whole session
+ARGUMENTS = ("audio", "sample_rate", "text", "on_text", "steer", "forced")  # of `stream`, beside its options
 
 
 @dataclass(frozen=True)
@@ -68,8 +100,8 @@ class Options:
     max_last_write: int = LAST_WRITE
     voice: str | None = None
     system: str | None = None
-    long: str = "error"
-    chunks: str = "fixed"
+    long: OnLong = "error"
+    chunks: Chunks = "fixed"
     unread: float = 30.0
     run_ahead: float = 15.0
     deadline: float | None = None
@@ -103,15 +135,18 @@ class Options:
     def _set(self, name: str, value: float | None) -> None:
         object.__setattr__(self, name, value)
 
-    def merged(self, changes: dict[str, Any]) -> Options:
+    def merged(self, changes: Mapping[str, Any]) -> Options:
         """These options with some of them changed.
 
         Raises:
             SettingError: an option that does not exist, or a value that makes no sense.
         """
-        unknown = sorted(set(changes) - set(self.__dataclass_fields__))
-        if unknown:
-            raise SettingError(f"unknown option {unknown[0]}", f"use one of {', '.join(self.__dataclass_fields__)}")
+        known = tuple(self.__dataclass_fields__)
+        for name in changes:
+            if name not in known:
+                close = get_close_matches(name, (*known, *ARGUMENTS), 1)
+                use = f"did you mean {close[0]}?" if close else f"use one of {', '.join((*known, *ARGUMENTS))}"
+                raise SettingError(f"there is no option {name}", use)
         return replace(self, **changes)
 
     def sampling_of_text(self, tokens: TokenConfig) -> Sampling:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from omni2_engine.audio.source import AudioInput, read_audio
 from omni2_engine.chunk import Chunk
 from omni2_engine.errors import ContextError, SettingError
 from omni2_engine.metrics import Recorder, TurnMetrics
-from omni2_engine.options import Options
+from omni2_engine.options import FIXED, Options, TurnOptions
 from omni2_engine.process import check_not_forked
 from omni2_engine.runtime import Runtime
 from omni2_engine.schedule.base import SessionQueue
@@ -144,7 +144,7 @@ class Session:
         on_text: OnText | None = None,
         steer: Steer | None = None,
         forced: Forced | None = None,
-        **options: Any,
+        **options: Unpack[TurnOptions],
     ) -> Answer:
         """Answer one turn. The work starts with this call, which reads the audio and returns.
 
@@ -185,7 +185,7 @@ class Session:
         on_text: OnText | None = None,
         steer: Steer | None = None,
         forced: Forced | None = None,
-        **options: Any,
+        **options: Unpack[TurnOptions],
     ) -> AsyncGenerator[Chunk]:
         """`stream` for asyncio; no call blocks the event loop. Arguments and errors as there."""
         turn = self._claim(options)
@@ -273,11 +273,11 @@ class Session:
 
     # -- a turn's beginning ----------------------------------------------------------------------------------------
 
-    def _claim(self, changes: dict[str, Any]) -> _Turn:
+    def _claim(self, changes: TurnOptions) -> _Turn:
         """Make the session this turn's."""
         check_not_forked(self._runtime.process)
         try:
-            fixed = sorted({"voice", "system", "run_ahead"} & set(changes))
+            fixed = [name for name in FIXED if name in changes]
             if fixed:
                 raise SettingError(f"{fixed[0]} cannot change within a session", "give it to engine.session()")
             options = self._options.merged(changes)

@@ -15,6 +15,7 @@ import pytest
 from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Chunk, Engine, Sampling
 from omni2_engine.errors import AudioError, ContextError, SettingError
+from omni2_engine.options import Options, SessionOptions, TurnOptions
 from omni2_engine.sampling import Stream
 from omni2_engine.session import Session
 from omni2_engine.turn.prefix import PREFIXES
@@ -363,3 +364,12 @@ def test_metrics_and_their_log_line(engine: Engine, caplog: pytest.LogCaptureFix
     )
     record = json.loads(caplog.records[-1].message)
     assert record["units"] == metrics.units and record["finish_reason"] in ("end", "limit")
+
+
+def test_every_option_is_typed_where_a_user_types_it() -> None:
+    """The keyword arguments that editors complete are the fields of `Options`, and what is wrong is named as such."""
+    fields = set(Options.__dataclass_fields__)
+    assert set(SessionOptions.__annotations__) | set(TurnOptions.__annotations__) == fields
+    for name, meant in (("sample_rat", "sample_rate"), ("tempature", "one of"), ("max_new_token", "max_new_tokens")):
+        with pytest.raises(SettingError, match=f"no option {name} .*{meant}"):
+            Options().merged({name: 1})

@@ -8,7 +8,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -20,7 +20,7 @@ from omni2_engine.cli.stream_report import StreamReport
 from omni2_engine.engine import MAX_CONTEXT, Engine
 from omni2_engine.errors import SettingError
 from omni2_engine.manifest import EngineDirectory
-from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, SPEECH_SAMPLING, Options
+from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, SPEECH_SAMPLING, Chunks, OnLong, Options
 from omni2_engine.sampling import Sampling
 from omni2_engine.stages.flow import LEFT_CONTEXT
 
@@ -139,8 +139,8 @@ def register(app: typer.Typer) -> None:
             max_last_write=max_last_write,
             voice=voice,
             system=system,
-            long=long,
-            chunks=chunks,
+            long=cast(OnLong, long),  # `Options` checks them
+            chunks=cast(Chunks, chunks),
             typed_turns=typed_turns,
         )
         raw = raw_format(input_rate, input_format, input_channels)
