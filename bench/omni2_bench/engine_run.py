@@ -46,7 +46,8 @@ def run(request: TurnRequest) -> TurnResult:
 def _answer(engine: Engine, audio: Path, script: Script, on_gpu: bool) -> tuple[TurnMetrics, list[np.ndarray]]:
     # whoever steers has a GPU wait for the host at every token; it takes ids along, but does not tell what it chose
     how: dict[str, Any] = {"forced": script.forced} if on_gpu else {"steer": script.steer}
-    limits: TurnOptions = {"max_new_tokens": len(script.text), "max_last_write": engine.config.write, "long": "truncate"}
+    limits: TurnOptions = {"max_new_tokens": len(script.text), "max_last_write": engine.config.write}
+    limits["long"] = "truncate"
     with engine.session(**limits) as session:
         chunks = [chunk.pcm for chunk in session.stream(audio, **how) if len(chunk.pcm)]
         assert session.metrics is not None
