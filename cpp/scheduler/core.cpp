@@ -10,6 +10,14 @@ namespace {
 
 std::string named(SessionId session) { return "session " + std::to_string(session); }
 
+// The session of that id among the open ones; nullptr: it was closed. `next`: the id that is given next.
+template <class Sessions>
+auto find_in(Sessions& sessions, SessionId id, SessionId next) {
+    if (id == 0 || id >= next) throw std::invalid_argument(named(id) + " was never opened");
+    const auto found = sessions.find(id);
+    return found == sessions.end() ? nullptr : &found->second;
+}
+
 // One entry for each of a call's tasks.
 Errors errors_of(const Outcome& outcome, size_t tasks) {
     if (outcome.failure) return Errors(tasks, outcome.failure);
@@ -31,14 +39,9 @@ Core::Core(std::vector<StageShape> stages, size_t width, Order order) : width_(w
     }
 }
 
-Core::Session* Core::find(SessionId session) {
-    const auto found = sessions_.find(session);
-    if (found != sessions_.end()) return &found->second;
-    if (session == 0 || session >= next_session_) throw std::invalid_argument(named(session) + " was never opened");
-    return nullptr;
-}
+Core::Session* Core::find(SessionId session) { return find_in(sessions_, session, next_session_); }
 
-const Core::Session* Core::find(SessionId session) const { return const_cast<Core*>(this)->find(session); }
+const Core::Session* Core::find(SessionId session) const { return find_in(sessions_, session, next_session_); }
 
 SessionId Core::open(Failed&& failed, double run_ahead) {
     if (closed_) throw SchedulerClosed("the scheduler is shut down — make a new one to open sessions");
@@ -86,7 +89,7 @@ TaskId Core::submit(SessionId id, size_t stage, Payload&& payload, const std::ve
     ++session->queued;
     ++queued_;
     if (session->queues[stage].size() == 1) offer_head(*session, stage);
-    settle(*session);
+    update(*session);
     return task_id;
 }
 
@@ -101,7 +104,7 @@ void Core::begin(SessionId id) {
     session->phase = Phase::kFirstChunk;
     session->turn = next_turn_++;
     session->deadline = -kNever;
-    settle(*session);
+    update(*session);
 }
 
 void Core::delivered(SessionId id, double seconds, double now) {
@@ -116,7 +119,7 @@ void Core::finish(SessionId id) {
     Session* const session = find(id);
     if (!session) return;
     session->phase = Phase::kIdle;
-    settle(*session);
+    update(*session);
 }
 
 void Core::hold(SessionId id, bool held) {
@@ -124,13 +127,13 @@ void Core::hold(SessionId id, bool held) {
 }
 
 void Core::cancel(SessionId id) {
-    if (Session* const session = find(id)) cancel(*session);
+    if (Session* const session = find(id)) drop_and_cancel(*session);
 }
 
-void Core::cancel(Session& session) {
+void Core::drop_and_cancel(Session& session) {
     drop_queued(session);
     session.cancelled = true;
-    settle(session);
+    update(session);
 }
 
 void Core::drop_queued(Session& session) {
@@ -163,7 +166,7 @@ void Core::close(SessionId id) {
     Session* const session = find(id);
     if (!session) return;
     session->closing = true;
-    cancel(*session);
+    drop_and_cancel(*session);
 }
 
 void Core::shut_down() {
@@ -271,8 +274,8 @@ void Core::begin_call(const std::vector<Task*>& batch) {
     ++calls_;
 }
 
-// Does a call run for a first chunk that others would slow down, as calls share processors?
-bool Core::undisturbed() const {
+// Whether a call runs for a first chunk, and none may start beside it, as calls share processors.
+bool Core::first_chunk_runs_alone() const {
     if (order_ == Order::kArrival || width_ >= stages_.size()) return false;
     for (const Stage& stage : stages_)
         for (const Task* task : stage.running)
@@ -284,7 +287,7 @@ std::vector<size_t> Core::start(double now) {
     std::vector<size_t> started;
     while (calls_ < width_) {
         Task* const first = most_urgent(now);
-        if (!first || undisturbed()) break;
+        if (!first || first_chunk_runs_alone()) break;
         begin_call(batch_of(first, now));
         started.push_back(first->stage);
     }
@@ -304,22 +307,22 @@ double Core::wake(double now) const {
     return soonest;
 }
 
-std::vector<Payload> Core::admit(size_t stage) {
-    std::vector<Task*> admitted;
+std::vector<Payload> Core::take_payloads(size_t stage) {
+    std::vector<Task*> remaining;
     std::vector<Payload> payloads;
     for (Task* task : stages_[stage].running) {
         Session& session = *task->session;
         if (!session.cancelled) {
-            admitted.push_back(task);
+            remaining.push_back(task);
             payloads.push_back(std::move(task->payload));
             continue;
         }
         --session.running;
         --running_;
         retire(*task);
-        settle(session);
+        update(session);
     }
-    stages_[stage].running = std::move(admitted);
+    stages_[stage].running = std::move(remaining);
     return payloads;
 }
 
@@ -359,7 +362,7 @@ std::vector<Failure> Core::complete(size_t stage, const Outcome& outcome) {
             drop_queued(session);
             session.cancelled = true;
         }
-        settle(session);
+        update(session);
     }
     return failures;
 }
@@ -368,7 +371,7 @@ void Core::reported(SessionId id) {
     Session& session = *find(id);  // a failure to report keeps it
     --session.reports;
     --reports_;
-    settle(session);
+    update(session);
 }
 
 void Core::retire(Task& task) {
@@ -376,8 +379,8 @@ void Core::retire(Task& task) {
     tasks_.erase(task.id);
 }
 
-// After every change: is the session still live, and is it still needed?
-void Core::settle(Session& session) {
+// After every change of a session: is it still live, and is it still needed?
+void Core::update(Session& session) {
     const bool live = !session.cancelled && (session.phase != Phase::kIdle || session.queued + session.running > 0);
     if (live != session.live) live_ += live ? 1 : -1;
     session.live = live;

@@ -1,5 +1,5 @@
 // Which task runs next: the scheduler's decisions without its threads. A passive state machine, which is told the time
-// and never looks at a clock, so that one set of decisions serves real streams (scheduler.h) and a virtual clock
+// and never looks at a clock, so that one set of decisions serves real threads (scheduler.h) and a virtual clock
 // (simulation.h).
 //
 // A session submits tasks to stages. A stage makes one call at a time; a call takes a batch of tasks, each of another
@@ -106,7 +106,8 @@ public:
     void revive(SessionId session);  // SchedulerError while tasks run, SessionCancelled when closed
     void close(SessionId session);
     void shut_down();  // closes every session; open and submit then throw SchedulerClosed
-    Core closed_twin() const;  // a new core of the same stages that is shut down, and where the same sessions are closed
+    Core closed_twin()
+        const;  // a new core of the same stages that is shut down, and where the same sessions are closed
 
     bool drained(SessionId session) const;  // no task queued or running, no failure still to be reported
     bool idle() const;                      // so for all sessions
@@ -125,7 +126,7 @@ public:
     double wake(double now) const;
 
     // The payloads of a stage's call that is about to begin, without those whose sessions were cancelled since start().
-    std::vector<Payload> admit(size_t stage);
+    std::vector<Payload> take_payloads(size_t stage);
     std::vector<SessionId> sessions(size_t stage) const;  // in the order of the payloads
 
     // The call is over; errors in the order of the payloads, all of them or none (else every task has failed). Each
@@ -170,7 +171,7 @@ private:
     struct Stage {
         StageShape shape;
         std::vector<Task*> ready;    // queue heads that wait for no other task; unordered
-        bool busy = false;           // from start() to complete(), even when nothing of the call was admitted
+        bool busy = false;           // from start() to complete(), even if all of the call's tasks were cancelled
         std::vector<Task*> running;  // the call
     };
 
@@ -179,14 +180,14 @@ private:
     void check_dependencies(const Session& session, const std::vector<TaskId>& after) const;
     void offer_head(Session& session, size_t stage);
     void drop_queued(Session& session);
-    void cancel(Session& session);
+    void drop_and_cancel(Session& session);
     void retire(Task& task);
-    void settle(Session& session);
+    void update(Session& session);
 
     double eligible_at(const Session& session) const;
     bool eligible(const Task& task, double now) const;
     bool before(const Task& a, const Task& b) const;
-    bool undisturbed() const;
+    bool first_chunk_runs_alone() const;
     Task* most_urgent(double now) const;
     std::vector<Task*> batch_of(Task* first, double now) const;
     void begin_call(const std::vector<Task*>& batch);

@@ -1,12 +1,11 @@
-// The scheduler's threads: Core's decisions, carried out on the streams of a runtime.
+// The scheduler's threads: Core's decisions, carried out by one worker thread per stage.
 //
-// Whoever changes something (a submission, a call's end) takes the decision that follows at once, under the lock. On a
-// thread of the scheduler's own a stage goes straight on to its next call and hands other stages theirs. What any other
-// thread sets off goes through the dispatcher, because that thread may be one that must not use the runtime; so do
-// launches, and the calls whose moment has come because a session's lead no longer holds them back. Nothing polls.
+// The thread that changes something (a submission, the end of a call) takes the decision that follows at once, under
+// the lock, and signals the workers whose calls begin. A worker whose own stage goes on makes its next call without
+// waiting. One more thread waits for the moments at which a session's lead no longer holds it back. Nothing polls.
 //
-// Lock order: whoever takes a lock of the caller's (the Python interpreter's) does so before this class's own, which is
-// held for moments only and never while functions or destructors of the caller's run.
+// Lock order: a thread that takes a lock of the caller's (the Python interpreter's) does so before this class's own,
+// which is held for moments only and never while functions or destructors of the caller's run.
 #pragma once
 
 #include <chrono>
@@ -14,7 +13,6 @@
 #include <mutex>
 #include <thread>
 
-#include "runtime/runtime.h"
 #include "scheduler/core.h"
 
 namespace omni2 {
@@ -22,40 +20,38 @@ namespace omni2 {
 class Scheduler {
 public:
     // To be called once by a stage's function, when it begins: the payloads of its tasks. Tasks cancelled in the
-    // meantime are left out, perhaps all. They are kept until the call is over (where it launches, until its stream has
-    // got there), or until the function clears them.
-    using Admit = std::function<std::vector<Payload>&()>;
+    // meantime are left out, perhaps all. They are kept until the function returns, or clears them.
+    using TakePayloads = std::function<std::vector<Payload>&()>;
 
-    // Runs the tasks admitted; an exception fails them all. Without `launches` the tasks are done when it returns; it
-    // is called in the order of the stage's stream, on a thread of that stream. With it, the dispatcher calls it to
-    // enqueue work on the stream, and the tasks are done when the stream has got there. Either may use the runtime.
-    using Function = std::function<Errors(const Admit& admit, Stream& stream)>;
+    // Runs the tasks, on the stage's thread; an exception fails them all. They are done when it returns.
+    using Function = std::function<Errors(const TakePayloads& take_payloads)>;
 
     struct Stage {
         StageShape shape;
         Function function;
-        bool launches = false;
     };
 
-    Scheduler(std::vector<Stage> stages, std::shared_ptr<Runtime> runtime, size_t width, Order order);
+    Scheduler(std::vector<Stage> stages, size_t width, Order order);
 
     // Shuts down. Neither may happen on a thread that runs() for this scheduler: it would wait for itself.
     ~Scheduler();
 
-    // As Core's, from any thread. `failed` is called on a thread of the scheduler, once per cancellation by a failure,
-    // and must not throw; the session is drained only when it has returned.
-    SessionId open(Failed failed, double run_ahead);
-    TaskId submit(SessionId session, size_t stage, Payload payload, const std::vector<TaskId>& after, int64_t key);
-    void begin(SessionId session);
-    void delivered(SessionId session, double seconds);
-    void finish(SessionId session);
-    void hold(SessionId session, bool held);
-    void cancel(SessionId session);
-    void revive(SessionId session);
-    void close(SessionId session);
-    double lead(SessionId session) const;
-    Counts counts() const;
-    bool wanted(size_t stage) const;
+    // Calls change(core, now) under the lock, and starts what may start then. From any thread. A session's `failed` is
+    // called on a thread of the scheduler, once per cancellation by a failure, and must not throw; the session is
+    // drained only when it has returned.
+    template <class Change>
+    void change(Change change) {
+        Lock lock(mutex_);
+        change(core_, now());
+        advance(lock);
+    }
+
+    // The result of read(core, now) under the lock. From any thread.
+    template <class Read>
+    auto read(Read read) const {
+        const Lock lock(mutex_);
+        return read(core_, now());
+    }
 
     double now() const;  // seconds since construction
 
@@ -70,8 +66,9 @@ public:
     // that runs() for this scheduler.
     void shut_down();
 
-    // For the child of os.fork(), which has none of these threads, and where the mutex may be locked for ever: from here
-    // on the scheduler is one that was shut down. What its threads held stays as it is, and it must not be destroyed.
+    // For the child of os.fork(), which has none of these threads, and where the mutex may be locked for ever: from
+    // here on the scheduler is one that was shut down. What its threads held stays as it is, and it must not be
+    // destroyed.
     void orphan();
 
     // Whether the calling thread is inside a stage's function, or a `failed`, of this scheduler.
@@ -79,40 +76,33 @@ public:
 
 private:
     using Lock = std::unique_lock<std::mutex>;
-    using Stages = std::vector<size_t>;
 
-    struct Line {  // a stage, its stream, and the call that runs there
-        Stage stage;
-        std::unique_ptr<Stream> stream;
-        std::vector<Payload> payloads;
-        Outcome outcome;  // of launching
+    struct Worker {
+        Function function;
+        std::vector<Payload> payloads;  // of the call; its own thread's
+        bool go = false;                // a call is to be made
+        std::condition_variable signal;
+        std::thread thread;
     };
 
-    void dispatch();
-    void enqueue(const Stages& stages);
-    void launch(size_t stage);
-    void serve(size_t stage, const std::exception_ptr& lost);
-    std::vector<Payload>& admit(size_t stage);
-    Outcome perform(size_t stage);
-    bool complete(size_t stage, Outcome outcome);
-    void report(const std::vector<Failure>& failures);
-    Stages advance();
-    void settle(Lock& lock);
+    void work(size_t stage);
+    bool next_call(Worker& worker);
+    void call(size_t stage);
+    void keep_time();
+    void advance(Lock& lock);
+    bool ended() const { return core_.closed() && core_.idle(); }
 
     const std::chrono::steady_clock::time_point origin_;
-    const std::shared_ptr<Runtime> runtime_;
-    std::vector<Line> lines_;
 
     mutable std::mutex mutex_;  // guards what follows
     Core core_;
-    Stages pending_;       // whose calls the dispatcher is to enqueue
-    bool asleep_ = false;  // the dispatcher, until:
-    double wakes_at_ = kNever;
-    std::condition_variable work_;     // for the dispatcher
+    std::vector<Worker> workers_;      // by stage
+    double wakes_at_ = kNever;         // the time that time_keeper_ waits for
+    std::condition_variable time_;     // for time_keeper_
     std::condition_variable drained_;  // for drained()
 
     std::mutex joining_;
-    std::thread dispatcher_;
+    std::thread time_keeper_;
 };
 
 }  // namespace omni2

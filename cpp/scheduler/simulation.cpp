@@ -56,7 +56,7 @@ void Simulation::play(double until) {
 void Simulation::shut_down() {
     if (state_ == State::kRunning) throw SchedulerError("a task cannot shut its scheduler down — do so after run()");
     state_ = State::kOver;
-    discard([&] { core_.shut_down(); });
+    change([](Core& core, double) { core.shut_down(); });
     std::exchange(happenings_, {});  // destroyed when it is no longer here
     for (Function& function : functions_) function = nullptr;
     cost_ = nullptr;
@@ -64,7 +64,7 @@ void Simulation::shut_down() {
 
 void Simulation::start() {
     for (const size_t stage : core_.start(now_)) {
-        std::vector<Payload> payloads = core_.admit(stage);
+        std::vector<Payload> payloads = core_.take_payloads(stage);
         const double seconds = cost_(stage, payloads);
         if (!(seconds >= 0.0 && seconds < kNever)) throw std::invalid_argument("a cost must be 0 s or more");
         trace_.push_back({stage, now_, now_ + seconds, core_.sessions(stage)});

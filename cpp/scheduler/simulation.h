@@ -30,27 +30,17 @@ public:
 
     Simulation(std::vector<Stage> stages, Cost cost, size_t width, Order order);
 
-    // As Core's. `failed` is called when the call is over.
-    SessionId open(Failed failed, double run_ahead) { return core_.open(std::move(failed), run_ahead); }
-    TaskId submit(SessionId session, size_t stage, Payload payload, const std::vector<TaskId>& after, int64_t key) {
-        return core_.submit(session, stage, std::move(payload), after, key);
+    // As the scheduler's, for one thread. A `failed` is called when the call is over.
+    template <class Change>
+    void change(Change change) {
+        change(core_, now_);
+        core_.discarded();  // destroyed here
     }
-    void begin(SessionId session) { core_.begin(session); }
-    void delivered(SessionId session, double seconds) { core_.delivered(session, seconds, now_); }
-    void finish(SessionId session) { core_.finish(session); }
-    void hold(SessionId session, bool held) { core_.hold(session, held); }
-    void cancel(SessionId session) {
-        discard([&] { core_.cancel(session); });
+    template <class Read>
+    auto read(Read read) const {
+        return read(core_, now_);
     }
-    void revive(SessionId session) { core_.revive(session); }
-    void close(SessionId session) {
-        discard([&] { core_.close(session); });
-    }
-    void shut_down();  // as Scheduler's; SchedulerError while it runs
-    bool drained(SessionId session, double) const { return core_.drained(session); }  // waits for nothing
-    double lead(SessionId session) const { return core_.lead(session, now_); }
-    Counts counts() const { return core_.counts(); }
-    bool wanted(size_t stage) const { return core_.wanted(stage, now_); }
+    void shut_down();  // SchedulerError while it runs
     double now() const { return now_; }
 
     // Calls action() at a time, which must not lie in the past.
@@ -67,19 +57,13 @@ private:
 
     struct Happening {
         double time;
-        uint64_t number;  // happenings of one time come in the order of their making
+        uint64_t number;  // those of one time come in the order in which they were made
         std::function<void()> action;
 
         bool operator<(const Happening& other) const {  // the soonest is the greatest, for the queue's top
             return std::tie(other.time, other.number) < std::tie(time, number);
         }
     };
-
-    template <class Change>
-    void discard(Change change) {
-        change();
-        core_.discarded();  // destroyed here
-    }
 
     void play(double until);
     void start();

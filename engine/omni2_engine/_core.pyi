@@ -30,13 +30,11 @@ def normal(
 ) -> None:
     """Fill `out` (any shape, C-contiguous, at most 2^34 values) with standard normals."""
 
-def argmax(logits: NDArray[np.float32]) -> int:
-    """Id of the greatest of logits (V,), the first of equals; NaN never wins. All NaN raises NoCandidateError."""
-
 def greedy(logits: NDArray[np.float32], generated: NDArray[np.int64], penalty: float) -> int:
-    """`argmax` after the repetition penalty (spec §6), logits (V,) left as they are.
+    """Id of the greatest logit after the repetition penalty (spec §6), the first of equals; logits (V,) stay.
 
     Each id in `generated` (any length, repeats count once) has its logit divided by `penalty`, multiplied if negative.
+    NaN never wins; all NaN raises NoCandidateError.
     """
 
 def sample(
@@ -64,19 +62,18 @@ def processor_instructions() -> list[str]:
     Of avx2, avx512f, avx_vnni, avx512_vnni and amx_int8 on x86, of asimddp and i8mm on 64-bit ARM; empty elsewhere.
     """
 
-def cuda_available(library: str | None = None) -> str | None:
-    """Why the CUDA runtime cannot be used here, problem and remedy in one sentence; None: it can.
+def raise_cuda_errors_as(error: type[Exception], out_of_memory: type[Exception]) -> None:
+    """Name the exceptions that CUDA's errors become; each is made from a problem and its remedy.
 
-    Loads libcudart and asks it for devices. `library` is its path; without one, the path in OMNI2_CUDART or else the
-    system's libcudart (CUDA 13, then 12) is taken.
+    `omni2_engine.errors` does so with BackendError and CapacityError. Before that they are RuntimeErrors.
     """
 
 class CudaDevice:
     """The first CUDA device that CUDA_VISIBLE_DEVICES leaves, through a libcudart found when the program runs.
 
-    Addresses are the device's, as integers. What is made here gives itself back with its last reference, and must live
-    until the streams have passed what was enqueued on it. Every method may be called from any thread and raises
-    BackendError for what CUDA refuses. An error of the device itself is final: everything reports it from then on.
+    Addresses are the device's, as integers. What is made here is released with its last reference, and must live until
+    the streams have passed the work enqueued on it. Every method may be called from any thread and raises BackendError
+    for what CUDA refuses. An error of the device itself is final: every later call reports it.
 
     Args:
         library: path of libcudart; without one, the path in OMNI2_CUDART or else the system's (CUDA 13, then 12).
@@ -99,8 +96,6 @@ class CudaDevice:
         """Of the architecture: (8, 9)."""
 
     @property
-    def multiprocessors(self) -> int: ...
-    @property
     def driver_version(self) -> tuple[int, int]:
         """The newest CUDA that the driver knows."""
 
@@ -112,16 +107,16 @@ class CudaDevice:
         """(free, total) bytes of the device, for all processes."""
 
     def allocate(self, nbytes: int) -> DeviceMemory:
-        """Memory of the device, set to nothing in particular. CapacityError where there is not so much left."""
+        """Memory of the device, not initialised. CapacityError where it has too little left."""
 
     def pin(self, nbytes: int) -> PinnedMemory:
-        """Memory of the host that copies read and write beside it, set to nothing in particular."""
+        """Memory of the host that the device copies from and to asynchronously, not initialised."""
 
     def stream(self, priority: int = 0) -> CudaStream:
-        """A new stream; a lower priority is more urgent, as far as the device knows any."""
+        """A new stream; a lower priority is more urgent, clamped to those the device has."""
 
     def event(self, timed: bool = False) -> CudaEvent:
-        """A new event; `timed` ones cost a little, and know how far apart they were."""
+        """A new event; `timed` ones cost a little more and can be compared with `since`."""
 
     def load(self, image: bytes) -> CudaModule:
         """Load a cubin, fatbin or PTX."""
@@ -150,33 +145,35 @@ class CudaEvent:
     """A point in a stream: where it was recorded last."""
 
     def synchronize(self) -> None:
-        """Wait for it; what never was recorded is not waited for."""
+        """Wait until the stream has passed it; an event never recorded is not waited for."""
 
     def since(self, start: CudaEvent) -> float:
         """Seconds of the device's clock from `start` to this one, both timed and passed; BackendError otherwise."""
 
 class CudaGraph:
-    """What a stream recorded: launched as one piece of work, with the addresses and sizes it had then."""
+    """The work a stream captured, launched as one piece with the addresses and sizes it had then."""
 
 class CudaModule:
     def kernel(self, name: str, shared_memory: int = 0) -> CudaKernel:
-        """A kernel, to be launched with up to so many bytes of dynamic shared memory. BackendError: there is none."""
+        """The kernel of that name. BackendError: there is none.
+
+        Args:
+            shared_memory: the most bytes of dynamic shared memory it is launched with.
+        """
 
 class CudaKernel: ...
 
 class CudaStream:
-    """A queue of work on the device: in the order in which it was enqueued, beside other streams.
+    """A queue of work on the device, which runs in the order in which it was enqueued. Streams run at the same time.
 
     Arrays are C-contiguous (ValueError). Pinned ones stay untouched until the stream has passed; others are copied at
-    once (`upload`), or waited for (`download`).
+    once (`upload`) or waited for (`download`).
     """
 
     @property
     def handle(self) -> int:
         """The cudaStream_t."""
 
-    @property
-    def priority(self) -> int: ...
     def upload(self, to: int, source: NDArray[Any]) -> None:
         """Copy an array to a device address."""
 
@@ -210,20 +207,18 @@ class CudaStream:
 
     def launch_graph(self, graph: CudaGraph) -> None: ...
     def record(self, event: CudaEvent) -> None: ...
-    def wait(self, event: CudaEvent) -> None:
-        """Go on only when the event's stream has come as far as it was when the event was last recorded."""
-
     def begin_capture(self) -> None:
-        """From here on this thread's work is recorded instead of done, whoever enqueues it on the stream.
+        """From here on what is enqueued on the stream is captured instead of run.
 
-        Meanwhile the thread must not allocate or give back memory, and nothing may wait for the stream.
+        Meanwhile this thread must not allocate memory, and no thread may wait for the stream. RuntimeError: the stream
+        captures already.
         """
 
     def end_capture(self) -> CudaGraph:
-        """What was recorded. BackendError where something could not be; the stream is out of capture then, too."""
+        """The captured work. BackendError where some of it cannot be captured; the capture is over then, too."""
 
     def synchronize(self) -> None:
-        """Wait for all that was enqueued; BackendError: the device failed."""
+        """Wait for all work enqueued so far. BackendError: the device failed; RuntimeError: the stream captures."""
 
 class SchedulerError(RuntimeError):
     """A call that the scheduler cannot follow in its present state."""
@@ -242,10 +237,8 @@ class Stage:
     tasks that could run, those of the stage with the lowest `priority` go first: give downstream stages the lower
     numbers.
 
-    Without `launches` the tasks are done when `run(payloads)` returns; it is called on a thread of the stage's own (the
-    same for every call on the host). With `launches`, `run(payloads, stream)` enqueues work on the cudaStream_t
-    `stream` (0 on the host) and the tasks are done when the stream has got there; all such stages share one thread for
-    it.
+    The tasks are done when `run` returns. All calls of a stage are made on one thread of its own, so that
+    threading.local() values stay.
 
     Tasks may submit tasks and cancel sessions. They must come to an end: shutting down, and so the end of the process,
     waits for them. TypeError for a `run` that cannot be called; ValueError for a max_batch below 1.
@@ -257,21 +250,10 @@ class Stage:
         run: Callable[..., list[BaseException | None] | None],
         max_batch: int = 1,
         priority: int = 0,
-        launches: bool = False,
     ) -> None: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def run(self) -> Callable[..., list[BaseException | None] | None]: ...
-    @property
-    def max_batch(self) -> int: ...
-    @property
-    def priority(self) -> int: ...
-    @property
-    def launches(self) -> bool: ...
 
 class Scheduler:
-    """Runs the tasks of many sessions on the stages' streams, each stage one call at a time, several stages at once.
+    """Runs the tasks of many sessions on a thread per stage: each stage one call at a time, several stages at once.
 
     What runs next on a free stage, or of all free stages where `width` leaves room for fewer: sessions whose first
     chunk is not out yet, in the order of their `begin`; then the session whose player runs dry first; then the stage
@@ -283,22 +265,17 @@ class Scheduler:
 
     Args:
         stages: named by their index from here on.
-        runtime: "host": a thread for each stage. "cuda": a CUDA stream for each, too.
-        cuda_library: path of libcudart; by default as `cuda_available` finds it.
         width: calls that may run at once, 1 or more; by default one for each stage. With fewer than stages, calls are
             taken to share processors: beside a call for a first chunk none starts.
-        order: "deadline", as above; "arrival": what was submitted first, whoever waits.
+        order: "deadline", as above; "arrival": what was submitted first.
 
     Raises:
-        ValueError: no stages, a width of 0, or an unknown runtime or order.
-        omni2_engine.errors.BackendError: CUDA cannot be used here.
+        ValueError: no stages, a width of 0, or an unknown order.
     """
 
     def __init__(
         self,
         stages: Sequence[Stage],
-        runtime: Literal["host", "cuda"] = "host",
-        cuda_library: str | None = None,
         width: int | None = None,
         order: Literal["deadline", "arrival"] = "deadline",
     ) -> None: ...
@@ -382,7 +359,7 @@ class Simulation:
     over.
 
     Args:
-        stages: as for `Scheduler`; `run` of a stage with `launches` gets 0 as its stream.
+        stages: as for `Scheduler`.
         cost: (stage, payloads) → the seconds that this call takes, 0 or more.
         width, order: as for `Scheduler`.
 

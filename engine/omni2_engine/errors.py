@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from omni2_engine._core import raise_cuda_errors_as
+
 
 class Omni2Error(Exception):
     """Base of every error this project raises on purpose.
@@ -56,3 +58,6 @@ class BusyError(CapacityError):
     def __init__(self, problem: str, retry_after: float) -> None:
         self.retry_after = retry_after
         super().__init__(problem, f"ask again in {retry_after:.1f} s")
+
+
+raise_cuda_errors_as(BackendError, out_of_memory=CapacityError)

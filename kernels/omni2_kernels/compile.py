@@ -23,14 +23,13 @@ from omni2_kernels.registry import SOURCES
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_120")  # those the tests build for; NVRTC knows others
 # Random numbers and races must be those of the host to the last bit (cuda/elementary.cuh): a multiplication and an
-# addition are rounded each, as the host rounds them, not once as a fused multiply-add; divisions and roots are IEEE's,
-# denormals are kept. The last one has the assembler say what each kernel takes.
+# addition are rounded each, as the host rounds them, not once as a fused multiply-add; divisions are IEEE's, denormals
+# are kept. The last one has the assembler say what each kernel takes.
 OPTIONS = (
     "--std=c++17",
     "--fmad=false",
     "--ftz=false",
     "--prec-div=true",
-    "--prec-sqrt=true",
     "--ptxas-options=--verbose",
 )
 CHECKSUM_BYTES = 32

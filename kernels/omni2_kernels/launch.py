@@ -21,8 +21,8 @@ class Parameter:
 
     Args:
         name: as in the source.
-        type: as in the source, such as `const float*`.
-        dtype: of the value; a pointer is an address, uint64.
+        type: as in the source, such as `int32_t`.
+        dtype: of the value.
     """
 
     name: str
@@ -43,8 +43,6 @@ class Parameter:
     def _takes(self, value: np.ndarray[Any, Any]) -> bool:
         if self.dtype.kind == "V":
             return bool(value.dtype == self.dtype)
-        if self.dtype.kind == "f":
-            return value.dtype.kind in ("i", "u", "f")
         limits = np.iinfo(self.dtype)
         return value.dtype.kind in ("i", "u") and int(limits.min) <= int(value) <= int(limits.max)
 
@@ -96,7 +94,7 @@ class Kernel:
 
         Args:
             sizes: those of `Kernel.sizes`, each at least 1.
-            arguments: a value per parameter; pointers as integers, structs as numpy records.
+            arguments: a value per parameter; structs as numpy records.
 
         Raises:
             TypeError: another number of arguments, or one that does not fit its parameter.

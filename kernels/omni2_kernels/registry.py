@@ -1,7 +1,7 @@
 """Every kernel: where its source is, what it takes, on what grid it runs, and what memory it moves.
 
 Times are floors: the bytes moved over `BANDWIDTH`, at the sizes given. A launch itself takes some microseconds on
-top: all but the samplers are bound by that, not by memory.
+top: `sample_and_embed` and `resume` are bound by that, the samplers by memory.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from omni2_kernels.decoding import BATCH, ROW
-from omni2_kernels.launch import THREADS, Kernel, Parameter, Sizes
+from omni2_kernels.launch import Kernel, Parameter, Sizes
 
 TILE = 4096  # logits a block of the samplers takes: 16 a thread
 
-# What floors are stated for: eight conversations with a 7B model in 16 bits, half a second of sound.
+# What floors are stated for: eight conversations with a 7B model in 16 bits.
 SIZES: Sizes = {
     "rows": 8,
     "vocab": 158_498,  # text and speech units
@@ -24,37 +24,18 @@ SIZES: Sizes = {
     "width": 3584,
     "visible": 4096,
     "element": 2,
-    "overlap": 3840,
-    "samples": 12_000,
-    "numbers": 108_000,
 }
-
-DRAW_KEY = np.dtype([("seed", np.uint64), ("stream", np.uint32), ("turn", np.uint32), ("step", np.uint32)], align=True)
-"""Who draws, and when, as in cuda/draw.cuh."""
-
 
 def _parameters(**types: tuple[str, DTypeLike]) -> tuple[Parameter, ...]:
     return tuple(Parameter(name, type_, np.dtype(dtype)) for name, (type_, dtype) in types.items())
 
 
-def _pointer(of: str) -> tuple[str, DTypeLike]:
-    return f"{of}*", np.uint64
-
-
 _BATCH = ("Batch", BATCH)
-_KEY = ("DrawKey", DRAW_KEY)
 _INT32 = ("int32_t", np.int32)
-_INT64 = ("int64_t", np.int64)
-_UINT64 = ("uint64_t", np.uint64)
-_FLOAT = ("float", np.float32)
 
 
 def _tiles(count: int) -> int:
     return -(-count // TILE)
-
-
-def _blocks(count: int) -> int:
-    return -(-count // THREADS)
 
 
 def _rank_moved(s: Sizes) -> int:
@@ -110,68 +91,6 @@ _ALL = (
         lambda s: s["rows"] * (2 * s["element"] * s["width"] + s["visible"] + 2 * ROW.itemsize),
         """Makes the model's inputs right when a burst begins: the last token of every joining row, the spare position
         of every parked one. Running rows stay as they are.""",
-    ),
-    Kernel(
-        "gather_rows",
-        "gather.cu",
-        _parameters(
-            table=_pointer("const void"),
-            table_type=_INT32,
-            table_rows=_INT32,
-            ids=_pointer("const int32_t"),
-            out=_pointer("void"),
-            out_type=_INT32,
-            width=_INT32,
-            out_stride=_INT64,
-        ),
-        ("rows", "width"),
-        lambda s: (_blocks(s["width"]), s["rows"], 1),
-        lambda s: 2 * s["rows"] * s["width"] * s["element"],
-        """Embeddings of ids: rows of a table in the model's type, `out_stride` elements apart. An id outside the table
-        gives NaN.""",
-    ),
-    Kernel(
-        "cross_fade",
-        "sound.cu",
-        _parameters(
-            head=_pointer("const float"),
-            tail=_pointer("const float"),
-            window=_pointer("const double"),
-            out=_pointer("float"),
-            overlap=_INT32,
-        ),
-        ("overlap",),
-        lambda s: (_blocks(s["overlap"]), 1, 1),
-        lambda s: s["overlap"] * (3 * 4 + 2 * 8),
-        """`audio.cross_fade`: the tail times the window's second half plus the head times its first, in float64, stored
-        as float32. `out` may be `head`.""",
-    ),
-    Kernel(
-        "pack_pcm16",
-        "sound.cu",
-        _parameters(pcm=_pointer("const float"), out=_pointer("int16_t"), count=_INT64),
-        ("samples",),
-        lambda s: (_blocks(s["samples"]), 1, 1),
-        lambda s: s["samples"] * (4 + 2),
-        """`audio.pack_pcm16`: ±1 becomes ±32767, what is beyond saturates, NaN becomes 0.""",
-    ),
-    Kernel(
-        "fill_normal",
-        "noise.cu",
-        _parameters(out=_pointer("float"), count=_UINT64, key=_KEY),
-        ("numbers",),
-        lambda s: (_blocks(-(-s["numbers"] // 4)), 1, 1),
-        lambda s: 4 * s["numbers"],
-        """`_core.normal`: standard normals drawn by a key, to the bit.""",
-    ),
-    Kernel(
-        "fill_uniform",
-        "noise.cu",
-        _parameters(out=_pointer("float"), count=_UINT64, key=_KEY, scale=_FLOAT, low=_FLOAT),
-        ("numbers",),
-        lambda s: (_blocks(-(-s["numbers"] // 4)), 1, 1),
-        lambda s: 4 * s["numbers"],
-        """`sampling.uniform`: uniforms between `low` and `low` + `scale` drawn by a key, to the bit.""",
     ),
 )
 

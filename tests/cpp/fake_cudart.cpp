@@ -179,7 +179,6 @@ int cudaDeviceGetAttribute(int* value, int attribute, int) {
     return guarded(__func__, [&](auto&) {
         if (attribute == 75) *value = capability[0];
         if (attribute == 76) *value = capability[1];
-        if (attribute == 16) *value = 1;
         return kSuccess;
     });
 }
@@ -215,13 +214,6 @@ int cudaStreamSynchronize(CUstream_st* stream) {
             return kCaptureUnsupported;
         }
         return finish(stream, lock);
-    });
-}
-
-int cudaStreamWaitEvent(CUstream_st* stream, CUevent_st* event, unsigned) {
-    return guarded(__func__, [&](auto&) {
-        if (event->captured || stream->recording) return kCaptureIsolation;  // forks of a recording are not modelled
-        return enqueue(stream, {{}, event->last, nullptr});
     });
 }
 
@@ -264,16 +256,6 @@ int cudaEventElapsedTime(float* milliseconds, CUevent_st* start, CUevent_st* sto
         if (!start->last->reached || !stop->last->reached) return kNotReady;
         *milliseconds = static_cast<float>(1e3 * (stop->last->seconds - start->last->seconds));
         return kSuccess;
-    });
-}
-
-int cudaLaunchHostFunc(CUstream_st* stream, void (*function)(void*), void* data) {
-    return guarded(__func__, [&](auto&) {
-        return enqueue(stream, "host function", [=] {
-            in_host_function = true;
-            function(data);
-            in_host_function = false;
-        });
     });
 }
 
@@ -353,6 +335,16 @@ void fake_cuda_fault(CUstream_st* stream, int status) {
     enqueue(stream, "fault", [=] { fake_cuda_lose(status); });
 }
 
+int fake_cuda_call(CUstream_st* stream, void (*function)(void*), void* data) {
+    return guarded(__func__, [&](auto&) {
+        return enqueue(stream, "host function", [=] {
+            in_host_function = true;
+            function(data);
+            in_host_function = false;
+        });
+    });
+}
+
 void fake_cuda_lose(int status) {
     const Lock lock(mutex);
     lose(status);
@@ -362,17 +354,6 @@ int fake_cuda_settle(int milliseconds) {
     Lock lock(mutex);
     return changed.wait_for(lock, std::chrono::milliseconds(milliseconds), [] { return outstanding == 0; });
 }
-
-void* fake_cuda_graph(void (*function)(void*), void* data, int microseconds) {
-    return new CUgraphExec_st{{{"node",
-                                [=] {
-                                    take_time(microseconds);
-                                    if (function) function(data);
-                                }}},
-                              nullptr};
-}
-
-void fake_cuda_graph_destroy(void* graph) { delete static_cast<CUgraphExec_st*>(graph); }
 
 int fake_cuda_live_streams() {
     const Lock lock(mutex);

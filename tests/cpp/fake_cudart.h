@@ -18,8 +18,8 @@ void fake_cuda_set_capability(int major, int minor);       // at first 8.9
 void fake_cuda_refuse_next(const char* function, int status);
 void fake_cuda_refuse_after(const char* function, int status, int after);
 
-// Enqueues a kernel that takes so long by the stream's clock, which events read, or one that fails: when the stream gets there the whole device is lost.
-// Everything not yet run is dropped, host functions too, and every call returns `status` from then on.
+// Enqueues a kernel that takes so long by the stream's clock, which events read, or one that fails: when the stream gets
+// there the whole device is lost. Everything not yet run is dropped, and every call returns `status` from then on.
 void fake_cuda_delay(CUstream_st* stream, int microseconds);
 void fake_cuda_fault(CUstream_st* stream, int status);
 void fake_cuda_lose(int status);  // at once, from whatever thread, host functions included
@@ -27,9 +27,8 @@ void fake_cuda_lose(int status);  // at once, from whatever thread, host functio
 // Waits until nothing is enqueued or runs any more, on a lost device too; whether it came to that in time.
 int fake_cuda_settle(int milliseconds);
 
-// A cudaGraphExec_t with one node, which takes so long and then calls function(data).
-void* fake_cuda_graph(void (*function)(void*), void* data, int microseconds);
-void fake_cuda_graph_destroy(void* graph);
+// Enqueues function(data), or captures it where the stream does. It must not use CUDA. Returns CUDA's status.
+int fake_cuda_call(CUstream_st* stream, void (*function)(void*), void* data);
 
 // Whether what is enqueued on it is recorded.
 int fake_cuda_is_recorded(CUstream_st* stream);

@@ -17,7 +17,7 @@ namespace fake {
 constexpr int kSuccess = 0, kInvalidValue = 1, kMemoryAllocation = 2, kInvalidPitch = 12, kInsufficientDriver = 35,
               kInvalidImage = 200, kInvalidHandle = 400, kIllegalState = 401, kSymbolNotFound = 500, kNotReady = 600,
               kIllegalAddress = 700, kLaunchFailure = 719, kNotPermitted = 800, kCaptureUnsupported = 900,
-              kCaptureInvalidated = 901, kCaptureIsolation = 905, kCapturedEvent = 907, kCaptureWrongThread = 908;
+              kCaptureInvalidated = 901, kCapturedEvent = 907, kCaptureWrongThread = 908;
 
 // One lock for everything: a stand-in need not be fast.
 extern std::mutex mutex;

@@ -33,7 +33,7 @@ size_t whole_pages(size_t bytes) { return (bytes + page() - 1) / page() * page()
 
 size_t limit = size_t{8} << 30, used = 0, next_offset = 0;
 int damaged = 0;
-std::map<size_t, size_t> living;            // offset → bytes
+auto& living = *new std::map<size_t, size_t>;  // offset → bytes; streams may outlive static objects
 std::map<const char*, size_t> pinned;       // begin → bytes
 
 const char* text(int kind) {
@@ -146,13 +146,15 @@ int cudaFree(void* memory) {
     const auto [offset, bytes] = *found;
     char *end = bytes_begin + offset + bytes, *begin = bytes_begin + offset;
     const size_t taken = whole_pages(std::max<size_t>(bytes, 1));
-    when_idle([=] {
+    // What runs on a lost device ran before it was lost, and may still look its memory up.
+    if (lost == kSuccess) living.erase(found);
+    when_idle([=, offset = offset] {
+        living.erase(offset);
         damaged += std::any_of(end, begin + taken, [](char byte) { return static_cast<unsigned char>(byte) != kBeyond; });
         madvise(begin, taken, MADV_DONTNEED);
         mprotect(begin, taken, PROT_NONE);
     });
     used -= bytes;
-    living.erase(found);
     const int status = obstacle(__func__, lock);
     return remembered(status ? status : unsafe_call());
 }

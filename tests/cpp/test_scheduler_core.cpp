@@ -25,7 +25,7 @@ struct Bench {
         return core.submit(session, stage, payload(), after, key);
     }
     void end(size_t stage) {
-        core.admit(stage);
+        core.take_payloads(stage);
         core.complete(stage, {});
     }
     // The sessions served by `stage` from now on, in order, one call at a time until nothing more starts.
@@ -309,7 +309,7 @@ TEST("a cancelled session's tasks are dropped, other than one that runs") {
     bench.submit(a, 1, {first});
     bench.submit(b, 0);
     bench.core.start(0.0);
-    CHECK_EQUAL(bench.core.admit(0).size(), size_t{1});
+    CHECK_EQUAL(bench.core.take_payloads(0).size(), size_t{1});
     bench.core.cancel(a);
     CHECK_EQUAL(bench.core.discarded().size(), size_t{2});
     CHECK(!bench.core.drained(a));
@@ -329,14 +329,14 @@ TEST("a call that was cancelled before it began is not admitted, and its stage s
     CHECK_EQUAL(bench.core.start(0.0), Stages{0});
     bench.core.cancel(a);
     CHECK(!bench.core.drained(a));
-    CHECK_EQUAL(bench.core.admit(0).size(), size_t{1});
+    CHECK_EQUAL(bench.core.take_payloads(0).size(), size_t{1});
     CHECK(bench.core.drained(a));
     CHECK_EQUAL(bench.core.sessions(0), Ids{b});
     bench.core.complete(0, {});
 
     CHECK_EQUAL(bench.core.start(0.0), Stages{0});
     bench.core.cancel(c);
-    CHECK(bench.core.admit(0).empty());
+    CHECK(bench.core.take_payloads(0).empty());
     bench.submit(b, 0);
     CHECK_EQUAL(bench.core.start(0.0), Stages{});
     bench.core.complete(0, {});
@@ -364,7 +364,7 @@ TEST("a task that fails cancels its session, once, and no other") {
     const SessionId c = core.open([](std::exception_ptr) {}, kNever);
     for (const SessionId session : {a, a, b, b, c, c}) core.submit(session, 0, payload(), {}, 0);
     core.start(0.0);
-    core.admit(0);
+    core.take_payloads(0);
     const auto failures = core.complete(0, {nullptr, {error(), error(), nullptr}});
     CHECK_EQUAL(failures.size(), size_t{1});  // nobody listens for b's
     CHECK_EQUAL(failures.front().session, a);
@@ -375,7 +375,7 @@ TEST("a task that fails cancels its session, once, and no other") {
     CHECK_THROWS(SessionCancelled, core.submit(b, 0, payload(), {}, 0));
     core.start(0.0);
     CHECK_EQUAL(core.sessions(0), Ids{c});
-    core.admit(0);
+    core.take_payloads(0);
     core.cancel(c);
     CHECK(core.complete(0, {error(), {}}).empty());  // it was given up before
 }
@@ -384,7 +384,7 @@ TEST("a stage that returns the wrong number of results fails all its tasks") {
     Core core({{4, 0}}, 1, Order::kDeadline);
     for (int i = 0; i < 2; ++i) core.submit(core.open([](std::exception_ptr) {}, kNever), 0, payload(), {}, 0);
     core.start(0.0);
-    core.admit(0);
+    core.take_payloads(0);
     CHECK_EQUAL(core.complete(0, {nullptr, {nullptr}}).size(), size_t{2});
 }
 
@@ -393,7 +393,7 @@ TEST("a closed session is forgotten when it is drained, and is no error but for 
     const SessionId a = bench.open(), b = bench.open();
     bench.submit(a, 0);
     bench.core.start(0.0);
-    bench.core.admit(0);
+    bench.core.take_payloads(0);
     for (const SessionId session : {a, b}) bench.core.close(session);
     CHECK_EQUAL(bench.core.counts().sessions, size_t{1});
     CHECK_THROWS(SessionCancelled, bench.core.revive(a));

@@ -131,7 +131,7 @@ private:
     void admit(size_t stage) {
         if (unadmitted_.erase(stage) == 0) return;
         auto& call = calls_[stage];
-        for (const Payload& name : core_.admit(stage)) call.push_back(*static_cast<const TaskId*>(name.get()));
+        for (const Payload& name : core_.take_payloads(stage)) call.push_back(*static_cast<const TaskId*>(name.get()));
         check_call(stage, call);
         for (const TaskId id : call) tasks_[id].state = State::kRunning;
     }

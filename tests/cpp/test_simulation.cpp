@@ -5,6 +5,7 @@
 #include <random>
 
 #include "check.h"
+#include "sessions.h"
 
 namespace omni2::test {
 namespace {
@@ -23,25 +24,27 @@ Simulation::Stage plain(size_t max_batch = 1) {
 
 TEST("calls take the time the model says") {
     Simulation simulation({plain(), plain()}, seconds_of, 2, Order::kDeadline);
-    const SessionId a = simulation.open(nullptr, kNever);
-    const TaskId first = simulation.submit(a, 0, payload(2.0), {}, 0);
-    simulation.submit(a, 1, payload(3.0), {first}, 0);
-    simulation.submit(a, 0, payload(1.0), {}, 0);
+    Sessions<Simulation> sessions{simulation};
+    const SessionId a = sessions.open();
+    const TaskId first = sessions.submit(a, 0, payload(2.0));
+    sessions.submit(a, 1, payload(3.0), {first});
+    sessions.submit(a, 0, payload(1.0));
     simulation.run(2.5);
     CHECK_EQUAL(simulation.now(), 2.5);
     CHECK_EQUAL(simulation.trace().size(), size_t{3});
     simulation.run();
     CHECK_EQUAL(simulation.now(), 5.0);
-    CHECK(simulation.drained(a, 0.0));
+    CHECK(sessions.drained(a));
 }
 
-TEST("what happens at one time happens in the order of its making, before anything starts") {
+TEST("actions of one time are done in the order in which they were added, before anything starts") {
     std::vector<int> order;
     Simulation simulation({plain(8)}, seconds_of, 1, Order::kDeadline);
+    Sessions<Simulation> sessions{simulation};
     for (int i = 0; i < 5; ++i)
         simulation.at(1.0, [&, i] {
             order.push_back(i);
-            simulation.submit(simulation.open(nullptr, kNever), 0, payload(1.0), {}, 0);
+            sessions.submit(sessions.open(), 0, payload(1.0));
         });
     simulation.run();
     CHECK_EQUAL(order, (std::vector<int>{0, 1, 2, 3, 4}));
@@ -61,24 +64,26 @@ TEST("random sessions come, fail, are cancelled and go: everything ends, and no 
             return {};
         };
         Simulation simulation({failing, plain(2)}, seconds_of, 2, Order::kDeadline);
+        Sessions<Simulation> sessions{simulation};
         for (int i = 0; i < 30; ++i)
             simulation.at(0.1 * pick(100), [&, turn = pick(20)] {
-                const SessionId session = simulation.open([&](std::exception_ptr) { ++failures; }, 0.5);
-                simulation.begin(session);
+                const SessionId session = sessions.open([&](std::exception_ptr) { ++failures; }, 0.5);
+                sessions.begin(session);
                 for (size_t task = 0; task < 10; ++task)
-                    simulation.submit(session, task % 2, alive, {}, 0);
-                simulation.delivered(session, 1.0);
-                simulation.at(simulation.now() + 0.1 * turn, [&, session] { simulation.close(session); });
+                    sessions.submit(session, task % 2, alive);
+                sessions.delivered(session, 1.0);
+                simulation.at(simulation.now() + 0.1 * turn, [&, session] { sessions.close(session); });
             });
         simulation.run();
-        CHECK_EQUAL(simulation.counts().sessions, size_t{0});
+        CHECK_EQUAL(sessions.counts().sessions, size_t{0});
         CHECK_EQUAL(alive.use_count(), long{1});
     }
 }
 
 TEST("a simulation whose model throws is over") {
     Simulation simulation({plain()}, [](size_t, const std::vector<Payload>&) { return -1.0; }, 1, Order::kDeadline);
-    simulation.submit(simulation.open(nullptr, kNever), 0, payload(0.0), {}, 0);
+    Sessions<Simulation> sessions{simulation};
+    sessions.submit(sessions.open(), 0, payload(0.0));
     CHECK_THROWS(std::invalid_argument, simulation.run());
     CHECK_THROWS(SchedulerError, simulation.run());
     simulation.shut_down();

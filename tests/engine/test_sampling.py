@@ -90,27 +90,27 @@ def assert_follows(drawn: NDArray[np.int64], p: NDArray[np.float64]) -> None:
 
 
 @given(any_logits)
-def test_argmax_is_numpys(values: Logits) -> None:
-    assert _core.argmax(values) == int(values.argmax())
+def test_greedy_is_numpys_argmax(values: Logits) -> None:
+    assert _core.greedy(values, NO_IDS, 1.0) == int(values.argmax())
 
 
 @given(special_logits)
-def test_argmax_with_special_values(values: Logits) -> None:
+def test_greedy_with_special_values(values: Logits) -> None:
     if np.isnan(values).all():
         with pytest.raises(_core.NoCandidateError):
-            _core.argmax(values)
+            _core.greedy(values, NO_IDS, 1.0)
     else:
         # nanargmax takes a NaN for the greatest where all others are minus infinity
-        assert _core.argmax(values) == int(np.flatnonzero(values == np.nanmax(values))[0])
+        assert _core.greedy(values, NO_IDS, 1.0) == int(np.flatnonzero(values == np.nanmax(values))[0])
 
 
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 31, 33, 1000, 151_936])
-def test_argmax_takes_the_first_of_equals_wherever_it_stands(size: int) -> None:
+def test_greedy_takes_the_first_of_equals_wherever_it_stands(size: int) -> None:
     values = np.full(size, -3, np.float32)
     for first in {0, size // 2, size - 1}:
         values[first] = 2
         values[first + 1 :: 7] = 2
-        assert _core.argmax(values) == first
+        assert _core.greedy(values, NO_IDS, 1.0) == first
         values[:] = -3
 
 

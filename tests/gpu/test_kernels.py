@@ -1,4 +1,4 @@
-"""The kernels on the device: the very ids of the host's samplers, and the very numbers of its generators."""
+"""The kernels on the device: the ids of the host's samplers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from omni2_engine.device.decode_batch import DecodeBatch
 from omni2_engine.device.kernels import DeviceKernels
 from omni2_engine.device.lane import Lane
 from omni2_engine.device.table import DeviceTable
-from omni2_engine.sampling import DrawKey, Stream, normal
+from omni2_engine.sampling import Stream
 from omni2_engine.tables import EmbeddingTable
-from omni2_kernels.audio import cross_fade, fade_window, pack_pcm16
 from omni2_kernels.decoding import State
-from omni2_kernels.registry import DRAW_KEY, KERNELS
+from omni2_kernels.registry import KERNELS
 
 from .rig import Rig
 
@@ -101,29 +100,3 @@ def _on_host(logits: np.ndarray, row: Any, generated: np.ndarray) -> int:
     penalty, temperature = float(row["penalty"]), float(row["temperature"])
     key = (int(row[name]) for name in ("seed", "stream", "turn", "step"))
     return int(_core.sample(logits, generated, penalty, temperature, int(row["top_k"]), 1.0, *key))
-
-
-def test_random_numbers_are_the_hosts(stream: CudaStream, kernels: DeviceKernels, memory: Memory) -> None:
-    key = np.array((2**40 + 3, Stream.VOCODER_NOISE, 5, 9), DRAW_KEY)
-    count = 10_001
-    out = memory.put(np.zeros(count, np.float32))
-    kernels.enqueue(stream, KERNELS["fill_normal"].launch({"numbers": count}, out, count, key))
-    expected = normal((count,), DrawKey(2**40 + 3, Stream.VOCODER_NOISE, 5), 9)
-    np.testing.assert_array_equal(memory.get(out, (count,), np.float32), expected)
-
-
-def test_sound_is_joined_and_packed_as_on_the_host(stream: CudaStream, kernels: DeviceKernels, memory: Memory) -> None:
-    random, overlap = np.random.default_rng(1), 480
-    head, tail = (random.normal(size=overlap).astype(np.float32) for _ in range(2))
-    out = memory.put(np.zeros(overlap, np.float32))
-    window = fade_window(overlap)
-    fade = KERNELS["cross_fade"].launch(
-        {"overlap": overlap}, memory.put(head), memory.put(tail), memory.put(window), out, overlap
-    )
-    kernels.enqueue(stream, fade)
-    faded = memory.get(out, (overlap,), np.float32)
-    np.testing.assert_array_equal(faded, cross_fade(head, tail))
-    loud = np.concatenate([faded, [np.nan, 2, -2, np.inf]]).astype(np.float32)
-    packed = memory.put(np.zeros(len(loud), np.int16))
-    kernels.enqueue(stream, KERNELS["pack_pcm16"].launch({"samples": len(loud)}, memory.put(loud), packed, len(loud)))
-    np.testing.assert_array_equal(memory.get(packed, loud.shape, np.int16), pack_pcm16(loud))

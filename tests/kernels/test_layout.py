@@ -18,7 +18,6 @@ STRUCTS = {
     "Candidate": decoding.CANDIDATE,
     "Contest": decoding.CONTEST,
     "Batch": decoding.BATCH,
-    "DrawKey": registry.DRAW_KEY,
 }
 SIGNATURE = re.compile(r'extern "C" __global__ void __launch_bounds__\(kThreads\)\s*(\w+)\(([^)]*)\)')
 ENUM = re.compile(r"enum (\w+) : int32_t {(.*?)};", re.DOTALL)
@@ -94,15 +93,13 @@ def test_floors_are_bytes_over_bandwidth(name: str) -> None:
 
 def test_arguments_that_do_not_fit_are_refused() -> None:
     batch = np.zeros((), decoding.BATCH)
-    resume, pack = KERNELS["resume"], KERNELS["pack_pcm16"]
-    assert resume.launch({"rows": 3}, batch).arguments == (batch.tobytes(),)
+    resume, rank, sizes = KERNELS["resume"], KERNELS["rank_logits"], {"rows": 3, "vocab": 7}
+    assert resume.launch(sizes, batch).arguments == (batch.tobytes(),)
+    assert rank.launch(sizes, batch, 2).arguments == (batch.tobytes(), np.int32(2).tobytes())
     with pytest.raises(TypeError, match="resume takes batch"):
-        resume.launch({"rows": 3})
+        resume.launch(sizes)
     with pytest.raises(TypeError, match="batch is Batch"):
-        resume.launch({"rows": 3}, np.zeros((), decoding.ROW))
-    with pytest.raises(TypeError, match=r"pcm is const float\*"):
-        pack.launch({"samples": 1}, -1, 0, 1)
-    with pytest.raises(TypeError, match="count is int64_t"):
-        pack.launch({"samples": 1}, 0, 0, 0.5)
-    with pytest.raises(TypeError, match="count is int64_t"):
-        pack.launch({"samples": 1}, 0, 0, 2**63)
+        resume.launch(sizes, np.zeros((), decoding.ROW))
+    for serve in (0.5, 2**31, [1, 2]):
+        with pytest.raises(TypeError, match="serve is int32_t"):
+            rank.launch(sizes, batch, serve)

@@ -1,14 +1,11 @@
-// What every kernel includes. Compiled for a GPU it adds next to nothing; compiled for the host, emulation.h says what the
-// words of CUDA mean there, so that the very text that runs on a GPU is tested without one.
+// What every kernel includes. Compiled for a GPU it adds next to nothing. The tests compile the same text for the host, with
+// a header that says what CUDA's words mean there (tests/kernels/emulation/emulation.h).
 #pragma once
 
 #include "portable.cuh"
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-// A struct that a block's threads share. Not cleared; as on the host it is found by whoever comes first.
-#define OMNI2_SHARED(Type, name) __shared__ Type name
-#else
-#include "emulation.h"
+#define OMNI2_SHARED(Type, name) __shared__ Type name  // a struct that a block's threads share; not cleared
 #endif
 
 namespace omni2 {

@@ -22,11 +22,6 @@ OMNI2_HOST_DEVICE inline Words draw_words(const DrawKey& key, uint32_t block) {
                       {static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32)});
 }
 
-// Uniform in the open interval (0, 1), with 23 bits and a half so that neither end is reached.
-OMNI2_HOST_DEVICE inline float unit_uniform(uint32_t word) {
-    return (static_cast<float>(static_cast<int32_t>(word >> 9)) + 0.5f) * 0x1p-23f;
-}
-
 // Exponentially distributed: -log u of a 31-bit uniform u. Near u = 1 the complement is what is rounded to a float, not u:
 // small values, which decide a Gumbel race, keep their full precision (the least is 2^-32).
 OMNI2_HOST_DEVICE inline float unit_exponential(uint32_t word) {
@@ -38,17 +33,6 @@ OMNI2_HOST_DEVICE inline float unit_exponential(uint32_t word) {
     const float e = near_one ? 0.0f : static_cast<float>(static_cast<int32_t>(shifted) >> 23);
     const float f = near_one ? -v : float_of((shifted & 0x007FFFFFu) + kSqrtHalfBits) - 1.0f;
     return -(e * kLn2High + (log_one_plus(f) + e * kLn2Low));
-}
-
-struct NormalPair {
-    float first, second;
-};
-
-// Two independent standard normals from two words (Box and Muller, 1958).
-OMNI2_HOST_DEVICE inline NormalPair normal_pair(uint32_t radius_word, uint32_t angle_word) {
-    const float radius = sqrtf(2.0f * unit_exponential(radius_word));
-    const SineCosine direction = sine_cosine_of_turn(angle_word);
-    return {radius * direction.cosine, radius * direction.sine};
 }
 
 }  // namespace omni2

@@ -1,7 +1,7 @@
-// Logarithm, exponential, sine and cosine in single precision, written out as additions and multiplications so that every
-// host and every GPU agrees to the last bit; a system's own mathematics library promises no such thing.
+// Logarithm and exponential in single precision, written out as additions and multiplications so that every host and every
+// GPU agrees to the last bit; a system's own mathematics library promises no such thing.
 // Must be compiled without contraction to fused multiply-adds (-ffp-contract=off, --fmad=false) and without fast math.
-// The polynomials are minimax fits of our own; measured errors stay below 2e-7, relative (sine and cosine: absolute).
+// The polynomials are minimax fits of our own; measured relative errors stay below 2e-7.
 #pragma once
 
 #include "portable.cuh"
@@ -63,29 +63,6 @@ OMNI2_HOST_DEVICE inline float exponential(float x) {
     p = p * r + 0.5f;
     const float scaled = (1.0f + (r + r * r * p)) * float_of(static_cast<uint32_t>(k + 127) << 23);
     return x > kSmallestExponent ? scaled : 0.0f;
-}
-
-struct SineCosine {
-    float sine, cosine;
-};
-
-// Sine and cosine of 2 pi * word / 2^32. The turn is cut into quadrants in integers, so the reduction is exact.
-OMNI2_HOST_DEVICE inline SineCosine sine_cosine_of_turn(uint32_t word) {
-    const uint32_t quadrant = (word + 0x20000000u) >> 30;  // nearest quarter turn
-    const float a = static_cast<float>(static_cast<int32_t>(word - (quadrant << 30))) * 1.46291808e-9f;  // 2 pi / 2^32
-    const float z = a * a;
-    float s = -0.000195173f;
-    s = s * z + 0.008332178f;
-    s = s * z - 0.16666655f;
-    s = a + a * z * s;
-    float c = 2.4438452e-05f;
-    c = c * z - 0.0013887368f;
-    c = c * z + 0.041666646f;
-    c = 1.0f - (0.5f * z - z * z * c);
-    const bool swapped = (quadrant & 1u) != 0;
-    const uint32_t sine = bits_of(swapped ? c : s) ^ ((quadrant & 2u) << 30);
-    const uint32_t cosine = bits_of(swapped ? s : c) ^ (((quadrant + 1u) & 2u) << 30);
-    return {float_of(sine), float_of(cosine)};
 }
 
 }  // namespace omni2

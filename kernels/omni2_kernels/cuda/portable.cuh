@@ -3,7 +3,6 @@
 #pragma once
 
 #if defined(__CUDACC_RTC__)  // has no standard library
-using int16_t = short;
 using int32_t = int;
 using int64_t = long long;
 using uint8_t = unsigned char;

@@ -203,7 +203,7 @@ def test_without_cuda_graphs_shapes_may_change(fake_cuda: Any, fake_tensorrt: An
 def test_a_call_that_cannot_be_recorded_names_the_stage_and_the_switch(fake_cuda: Any, make_graph: Make) -> None:
     bound, given = Stage(make_graph()).bind(0, 2, repeats=True), inputs(np.random.default_rng(7), 2, 1)
     bound.run(given)
-    fake_cuda.refuse("cudaLaunchHostFunc", 900)
+    fake_cuda.refuse("fake_cuda_call", 900)
     with pytest.raises(BackendError, match=r"the stage stage cannot become a CUDA graph: TensorRT .*cuda_graphs=False"):
         bound.run(given)
     np.testing.assert_array_equal(bound.run(given)["doubled"], 2 * given["x"])

@@ -50,8 +50,14 @@ def test_no_device_is_an_error_with_a_remedy(fake_cuda: Any) -> None:
     fake_cuda.set_devices(0)
     with pytest.raises(BackendError, match=r"no CUDA device — .*CUDA_VISIBLE_DEVICES"):
         CudaDevice(fake_cuda.path)
-    with pytest.raises(BackendError, match="nowhere"):
+    with pytest.raises(BackendError, match=r"/nowhere/libcudart\.so.*OMNI2_CUDART"):
         CudaDevice("/nowhere/libcudart.so")
+
+
+def test_the_environment_names_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNI2_CUDART", "/elsewhere/libcudart.so")
+    with pytest.raises(BackendError, match="/elsewhere/libcudart"):
+        CudaDevice()
 
 
 def test_arrays_go_there_and_back(device: CudaDevice, stream: CudaStream) -> None:
@@ -80,10 +86,9 @@ def test_memory_given_back_is_there_for_what_still_runs_on_it(
     address, host = memory.address, pinned.array.ctypes.data
 
     def write() -> None:
-        there = fake_cuda.contents(address, (1 << 20,), np.uint8)
         begun.set()
         given_back.wait()
-        there[:] = 1
+        fake_cuda.contents(address, (1 << 20,), np.uint8)[:] = 1
         ctypes.memset(host, 1, 1 << 20)
 
     assert fake_cuda.launch(stream.handle, write) == 0
@@ -201,19 +206,19 @@ def test_kernels_get_their_arguments_by_value(fake_cuda: Any, device: CudaDevice
         device.load(b"\x7fELF").kernel("another")
 
 
-def test_streams_run_beside_each_other_and_wait_for_events(
-    fake_cuda: Any, device: CudaDevice, stream: CudaStream
-) -> None:
-    other, event, memory = device.stream(-3), device.event(), device.allocate(8)
-    fake_cuda.delay(stream.handle, 20_000)
+def test_streams_run_beside_each_other(fake_cuda: Any, device: CudaDevice, stream: CudaStream) -> None:
+    """The second one fills while the first is held; only then may the first go on. Priorities are clamped."""
+    other, event, memory = device.stream(-100), device.event(), device.allocate(8)
+    filled = threading.Event()
+    fake_cuda.launch(stream.handle, lambda: None if filled.wait(60) else pytest.fail("nothing ran beside it"))
     stream.fill(memory.address, 1, 4)
-    stream.record(event)
-    other.wait(event)
-    other.copy(memory.address + 4, memory.address, 4)
+    other.fill(memory.address + 4, 2, 4)
+    other.record(event)
     event.synchronize()
-    other.synchronize()
-    assert fake_cuda.contents(memory.address, (8,), np.uint8).tolist() == [1] * 8
-    assert (stream.priority, other.priority) == (0, -3)
+    assert fake_cuda.contents(memory.address + 4, (4,), np.uint8).tolist() == [2] * 4
+    filled.set()
+    stream.synchronize()
+    assert fake_cuda.contents(memory.address, (8,), np.uint8).tolist() == [1] * 4 + [2] * 4
 
 
 def test_timed_events_measure(fake_cuda: Any, device: CudaDevice, stream: CudaStream) -> None:

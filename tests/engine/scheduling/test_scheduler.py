@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +20,6 @@ from omni2_engine._core import (
     SessionCancelledError,
     Stage,
 )
-from omni2_engine.errors import BackendError
 
 from ...waiting import SOON
 
@@ -112,9 +109,9 @@ def test_any_task_graph_runs_in_order_and_to_its_end(graph: dict[str, Any]) -> N
         assert all(place["stop", j] < place["start", i] for j in earlier)
 
 
-def test_tasks_pass_from_stage_to_stage(runtime: dict[str, Any]) -> None:
+def test_tasks_pass_from_stage_to_stage() -> None:
     log: list[int] = []
-    with Scheduler(plain_stages(3), **runtime) as scheduler:
+    with Scheduler(plain_stages(3)) as scheduler:
         session = scheduler.open()
         before: tuple[int, ...] = ()
         for i in range(50):
@@ -123,10 +120,10 @@ def test_tasks_pass_from_stage_to_stage(runtime: dict[str, Any]) -> None:
     assert log == list(range(50))
 
 
-def test_stages_overlap(runtime: dict[str, Any]) -> None:
+def test_stages_overlap() -> None:
     meeting = threading.Barrier(3, timeout=SOON)
     failures: list[BaseException] = []
-    with Scheduler(plain_stages(3), **runtime) as scheduler:
+    with Scheduler(plain_stages(3)) as scheduler:
         session = scheduler.open(failures.append)
         for stage in range(3):
             scheduler.submit(session, stage, meeting.wait)
@@ -200,9 +197,9 @@ def test_a_session_too_far_ahead_goes_on_at_its_moment() -> None:
         assert scheduler.drained(ahead, SOON)
 
 
-def test_a_held_session_starts_nothing(runtime: dict[str, Any]) -> None:
+def test_a_held_session_starts_nothing() -> None:
     log: list[int] = []
-    with Scheduler(plain_stages(2), **runtime) as scheduler:
+    with Scheduler(plain_stages(2)) as scheduler:
         session = scheduler.open()
         scheduler.hold(session, True)
         scheduler.submit(session, 0, lambda: log.append(0))
@@ -213,9 +210,9 @@ def test_a_held_session_starts_nothing(runtime: dict[str, Any]) -> None:
         assert log == [0]
 
 
-def test_a_running_task_sees_who_wants_its_stage(runtime: dict[str, Any]) -> None:
+def test_a_running_task_sees_who_wants_its_stage() -> None:
     seen: list[bool] = []
-    with Scheduler(plain_stages(2, max_batch=2), **runtime) as scheduler:
+    with Scheduler(plain_stages(2, max_batch=2)) as scheduler:
         sessions = [scheduler.open(), scheduler.open()]
 
         def look() -> None:
@@ -236,10 +233,10 @@ def fail(message: str) -> None:
     raise LookupError(message)
 
 
-def test_a_failure_ends_its_session_and_keeps_its_traceback(runtime: dict[str, Any]) -> None:
+def test_a_failure_ends_its_session_and_keeps_its_traceback() -> None:
     failures: list[BaseException] = []
     log: list[str] = []
-    with Scheduler(plain_stages(1, max_batch=2), **runtime) as scheduler:
+    with Scheduler(plain_stages(1, max_batch=2)) as scheduler:
         broken, whole = scheduler.open(failures.append), scheduler.open()
         for session in (broken, whole):
             scheduler.hold(session, True)
@@ -297,7 +294,7 @@ def test_what_a_failure_handler_raises_is_reported_and_harms_nothing(monkeypatch
     assert [error.args for error in reported] == [("handler",)]
 
 
-def test_tasks_may_submit_and_cancel_but_not_wait(runtime: dict[str, Any]) -> None:
+def test_tasks_may_submit_and_cancel_but_not_wait() -> None:
     refused: list[Exception] = []
     count = 0
 
@@ -316,7 +313,7 @@ def test_tasks_may_submit_and_cancel_but_not_wait(runtime: dict[str, Any]) -> No
         scheduler.submit(session, 1, step)  # behind this one
         scheduler.cancel(session)
 
-    with Scheduler(plain_stages(2), **runtime) as scheduler:
+    with Scheduler(plain_stages(2)) as scheduler:
         session = scheduler.open()
         scheduler.submit(session, 0, step)
         assert scheduler.drained(session, SOON)
@@ -339,64 +336,14 @@ def test_a_stage_keeps_its_thread_and_its_thread_local_values() -> None:
     assert seen == list(range(1, 21))
 
 
-def test_launches_are_done_when_their_stream_has_got_there(fake_cudart: Path) -> None:
-    """On two streams at the same time: what is enqueued on each waits for the other's."""
-    cudart = ctypes.CDLL(str(fake_cudart))
-    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    meeting, events = threading.Barrier(2, timeout=SOON), []
-
-    @function
-    def meet(_: object) -> None:
-        meeting.wait()
-        events.append("met")
-
-    def run(payloads: list[int], stream: int) -> None:
-        assert stream != 0
-        events.append("launched")
-        assert cudart.cudaLaunchHostFunc(ctypes.c_void_p(stream), meet, None) == 0
-
-    def note(payloads: list[int]) -> None:
-        events.append("noted")
-
-    stages = [Stage("a", run, launches=True), Stage("b", run, launches=True), Stage("note", note)]
-    with Scheduler(stages, runtime="cuda", cuda_library=str(fake_cudart)) as scheduler:
-        session = scheduler.open()
-        both = [scheduler.submit(session, stage, 0) for stage in (0, 1)]
-        scheduler.submit(session, 2, 0, both)
-        assert scheduler.drained(session, SOON)
-    assert events == ["launched", "launched", "met", "met", "noted"]
-
-
-def test_a_lost_device_fails_every_session_with_a_backend_error(fake_cudart: Path) -> None:
-    cudart = ctypes.CDLL(str(fake_cudart))
-    cudart.fake_cuda_fault.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    failures: list[BaseException] = []
-
-    def launch(payloads: list[int], stream: int) -> None:
-        cudart.fake_cuda_fault(stream, 700)
-
-    stages = [Stage("faulty", launch, launches=True), Stage("plain", lambda payloads: None)]
-    try:
-        with Scheduler(stages, runtime="cuda", cuda_library=str(fake_cudart)) as scheduler:
-            for stage in (0, 1):
-                session = scheduler.open(failures.append)
-                scheduler.submit(session, stage, 0)
-                assert scheduler.drained(session, SOON)
-    finally:
-        cudart.fake_cuda_reset()
-    assert [type(error) for error in failures] == [BackendError] * 2
-
-
-def test_what_makes_no_sense_is_refused(fake_cudart: Path) -> None:
+def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(TypeError):
         Stage("none", None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_batch"):
         Stage("none", call_each, max_batch=0)
-    for arguments in ({"width": 0}, {"order": "random"}, {"runtime": "tpu"}, {"stages": []}):
+    for arguments in ({"width": 0}, {"order": "random"}, {"stages": []}):
         with pytest.raises(ValueError):
             Scheduler(**({"stages": plain_stages(1)} | arguments))  # type: ignore[arg-type]
-    with pytest.raises(BackendError):
-        Scheduler(plain_stages(1), runtime="cuda", cuda_library="/nowhere/libcudart.so")
     with Scheduler(plain_stages(1)) as scheduler:
         session, other = scheduler.open(), scheduler.open()
         theirs = scheduler.submit(other, 0, lambda: None)

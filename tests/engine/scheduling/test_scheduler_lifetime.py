@@ -47,7 +47,7 @@ def plain_stages(count: int) -> list[Stage]:
     return [Stage(str(i), lambda payloads: None) for i in range(count)]
 
 
-def test_1000_cancellations_at_random_moments(runtime: dict[str, Any]) -> None:
+def test_1000_cancellations_at_random_moments() -> None:
     """A chain of tasks is cancelled when so many have begun, from another thread than those that run it.
 
     Every other time the task is held until `cancel` has returned: no other may follow. The other times the chain runs
@@ -76,7 +76,7 @@ def test_1000_cancellations_at_random_moments(runtime: dict[str, Any]) -> None:
     threads = Threads()
     followed_inside = followed_between = 0
     alive: list[weakref.ref[Payload]] = []
-    scheduler = Scheduler([Stage("a", work), Stage("b", work), Stage("other", other_work)], **runtime)
+    scheduler = Scheduler([Stage("a", work), Stage("b", work), Stage("other", other_work)])
     with scheduler:
         other, session = scheduler.open(), scheduler.open()
         scheduler.submit(other, 2, 0)
@@ -111,8 +111,8 @@ def test_1000_cancellations_at_random_moments(runtime: dict[str, Any]) -> None:
     assert threads.gone()
 
 
-def test_a_drained_session_holds_no_payload(runtime: dict[str, Any]) -> None:
-    with Scheduler(plain_stages(2), **runtime) as scheduler:
+def test_a_drained_session_holds_no_payload() -> None:
+    with Scheduler(plain_stages(2)) as scheduler:
         session = scheduler.open()
         for end in (lambda: None, lambda: scheduler.cancel(session), lambda: scheduler.close(session)):
             payloads = [Payload() for _ in range(50)]
@@ -165,7 +165,7 @@ def test_a_shut_down_scheduler_lets_go_of_its_stages() -> None:
     assert alive() is None
 
 
-def test_shutting_down_waits_for_what_runs_and_drops_the_rest(runtime: dict[str, Any]) -> None:
+def test_shutting_down_waits_for_what_runs_and_drops_the_rest() -> None:
     started, through, log = threading.Event(), threading.Event(), []
 
     def run(payloads: list[int]) -> None:
@@ -173,7 +173,7 @@ def test_shutting_down_waits_for_what_runs_and_drops_the_rest(runtime: dict[str,
         assert through.wait(SOON)
         log.append(payloads[0])
 
-    scheduler = Scheduler([Stage("slow", run)], **runtime)
+    scheduler = Scheduler([Stage("slow", run)])
     session = scheduler.open()
     for i in range(100):
         scheduler.submit(session, 0, i)

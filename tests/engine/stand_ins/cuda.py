@@ -121,7 +121,7 @@ class FakeCuda:
 
         kept = HOST_FUNCTION(run)
         self._kept.append(kept)  # a recording may call it at any time
-        return int(self._library.cudaLaunchHostFunc(ctypes.c_void_p(stream), kept, None))
+        return int(self._library.fake_cuda_call(ctypes.c_void_p(stream), kept, None))
 
     def live(self) -> dict[str, int]:
         """What was made and not given back."""

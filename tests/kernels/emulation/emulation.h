@@ -1,6 +1,6 @@
-// The words of CUDA that the kernels use, for a host without a GPU. A thread of a block is a fiber with a stack of its own:
-// it runs until a barrier and waits there for the others, so that a barrier that is missing is missed. What runs them is in
-// tests/kernels/emulation.
+// The words of CUDA that the kernels use, for a host without a GPU: included before any kernel. A thread of a block is a fiber
+// with a stack of its own: it runs until a barrier and waits there for the others, so that a barrier that is missing is
+// missed. machine.h runs them.
 //
 // A launch's blocks run one after the other on the calling thread, so atomics need be no more than what they say; launches
 // on other threads run beside them.

@@ -1,9 +1,8 @@
 // All kernels, compiled for the host, and the table by which they are found.
+#include "emulation.h"
+
 #include "choose.cu"
 #include "continue.cu"
-#include "gather.cu"
-#include "noise.cu"
-#include "sound.cu"
 
 #include <atomic>
 #include <cstring>
@@ -44,8 +43,7 @@ struct Caller<kernel> {
 
 const std::vector<Entry>& entries() {
     static const std::vector<Entry> all = {
-        ENTRY(rank_logits), ENTRY(draw_token),  ENTRY(sample_and_embed), ENTRY(resume),       ENTRY(gather_rows),
-        ENTRY(cross_fade),  ENTRY(pack_pcm16),  ENTRY(fill_normal),      ENTRY(fill_uniform),
+        ENTRY(rank_logits), ENTRY(draw_token), ENTRY(sample_and_embed), ENTRY(resume),
     };
     return all;
 }
@@ -73,7 +71,6 @@ const std::vector<Place>& places() {
         SIZE(Candidate), FIELD(Candidate, key), FIELD(Candidate, id),
         SIZE(Contest), FIELD(Contest, best), FIELD(Contest, winner), FIELD(Contest, arrived), FIELD(Contest, cut),
         FIELD(Contest, rank), FIELD(Contest, candidates), FIELD(Contest, histogram),
-        SIZE(DrawKey), FIELD(DrawKey, seed), FIELD(DrawKey, stream), FIELD(DrawKey, turn), FIELD(DrawKey, step),
         SIZE(Batch), FIELD(Batch, rows), FIELD(Batch, logits), FIELD(Batch, chosen), FIELD(Batch, contests),
         FIELD(Batch, candidates), FIELD(Batch, generated), FIELD(Batch, forced), FIELD(Batch, tokens), FIELD(Batch, reports),
         FIELD(Batch, hidden), FIELD(Batch, hidden_ring), FIELD(Batch, table), FIELD(Batch, embeds), FIELD(Batch, positions),
