@@ -77,6 +77,6 @@ def _compare_file(
             compare_units(engine, backend, compare)
         case Kind.STREAM:
             compare_stream(engine, backend, compare, goldens)
-            compare_spoken(engine, compare, goldens)
+            compare_spoken(engine, backend, compare, goldens)
         case Kind.OFFLINE:
             compare_offline(engine, backend, compare, goldens)

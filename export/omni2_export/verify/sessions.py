@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.budget import Admission, MemoryBudget
 from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_engine.engine import Engine
@@ -24,6 +25,7 @@ from omni2_engine.schedule.threaded import ThreadedSchedule
 from omni2_engine.session import Session
 from omni2_engine.speech_decoder import SpeechDecoder, SpeechState
 from omni2_engine.stages.flow import Flow
+from omni2_engine.stages.vocoder import Vocoder
 from omni2_engine.states import StatePool
 from omni2_engine.text.units import units_of_text
 from omni2_engine.turn.prefix import PrefixCache
@@ -98,15 +100,20 @@ def compare_heard(engine: Engine, compare: FileComparison) -> None:
             compare.comparison.same(golden.name, f"g units voiced ({schedule})", TURN, voiced, [len(units)])
 
 
-def compare_spoken(engine: Engine, compare: FileComparison, goldens: Mapping[str, Golden]) -> None:
-    """A stream's units as a turn's speech tokens: its sound, for the golden source, chunk by chunk."""
+def compare_spoken(
+    engine: Engine, backend: OnnxRuntimeBackend, compare: FileComparison, goldens: Mapping[str, Golden]
+) -> None:
+    """A stream's units as a turn's speech tokens: its sound, for the golden source, chunk by chunk.
+
+    The whole source of a call is given, which the CPU's vocoder graph alone takes in any length: `backend` runs it.
+    """
     golden, schedule = compare.golden, compare.golden.ids("schedule")
     sources = tuple(golden[f"c{k}_source"] for k in range(len(schedule)) if f"c{k}_source" in golden)
     ids = _tokens_of(engine, golden.ids("units"))
     file = goldens.get("decoder_units")
     if ids is None or file is None or len(sources) < len(schedule) or not _is_own(engine, schedule):
         return  # a turn never makes these calls
-    pipeline = replace(engine.pipeline, decoder=_given(engine, file, sources))
+    pipeline = replace(engine.pipeline, decoder=_given(engine, backend, file, sources))
     rounds, write = len(schedule), engine.config.write
     text = [id for id in range(500) if id not in engine.config.tokens.eos][: engine.config.read * (rounds - 1) + 1]
     options = Options(max_new_tokens=len(text), max_last_write=max(len(ids) - write * (rounds - 1), 1))
@@ -123,11 +130,12 @@ def compare_spoken(engine: Engine, compare: FileComparison, goldens: Mapping[str
         compare.comparison.same(golden.name, f"calls ({name})", SOUND, [len(pieces)], [len(schedule)])
 
 
-def _given(engine: Engine, file: Golden, sources: tuple[Floats, ...]) -> GivenSources:
+def _given(engine: Engine, backend: OnnxRuntimeBackend, file: Golden, sources: tuple[Floats, ...]) -> GivenSources:
     """The engine's decoder with golden noise and sources."""
     decoder = engine.pipeline.decoder
     flow = _with_noise(decoder.flow, np.ascontiguousarray(file["rand_noise"][0].T))
-    return GivenSources(flow, decoder.vocoder, decoder.config, sources)
+    vocoder = Vocoder(backend.open(engine.directory, "vocoder"), engine.config.vocoder)
+    return GivenSources(flow, vocoder, decoder.config, sources)
 
 
 def _with_noise(flow: Flow, noise: Floats) -> Flow:
