@@ -16,7 +16,7 @@ from omni2_bench.random_checkpoint import Dimensions
 from omni2_engine.config import ModelConfig, TokenConfig
 from omni2_engine.errors import SettingError
 from omni2_engine.manifest import PlanEntry
-from omni2_export.build.graphs import GraphSpec, graph_specs
+from omni2_export.build.graphs import GraphSpec
 from omni2_export.build.precision import Precisions
 from omni2_export.checkpoint.names import expected_shapes
 from omni2_export.checkpoint.tensors import Tensors
@@ -88,16 +88,6 @@ def random_modules(dimensions: Dimensions) -> tuple[ModelConfig, dict[str, Tenso
     return config, {module: RandomTensors(shapes) for module, shapes in expected_shapes(config).items()}
 
 
-class AnyRange(dict[str, float]):
-    """A range for every layer that float8 asks for: which one decides nothing about how a plan is built."""
-
-    def __contains__(self, label: object) -> bool:
-        return True
-
-    def __missing__(self, label: str) -> float:
-        return 1.0
-
-
 class StandInBuilder(GraphBuilder):
     """Fills weight files with random numbers as they are stored, quantised ones too: nothing is computed for them.
 
@@ -157,8 +147,7 @@ def measure_plans(
         Omni2Error: a plan cannot be built.
     """
     library = check_buildable(tuple(targets))
-    ranges = dict.fromkeys(graph_specs(config, modules), AnyRange())
-    specs = {spec.stage: spec for spec in plan_specs(config, modules, formats, sizes, ranges)}
+    specs = {spec.stage: spec for spec in plan_specs(config, modules, formats, sizes)}
     for stage in stages:
         if stage not in specs:
             raise SettingError(f"there is no plan {stage!r}", f"use some of {', '.join(specs)}")

@@ -5,7 +5,6 @@ A cut keeps only the nodes between its borders and runs over the engine's own we
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,19 +76,24 @@ def open_cut(backend: OnnxRuntimeBackend, path: Path, inputs: Sequence[str], out
     return backend.load_bytes(model.SerializeToString(), path.parent, f"a part of {path.name}")
 
 
-class Overheard(ABC):
-    """A graph whose outputs somebody hears of after every run; see `Graph`. What is bound as state is not among them.
+class Tap:
+    """A graph that remembers the outputs of every run, copied; see `Graph`. What is bound as state is not among them.
 
     Args:
         graph: the graph behind it.
+
+    Attributes:
+        runs: outputs by name, the last run's at the end.
     """
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
+        self.runs: list[dict[str, Array]] = []
 
-    @abstractmethod
-    def hear(self, outputs: dict[str, Array]) -> dict[str, Array]:
-        """Take note of a run's outputs; returns what is given out."""
+    def remember(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Remember outputs and hand them on."""
+        self.runs.append({name: np.array(array) for name, array in outputs.items()})
+        return outputs
 
     @property
     def inputs(self) -> Mapping[str, Shape]:
@@ -126,15 +130,15 @@ class Overheard(ABC):
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """See `Graph.run`."""
-        return self.hear(self._graph.run(inputs))
+        return self.remember(self._graph.run(inputs))
 
     def bind(self, state: Mapping[str, Any], fixed: Arrays | None = None) -> BoundGraph:
         """See `Graph.bind`."""
-        return _BoundOverheard(self, self._graph.bind(state, fixed))
+        return _BoundTap(self, self._graph.bind(state, fixed))
 
 
-class _BoundOverheard:
-    def __init__(self, graph: Overheard, bound: BoundGraph) -> None:
+class _BoundTap:
+    def __init__(self, graph: Tap, bound: BoundGraph) -> None:
         self._graph = graph
         self._bound = bound
 
@@ -144,24 +148,7 @@ class _BoundOverheard:
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """See `BoundGraph.run`."""
-        return self._graph.hear(self._bound.run(inputs))
-
-
-class Tap(Overheard):
-    """A graph that remembers the outputs of every run, copied.
-
-    Attributes:
-        runs: outputs by name, the last run's at the end.
-    """
-
-    def __init__(self, graph: Graph) -> None:
-        super().__init__(graph)
-        self.runs: list[dict[str, Array]] = []
-
-    def hear(self, outputs: dict[str, Array]) -> dict[str, Array]:
-        """Remember outputs and hand them on."""
-        self.runs.append({name: np.array(array) for name, array in outputs.items()})
-        return outputs
+        return self._graph.remember(self._bound.run(inputs))
 
 
 def read_graph(path: Path) -> onnx.ModelProto:

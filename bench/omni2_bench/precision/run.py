@@ -17,7 +17,7 @@ from omni2_bench.latency import Say
 from omni2_bench.machine import describe
 from omni2_bench.models import Model
 from omni2_bench.precision.page import page
-from omni2_bench.precision.probes import QUESTIONS, Material, Question
+from omni2_bench.precision.probes import QUESTIONS, Material
 from omni2_bench.precision.variants import VARIANTS, Variant
 from omni2_engine.audio.source import read_audio
 from omni2_engine.backends.base import Graph
@@ -25,14 +25,13 @@ from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_engine.errors import SettingError
 from omni2_export.build.graphs import GraphSpec, graph_specs
-from omni2_export.calibration import RangeBackend, Ranges
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.graphs.linear import Precision
 from omni2_export.narrow_backend import NarrowBackend
 from omni2_export.verify.rows import snr
 
 SCHEMA_VERSION = 1
-MEASURED, CALIBRATED = 0, 1  # seeds: what float8 is calibrated with is not what it is measured with
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def measure(plan: PrecisionPlan, checkpoint: Checkpoint, say: Say) -> Iterator[F
     audio = read_audio(plan.audio, None, checkpoint.config.encoder.samples / WHISPER_SAMPLE_RATE, "truncate")
     with tempfile.TemporaryDirectory(prefix="omni2-precision-") as place:
         reference = _Reference(specs, Path(place), plan.threads)
-        material = Material(checkpoint, reference, audio, MEASURED)
+        material = Material(checkpoint, reference, audio, SEED)
         for question in QUESTIONS:
             if plan.rows and question.name not in plan.rows:
                 continue
@@ -115,11 +114,8 @@ def measure(plan: PrecisionPlan, checkpoint: Checkpoint, say: Say) -> Iterator[F
                 if not changed:
                     continue
                 say(f"{question.name}: {variant.name} …")
-                ranges: Ranges = {}
-                if variant.precision is Precision.FP8:
-                    ranges = reference.ranges(question, Material(checkpoint, reference, audio, CALIBRATED))
                 with tempfile.TemporaryDirectory(dir=place) as folder:
-                    graphs = {spec.name: _load(spec, variant, ranges, Path(folder), plan.threads) for spec in changed}
+                    graphs = {spec.name: _load(spec, variant, Path(folder), plan.threads) for spec in changed}
                     found = question.ask(material, ChainMap(graphs, reference))
                 for array in expected:
                     yield Finding(question.name, array, variant.name, _snr(found[array], expected[array]))
@@ -138,21 +134,14 @@ class _Reference(dict[str, Graph]):
         self[name] = OnnxRuntimeBackend(self._threads).load(self._path(name))
         return self[name]
 
-    def ranges(self, question: Question, material: Material) -> Ranges:
-        """What a question's graphs read when it is asked with some material."""
-        backend = RangeBackend(self._threads)
-        watched: dict[str, Graph] = {name: backend.load(self._path(name)) for name in question.changed}
-        question.ask(material, ChainMap(watched, self))
-        return backend.ranges
-
     def _path(self, name: str) -> Path:
         path = self._folder / f"{name}.onnx"
         return path if path.is_file() else self._specs[name].write(self._folder, Precision.FP32)
 
 
-def _load(spec: GraphSpec, variant: Variant, ranges: Ranges, folder: Path, threads: int) -> Graph:
+def _load(spec: GraphSpec, variant: Variant, folder: Path, threads: int) -> Graph:
     precision = variant.precision if spec.quantised else Precision.FP32
-    path = spec.write(folder, precision, variant.numerics(spec.name, ranges))
+    path = spec.write(folder, precision, variant.numerics)
     return NarrowBackend(threads, variant.emulated).load(path)
 
 

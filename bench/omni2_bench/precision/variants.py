@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from omni2_export.build.graphs import GraphSpec
 from omni2_export.build.precision import CHOICES, COMPUTE, GPU, WEIGHTS
-from omni2_export.calibration import Ranges
 from omni2_export.graphs.builder import Numerics
 from omni2_export.graphs.linear import Precision
 
@@ -39,10 +38,11 @@ class Variant:
         """Of the linear layers."""
         return WEIGHTS.get(self.storage.partition("+")[2], Precision.FP32)
 
-    def numerics(self, graph: str, ranges: Ranges) -> Numerics:
+    @property
+    def numerics(self) -> Numerics:
         """As for a GPU, but for the layout of caches: the stages of the CPU know theirs alone."""
         compute = COMPUTE[self.storage.partition("+")[0]]
-        return Numerics(compute, doubles=False, ranges=ranges.get(graph, {}))
+        return Numerics(compute, doubles=False)
 
 
 VARIANTS = (
@@ -52,5 +52,4 @@ VARIANTS = (
     Variant("bf16, rounded", "bf16", emulated=True),
     Variant("fp16+int8", "fp16+int8"),
     Variant("fp16+int4", "fp16+int4"),
-    Variant("fp16+fp8", "fp16+fp8"),
 )

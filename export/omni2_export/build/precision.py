@@ -16,7 +16,7 @@ from omni2_export.graphs.linear import Precision
 from omni2_export.graphs.numerics import Numerics
 
 COMPUTE = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
-WEIGHTS = {"int8": Precision.INT8, "int4": Precision.INT4, "fp8": Precision.FP8}
+WEIGHTS = {"int8": Precision.INT8, "int4": Precision.INT4}
 
 
 def _with_weights(*weights: str) -> tuple[str, ...]:
@@ -32,10 +32,10 @@ CHOICES = {
         "flow": ("fp32", "int8"),
     },
     GPU: {
-        "encoder": _with_weights("int8", "fp8"),
-        "llm": _with_weights("int8", "int4", "fp8"),
+        "encoder": _with_weights("int8"),
+        "llm": _with_weights("int8", "int4"),
         "fusion": _with_weights(),
-        "speech_lm": _with_weights("int8", "int4", "fp8"),
+        "speech_lm": _with_weights("int8", "int4"),
         "flow": ("fp32", "fp16"),  # bfloat16 would leave 27 dB in the sound, float16 leaves 44
         "vocoder": ("fp32", "fp16"),
     },
@@ -63,10 +63,10 @@ FLOORS = {
 # elsewhere; one that rounds to TF32 unasked misses 70.
 FLOAT32_FLOOR = 70.0
 DEVICE_FLOORS = {
-    "encoder": {"fp16": 52.0, "bf16": 35.0, "int8": 30.0, "fp8": 18.0},
-    "llm": {"fp16": 43.0, "bf16": 25.0, "int8": 15.0, "int4": 1.5, "fp8": 7.0},
+    "encoder": {"fp16": 52.0, "bf16": 35.0, "int8": 30.0},
+    "llm": {"fp16": 43.0, "bf16": 25.0, "int8": 15.0, "int4": 1.5},
     "fusion": {"fp16": 58.0, "bf16": 40.0},
-    "speech_lm": {"fp16": 38.0, "bf16": 20.0, "int8": 12.0, "int4": 0.5, "fp8": 5.0},
+    "speech_lm": {"fp16": 38.0, "bf16": 20.0, "int8": 12.0, "int4": 0.5},
     "flow_conditions": {"fp16": FLOAT32_FLOOR},  # float32 whatever the flow computes in
     "flow_encoder": {"fp16": 50.0},
     "flow_step": {"fp16": 40.0},  # the mel after all Euler steps; measured 58
@@ -95,17 +95,12 @@ class Precisions:
             return Precision.DYNAMIC
         return WEIGHTS.get(storage.rpartition("+")[2], Precision.FP32)
 
-    def numerics(self, stage: str, ranges: Mapping[str, float] | None = None) -> Numerics:
-        """What a stage computes in.
-
-        Args:
-            stage: its name.
-            ranges: see `Numerics`.
-        """
+    def numerics(self, stage: str) -> Numerics:
+        """What a stage computes in."""
         if self.target == CPU:
             return Numerics()
         compute = COMPUTE[self.stages.get(stage, "fp32").partition("+")[0]]
-        return Numerics(compute, doubles=False, device=True, ranges={} if ranges is None else ranges)
+        return Numerics(compute, doubles=False, device=True)
 
     @property
     def floors(self) -> dict[str, float]:

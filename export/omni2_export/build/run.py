@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -93,7 +93,6 @@ class BuildRequest:
         precisions: storage per stage, for ONNX Runtime.
         target: devices the engine is for, see `parse_targets`.
         formats: what stages compute in and store, for TensorRT: `Precisions` of a GPU.
-        ranges: of what layers in float8 read, see `omni2_export.calibration`.
         sizes: what TensorRT's plans are to hold.
         force: build plans even if this machine seems to lack the memory.
     """
@@ -104,7 +103,6 @@ class BuildRequest:
     precisions: Precisions = field(default_factory=lambda: PRESETS["exact"])
     target: str = CPU
     formats: Precisions = field(default_factory=lambda: GPU_PRESETS["exact"])
-    ranges: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sizes: Sizes = field(default_factory=Sizes)
     force: bool = False
 
@@ -174,7 +172,7 @@ def _plan_stages(
         return workspace.carry_over(f"{PLANS}/{target}/{TIMING_CACHE}")
 
     given, targets = request.checkpoint, request.targets.gpus
-    specs = plan_specs(given.config, given.modules, request.formats, request.sizes, request.ranges)
+    specs = plan_specs(given.config, given.modules, request.formats, request.sizes)
     return make_plan_stages(given.config, given.sources, specs, targets, library, scratch, timing_cache)
 
 

@@ -32,7 +32,6 @@ BYTES = {  # per weight of a linear layer, its share of the scales included
     Precision.INT8: 1 + 4 / 128,
     Precision.INT4: 0.5 + 4 / 128,
     Precision.DYNAMIC: 1.0,
-    Precision.FP8: 1.0,
 }
 OnBytes = Callable[[int], None]
 

@@ -32,9 +32,6 @@ def register(app: typer.Typer) -> None:
         max_context: Annotated[int, typer.Option(help="GPU: positions of a conversation")] = 4096,
         max_new_tokens: Annotated[int, typer.Option(help="GPU: text tokens of a turn at most")] = 256,
         left_context: Annotated[float, typer.Option(help="GPU: seconds of its own sound the flow sees")] = 30.0,
-        ranges: Annotated[
-            Path | None, typer.Option(help="GPU: what `omni2-engine calibrate` wrote, for stages in fp8")
-        ] = None,
         force: Annotated[bool, typer.Option("--force", help="GPU: build though memory seems too small")] = False,
         check: Annotated[
             bool, typer.Option("--check", help="compare every graph with its torch module (needs torch)")
@@ -60,11 +57,6 @@ def register(app: typer.Typer) -> None:
         precisions = parse_precision(precision if targets.cpu else "exact")
         formats = parse_precision(precision if targets.gpus else "exact", GPU)
         sizes = Sizes(sessions, max_context, max_new_tokens, left_context=left_context)
-        known = {}
-        if ranges is not None:
-            from omni2_export.calibration import read_ranges
-
-            known = read_ranges(ranges)
         if targets.gpus:
             check_buildable(targets.gpus)
         if check:
@@ -76,7 +68,7 @@ def register(app: typer.Typer) -> None:
         opened = open_checkpoint(model_path, decoder=decoder_path, speech_encoder=speech_encoder)
         for warning in opened.warnings:
             typer.echo(f"warning: {warning}", err=True)
-        request = BuildRequest(opened, output, voice, precisions, target, formats, known, sizes, force)
+        request = BuildRequest(opened, output, voice, precisions, target, formats, sizes, force)
         with BuildProgress() as progress:
             manifest = build_engine(request, progress)
         size = sum(entry.size for entry in manifest.files.values())

@@ -6,8 +6,6 @@ does not, needs no transposition between it and the attention layers, and takes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 
@@ -54,7 +52,7 @@ class Unfolded:
 def convolve(
     g: GraphBuilder,
     tensors: Tensors,
-    x: ir.Value | Sequence[ir.Value],
+    x: ir.Value,
     layer: str,
     axis: int,
     inputs: int | None = None,
@@ -64,8 +62,7 @@ def convolve(
     """Convolve x with the checkpoint's `layer` without padding.
 
     Args:
-        x: (B, T + kernel − 1, C_in) or (T + kernel − 1, B, C_in) float32, context included; several such sequences
-            give what each alone would, one behind another.
+        x: (B, T + kernel − 1, C_in) or (T + kernel − 1, B, C_in) float32, context included.
         layer: prefix of `.weight` (C_out, C_in, kernel) and `.bias` (C_out).
         axis: of time, 1 or 0.
         inputs: use only the first so many input channels (the rest is known to be zero).
@@ -75,9 +72,8 @@ def convolve(
         (B, T, C_out) or (T, B, C_out) float32.
     """
     kernel = tensors.shape(f"{layer}.weight")[2]
-    unfolded = [_unfold(g, sequence, kernel, axis) for sequence in ([x] if isinstance(x, ir.Value) else x)]
-    joined = g.concat(*unfolded, axis=axis) if len(unfolded) > 1 else unfolded[0]
-    return LinearWriter(g, Unfolded(tensors, inputs), precision)(joined, layer, name=name)
+    unfolded = _unfold(g, x, kernel, axis)
+    return LinearWriter(g, Unfolded(tensors, inputs), precision)(unfolded, layer, name=name)
 
 
 def _unfold(g: GraphBuilder, x: ir.Value, kernel: int, axis: int) -> ir.Value:

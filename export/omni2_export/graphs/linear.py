@@ -1,5 +1,5 @@
 """Linear layers at each precision: as the graph computes, weight-only int8/int4 in blocks along the input, dynamically
-quantised int8, float8.
+quantised int8.
 
 A layer y = x Wᵀ + b is stored as W in ONNX's (input, output) order. Several layers that read the same x may be stored
 as one; their label is their names joined by "+".
@@ -14,13 +14,11 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from omni2_engine.errors import SettingError
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import FLOAT, GraphBuilder
 from omni2_export.graphs.numerics import FLOATS
 
 ROWS_AT_ONCE = 1 << 22  # elements read from the checkpoint at once, so that a layer of any size stays cheap
-E4M3_MAX = 448.0
 BLOCK = 128  # weights per scale, ACCELERATORS-measured sweet spot for ONNX Runtime's MatMulNBits
 
 
@@ -31,7 +29,6 @@ class Precision(StrEnum):
     INT8 = "int8"  # weight-only, one scale per 128 inputs
     INT4 = "int4"  # weight-only, one scale per 128 inputs
     DYNAMIC = "dynamic"  # int8 weights per output channel, activations quantised per call
-    FP8 = "fp8"  # E4M3 weights and activations, the latter by a scale known beforehand
 
 
 def block_size(inputs: int) -> int | None:
@@ -107,8 +104,6 @@ class LinearWriter:
         if precision is Precision.DYNAMIC:
             with g.precise():
                 return self._dynamic(x, names, label, inputs, total)
-        if precision is Precision.FP8:
-            return self._float8(x, names, label, inputs, total)
         assert block is not None
         return self._blockwise(x, names, label, inputs, total, block, 8 if precision is Precision.INT8 else 4)
 
@@ -169,40 +164,6 @@ class LinearWriter:
         quantised, x_scale, x_zero = g.ops("DynamicQuantizeLinear", x, outputs=3)
         product = g.op("Cast", g.op("MatMulInteger", quantised, weight, x_zero), to=int(FLOAT))
         return g.mul(product, g.mul(g.weight(f"{label}.weight_scale", scales), x_scale))
-
-    def _float8(self, x: ir.Value, names: Sequence[str], label: str, inputs: int, total: int) -> ir.Value:
-        """Both factors in E4M3, each by one scale: that of x from the range its calibration found.
-
-        A scale per output channel would gain nothing: E4M3 is as fine relative to small weights as to large ones. And
-        products scaled otherwise than by one number each are not known to run in float8.
-
-        Raises:
-            SettingError: there was no calibration.
-        """
-        g = self.graph
-        if label not in g.numerics.ranges:
-            raise SettingError(
-                f"{g.name}: nothing is known of the range of what {label} reads",
-                "calibrate with recordings, or store this stage otherwise than in fp8",
-            )
-        largest = max(float(np.abs(rows).max()) for _, rows in self.pieces(names))
-        weight_scale = _float8_scale(largest, g.current)
-
-        def fill(view: np.ndarray) -> None:
-            for column, rows in self.pieces(names):
-                view[:, column : column + len(rows)] = (rows / weight_scale).T
-
-        weight = g.stored(f"{label}.weight_f8", ir.DataType.FLOAT8E4M3FN, (inputs, total), fill)
-        scale = g.constant(_float8_scale(g.numerics.ranges[label], g.current))
-        narrow = g.op("QuantizeLinear", x, scale, g.constant(np.zeros((), ml_dtypes.float8_e4m3fn)))
-        widened = g.op("DequantizeLinear", weight, g.constant(weight_scale))
-        return g.op("MatMul", g.op("DequantizeLinear", narrow, scale), widened)
-
-
-def _float8_scale(largest: float, dtype: ir.DataType) -> float:
-    """What takes a magnitude to the largest of E4M3, rounded to the type it is stored in; 1 for nothing but zeros."""
-    scale = np.array([largest / E4M3_MAX if largest else 1.0], np.float32)
-    return float(_as_stored(scale, dtype)[0])
 
 
 def _as_stored(scales: np.ndarray, dtype: ir.DataType) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -24,7 +24,7 @@ WRITING = frozenset({"ScatterElements", "ScatterND", "TensorScatter"})
 # Operators whose output is of one type whatever they read.
 BOOLEAN = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or"})
 COUNTING = frozenset({"ArgMax", "ArgMin", "NonZero", "Shape", "Size"})
-LIKE_INPUT = {"Where": 1, "DequantizeLinear": 1, "QuantizeLinear": 2}  # others' output is of their first input's type
+LIKE_INPUT = {"Where": 1, "DequantizeLinear": 1}  # others' output is of their first input's type
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,11 @@ class Numerics:
         device: formulate for a GPU where that differs from what is fastest on the CPU. Caches are (rows, heads,
             capacity, width), the one layout that TensorRT updates in place; no shape hangs on the value of an input,
             which TensorRT would want on the host in every call; all convolutions are of images.
-        ranges: the largest magnitude of what each linear layer reads, by the layer's label (`LinearWriter`); layers in
-            float8 need theirs, see `calibration`.
     """
 
     compute: ir.DataType = FLOAT
     doubles: bool = True
     device: bool = False
-    ranges: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 def operand_type(kind: str, types: Sequence[ir.DataType | None], current: ir.DataType) -> ir.DataType | None:

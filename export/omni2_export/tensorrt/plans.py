@@ -22,7 +22,7 @@ from omni2_export.tensorrt.shapes import Sizes, Space, plan_spaces
 TENSORRT_TYPES = {ir.DataType.FLOAT: "FLOAT", ir.DataType.FLOAT16: "HALF", ir.DataType.BFLOAT16: "BF16"}
 
 
-OLDEST = {"bf16": 80, "fp8": 89}  # compute capability × 10 from which on hardware multiplies a type
+OLDEST = {"bf16": 80}  # compute capability × 10 from which on hardware multiplies a type
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,7 @@ class PlanSpec:
 
 
 def plan_specs(
-    config: ModelConfig,
-    modules: Mapping[str, Tensors],
-    formats: Precisions,
-    sizes: Sizes,
-    ranges: Mapping[str, Mapping[str, float]] | None = None,
+    config: ModelConfig, modules: Mapping[str, Tensors], formats: Precisions, sizes: Sizes
 ) -> list[PlanSpec]:
     """Every plan of a pipeline, in the order they are built.
 
@@ -67,14 +63,13 @@ def plan_specs(
         modules: weights of every module.
         formats: what stages compute in and store, for a GPU.
         sizes: what the plans are to hold.
-        ranges: of what layers in float8 read, per graph, see `calibration`.
     """
     graphs = graph_specs(config, modules, sizes.rotary_positions(config))
     expected = _expected(config)
 
     def plan(name: str, space: Space) -> PlanSpec:
         graph = graphs[name]
-        numerics = formats.numerics(graph.stage, (ranges or {}).get(name))
+        numerics = formats.numerics(graph.stage)
         precision = formats.stages.get(graph.stage, "fp32")
         if not graph.quantised:
             precision = precision.partition("+")[0]

@@ -84,8 +84,7 @@ def make_plan_stages(
                 on_bytes(plan.stat().st_size)
 
         files = sources[spec.graph.module] if spec.graph.module else []
-        ranges = dict(spec.numerics.ranges) if spec.storage is Precision.FP8 else {}
-        key = stage_key(entry.model_dump(), config.model_dump(mode="json"), ranges, file_identity(files))
+        key = stage_key(entry.model_dump(), config.model_dump(mode="json"), file_identity(files))
         return PlanStage(f"{spec.stage} {target}", key, spec.size, write, spec, entry)
 
     return [stage(spec, target) for spec in specs for target in targets]

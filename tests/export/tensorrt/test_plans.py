@@ -14,8 +14,7 @@ from omni2_export.tensorrt.shapes import Sizes
 
 def specs(size: str, precision: str = "balanced") -> dict[str, PlanSpec]:
     config, modules = random_modules(PRESETS[size])
-    ranges = {"encoder": {"layer": 1.0}}
-    return {spec.stage: spec for spec in plan_specs(config, modules, parse_precision(precision, GPU), Sizes(), ranges)}
+    return {spec.stage: spec for spec in plan_specs(config, modules, parse_precision(precision, GPU), Sizes())}
 
 
 @pytest.mark.parametrize(("size", "layers"), [("tiny", 3), ("0.5B", 24), ("7B", 28), ("32B", 64)])
@@ -43,14 +42,9 @@ def test_what_is_not_quantised_says_so() -> None:
     assert fast["log_mel"].precision == "fp32"
 
 
-def test_ranges_reach_their_graph() -> None:
-    plans = specs("tiny", "fast,encoder=fp8,llm=fp8")
-    assert plans["encoder"].numerics.ranges == {"layer": 1.0} and plans["llm"].numerics.ranges == {}
-
-
 @pytest.mark.parametrize(
     ("precision", "target", "stage"),
-    [("fast,encoder=fp8", "sm86", "encoder"), ("balanced", "sm75", "llm"), ("balanced,llm=fp8", "sm80", "llm")],
+    [("balanced", "sm75", "llm"), ("exact,speech_lm=bf16+int4", "sm75", "speech_lm")],
 )
 def test_a_format_the_target_does_not_have(precision: str, target: str, stage: str) -> None:
     with pytest.raises(SettingError, match=f"{target} has no .*which {stage}"):
@@ -58,7 +52,7 @@ def test_a_format_the_target_does_not_have(precision: str, target: str, stage: s
 
 
 def test_formats_the_targets_have() -> None:
-    check_formats(specs("tiny", "fast,encoder=fp8").values(), ["sm89", "sm120"])
+    check_formats(specs("tiny", "fast").values(), ["sm80", "sm120"])
     check_formats(specs("tiny", "exact").values(), ["sm75"])
 
 
