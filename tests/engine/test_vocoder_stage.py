@@ -1,4 +1,4 @@
-"""Vocoder, frontend and speaker stages: golden streams, bookkeeping on any schedule, unusable voice prompts."""
+"""Vocoder and frontend stages: golden streams, bookkeeping on any schedule."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni2_engine.audio.source import read_native
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeGraph
 from omni2_engine.config import VOCODER_OVERLAP_FRAMES, EncoderConfig, VocoderConfig
-from omni2_engine.errors import AudioError
 from omni2_engine.stages.frontend import Frontend
-from omni2_engine.stages.speaker import SpeakerEncoder
 from omni2_engine.stages.vocoder import Vocoder
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
 from omni2_export.graphs.builder import GraphBuilder
-from omni2_export.graphs.fbank import build_fbank
 from omni2_export.graphs.vocoder import build_vocoder
 from omni2_export.graphs.weights import WeightWriter
 from omni2_kernels.audio import cross_fade, pack_pcm16
@@ -220,35 +216,3 @@ def test_frontend_pads_or_cuts(samples: int) -> None:
     assert window.shape == (1, config.samples)
     assert np.array_equal(window[0, :kept], audio[:kept])
     assert not window[0, kept:].any()
-
-
-# -- voices ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def speaker(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> SpeakerEncoder:
-    assert checkpoint.campplus is not None
-    campplus = OnnxRuntimeBackend(threads=1).load(checkpoint.campplus)
-    return SpeakerEncoder(load(tmp_path_factory.mktemp("fbank"), build_fbank), campplus)
-
-
-def test_speaker_vector_of_golden(speaker: SpeakerEncoder, shared: Path) -> None:
-    with np.load(shared / "goldens" / "decoder_units.npz") as arrays:
-        expected = arrays["embedding"][0]
-    embedding = speaker(*read_native(shared / "audio" / "prompt_en.wav"))
-    assert embedding.shape == expected.shape
-    assert np.abs(embedding - expected).max() <= 1e-3
-
-
-@pytest.mark.parametrize(
-    ("audio", "rate", "problem"),
-    [
-        (np.ones(16_000, np.float32), 8_000, "8000 Hz"),
-        (np.zeros(48_000, np.float32), 24_000, "silent"),
-        (np.ones(399, np.float32), 16_000, "lasts 0.02 s"),
-    ],
-)
-def test_unusable_voice_prompts(speaker: SpeakerEncoder, audio: np.ndarray, rate: int, problem: str) -> None:
-    with pytest.raises(AudioError, match=problem) as caught:
-        speaker(audio, rate)
-    assert caught.value.remedy

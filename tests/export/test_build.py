@@ -242,7 +242,7 @@ def test_an_unusable_voice_costs_no_other_stage(checkpoint: Checkpoint, tmp_path
     watcher = Watcher()
     with pytest.raises(AudioError, match="silent"):
         build_engine(BuildRequest(checkpoint, tmp_path / "engine", [tmp_path / "silent.wav"]), watcher)
-    assert set(watcher.built) == {"fbank", "campplus"}
+    assert watcher.built == []
 
 
 def test_command_line(tiny_checkpoint: Any, voice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from omni2_export.checkpoint import Checkpoint, open_checkpoint
 from omni2_export.verify.rows import Measure
 
 STAGES = {
-    "log_mel", "encoder", "llm_table", "llm", "fusion", "speech_lm_table", "speech_lm", "fbank", "flow_conditions",
+    "log_mel", "encoder", "llm_table", "llm", "fusion", "speech_lm_table", "speech_lm", "flow_conditions",
     "flow_encoder", "flow_step", "vocoder",
 }  # fmt: skip
 

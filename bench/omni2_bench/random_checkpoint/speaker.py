@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from omni2_bench.random_checkpoint.draw import Rule, draw
-from omni2_engine.stages.speaker import BINS
+from omni2_export.speaker import BINS
 
 OPSET = 13  # as the released file
 IR_VERSION = 8

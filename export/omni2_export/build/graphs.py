@@ -11,7 +11,6 @@ from omni2_engine.config import DecoderConfig, ModelConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import GraphBuilder, Numerics
 from omni2_export.graphs.encoder import build_encoder
-from omni2_export.graphs.fbank import build_fbank
 from omni2_export.graphs.flow_encoder import build_flow_encoder
 from omni2_export.graphs.flow_step import build_flow_conditions, build_flow_step
 from omni2_export.graphs.fusion import build_fusion
@@ -74,9 +73,6 @@ class GraphSpec:
             self.build(builder, precision)
             builder.save(path)
         return path
-
-
-FBANK = GraphSpec("fbank", None, "fbank", lambda g, _: build_fbank(g))  # what a voice is described with, on the CPU
 
 
 def graph_specs(

@@ -12,12 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from omni2_engine.audio.source import read_native
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.backends.tensorrt_library import TensorRt
 from omni2_engine.errors import CheckpointError, Omni2Error, SettingError
 from omni2_engine.manifest import PLANS, RUNTIME_CACHE, SCHEMA_VERSION, TIMING_CACHE, Manifest, PlanEntry
-from omni2_engine.stages.speaker import SpeakerEncoder
 from omni2_export.build.graphs import LONGEST_CONTEXT
 from omni2_export.build.precision import GPU_PRESETS, PRESETS, Precisions
 from omni2_export.build.stages import (
@@ -26,11 +23,11 @@ from omni2_export.build.stages import (
     file_identity,
     plan_graph_stages,
     plan_shared_stages,
-    plan_speaker_stages,
     stage_key,
 )
 from omni2_export.build.workspace import Workspace
 from omni2_export.checkpoint import Checkpoint
+from omni2_export.speaker import read_voice_file, speaker_vector
 from omni2_export.tensorrt.memory import check_memory
 from omni2_export.tensorrt.scratch import GraphScratch
 from omni2_export.tensorrt.shapes import Sizes
@@ -130,14 +127,13 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Man
     """
     progress = progress or Silent()
     library = check_buildable(request.targets.gpus) if request.targets.gpus else None
-    if request.checkpoint.campplus is None:
+    campplus = request.checkpoint.campplus
+    if campplus is None:
         raise CheckpointError("the decoder directory has no campplus.onnx", "download it with the rest of the decoder")
-    prompts = {path: read_native(path) for path in request.voices}
+    prompts = {path: read_voice_file(path) for path in request.voices}  # refused before any stage is built
     with Workspace(request.output) as workspace, GraphScratch(workspace.path / SCRATCH_GRAPHS) as scratch:
-        speaker = plan_speaker_stages(request.checkpoint.campplus)
-        voices = [_voice_stage(path, prompt, speaker, workspace) for path, prompt in prompts.items()]
-        # voices first: a recording that will not do must not cost an hour
-        stages = [*speaker, *voices, *plan_shared_stages(request.checkpoint)]
+        voices = [_voice_stage(path, prompt, campplus) for path, prompt in prompts.items()]
+        stages = [*voices, *plan_shared_stages(request.checkpoint)]
         if request.targets.cpu:
             stages += plan_graph_stages(request.checkpoint, request.precisions)
         plans = _plan_stages(request, library, scratch, workspace) if library else []
@@ -190,15 +186,13 @@ def _build_stage(workspace: Workspace, stage: Stage, progress: Progress) -> None
     progress.end(stage.name, reused=False)
 
 
-def _voice_stage(path: Path, prompt: tuple[np.ndarray, int], speaker: list[Stage], workspace: Workspace) -> Stage:
+def _voice_stage(path: Path, prompt: np.ndarray, campplus: Path) -> Stage:
     def write(directory: Path, on_bytes: OnBytes) -> None:
-        backend, graphs = OnnxRuntimeBackend(), workspace.path / "graphs"
-        encoder = SpeakerEncoder(backend.load(graphs / "fbank.onnx"), backend.load(graphs / "campplus.onnx"))
         (directory / "voices").mkdir()
-        np.save(directory / "voices" / f"{path.stem}.npy", encoder(*prompt))
+        np.save(directory / "voices" / f"{path.stem}.npy", speaker_vector(campplus, prompt))
 
     name = f"voice {path.stem}"
-    return Stage(name, stage_key(name, file_identity([path]), [stage.key for stage in speaker]), 0, write)
+    return Stage(name, stage_key(name, file_identity([path, campplus])), 0, write)
 
 
 def _check_disk(path: Path, needed: int) -> None:

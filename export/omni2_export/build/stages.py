@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,9 @@ from omni2_engine.errors import CheckpointError
 from omni2_engine.sampling import DrawKey, Stream, normal
 from omni2_engine.text import ChatTemplate, UnitTable
 from omni2_engine.text.units import NO_UNIT
-from omni2_export.build.graphs import FBANK, LONGEST_CONTEXT, GraphSpec, graph_specs
+from omni2_export.build.graphs import LONGEST_CONTEXT, GraphSpec, graph_specs
 from omni2_export.build.precision import Precisions
 from omni2_export.checkpoint import Checkpoint
-from omni2_export.checkpoint.campplus import check_campplus
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.linear import Precision
 from omni2_export.tokenizer_files import special_tokens, write_tokenizer
@@ -51,25 +49,6 @@ class Stage:
     key: str
     size: int
     write: Callable[[Path, OnBytes], None]
-
-
-def plan_speaker_stages(campplus: Path) -> list[Stage]:
-    """What describes a voice: filter banks, and the checkpoint's own network behind them."""
-
-    def write_fbank(directory: Path, on_bytes: OnBytes) -> None:
-        (directory / "graphs").mkdir()
-        FBANK.write(directory / "graphs", Precision.FP32, on_bytes=on_bytes)
-
-    def write_campplus(directory: Path, on_bytes: OnBytes) -> None:
-        check_campplus(campplus)
-        (directory / "graphs").mkdir()
-        shutil.copyfile(campplus, directory / "graphs" / "campplus.onnx")
-        on_bytes(campplus.stat().st_size)
-
-    return [
-        Stage("fbank", stage_key("fbank"), 0, write_fbank),
-        Stage("campplus", stage_key("campplus", file_identity([campplus])), campplus.stat().st_size, write_campplus),
-    ]
 
 
 def plan_shared_stages(checkpoint: Checkpoint) -> list[Stage]:

@@ -1,4 +1,4 @@
-"""The speaker encoder of the decoder directory: an ONNX file that goes into the engine as it is (spec §1.4)."""
+"""The speaker encoder of the decoder directory: an ONNX file that describes voices (spec §1.4)."""
 
 from __future__ import annotations
 

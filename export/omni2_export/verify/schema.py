@@ -10,7 +10,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from omni2_engine.config import ModelConfig
-from omni2_engine.stages.speaker import BINS
+from omni2_export.speaker import BINS
 
 
 class Kind(Enum):
@@ -156,10 +156,13 @@ def _stream(c: ModelConfig) -> dict[str, Expected]:
 
 
 def _offline(c: ModelConfig) -> dict[str, Expected]:
+    sines = c.vocoder.harmonics + 1
     return {
         "units": Expected("i", ("units",), c.flow_encoder.units),
         "mel_full": Expected("f", (1, c.vocoder.mel, "frames")),
-        "source": Expected("f", (1, 1, "samples")),
+        "source(?:_float64)?": Expected("f", (1, 1, "samples")),
+        "phase": Expected("f", (1, sines, 1)),
+        "sine_noise": Expected("f", (1, sines, "samples")),
         "f0": Expected("f", (1, "frames")),
         "wav": Expected("f", (1, "samples")),
     }

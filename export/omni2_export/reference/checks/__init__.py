@@ -2,7 +2,7 @@
 
 from omni2_export.reference.checks.encoder import check_encoder
 from omni2_export.reference.checks.language_model import check_llm, check_speech_lm
-from omni2_export.reference.checks.signals import check_conditions, check_fbank, check_fusion, check_log_mel
+from omni2_export.reference.checks.signals import check_conditions, check_fusion, check_log_mel
 from omni2_export.reference.checks.speech import check_flow, check_vocoder
 from omni2_export.reference.checks.subject import Subject
 
@@ -12,7 +12,6 @@ CHECKS = (
     check_llm,
     check_fusion,
     check_speech_lm,
-    check_fbank,
     check_conditions,
     check_flow,
     check_vocoder,

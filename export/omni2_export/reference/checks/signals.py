@@ -1,4 +1,4 @@
-"""The small graphs: log-mel, filter banks, fusion, and the flow's time and voice conditions."""
+"""The small graphs: log-mel, fusion, and the flow's time and voice conditions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import torch
 from omni2_export.reference.build import load_flow, load_fusion
 from omni2_export.reference.checks.subject import Floats, Subject, tensor
 from omni2_export.reference.frontend import log_mel
-from omni2_export.reference.speaker import fbank
 from omni2_export.verify.tolerances import DEVIATION, LOG_MEL, SIGNAL
 
 LOUDNESS = 0.1  # standard deviation of random audio
-PROMPTS = (16_000, 5_123)  # samples of a voice prompt
 PAIRS = (1, 6)  # of hidden state and text token
 TIMES = (1, 4)  # points of the solver's time
 
@@ -30,16 +28,6 @@ def check_log_mel(subject: Subject) -> None:
                 "log_mel", f"{loud} samples of noise", found, log_mel(tensor(audio), config), absolute=LOG_MEL
             )
         )
-    subject.add(rows)
-
-
-def check_fbank(subject: Subject) -> None:
-    """Voice prompts of two lengths."""
-    graph, rows = subject.graph("fbank"), []
-    for samples in PROMPTS:
-        audio = LOUDNESS * subject.normal(samples)
-        found = graph.run({"audio": audio[None]})["fbank"]
-        rows.append(subject.judge("fbank", f"{samples} samples", found, fbank(tensor(audio)), absolute=SIGNAL))
     subject.add(rows)
 
 
