@@ -1,20 +1,18 @@
-"""`.safetensors` files: a length, a JSON header, the tensors' bytes; read through a memory map, written in one pass."""
+"""`.safetensors` files: tensors read one at a time or in slices, and written; sharded model directories."""
 
 from __future__ import annotations
 
-import json
-import math
-import mmap
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from omni2_engine.errors import CheckpointError, SettingError
 from omni2_engine.file_content import is_apple_double
@@ -34,11 +32,11 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-CODES = {dtype: code for code, dtype in DTYPES.items()}
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PART = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.safetensors")
 FETCH_AGAIN = "download the file again"
+LONGEST_REASON = 160  # characters of a library's message
 
 
 class StoredTensors(Tensors, Protocol):
@@ -49,73 +47,58 @@ class StoredTensors(Tensors, Protocol):
 
 
 class SafetensorsFile:
-    """One `.safetensors` file.
+    """One `.safetensors` file. The file is mapped; a tensor is copied when it is asked for.
 
     Args:
         path: the file.
 
     Raises:
-        CheckpointError: missing, truncated, malformed, or with a tensor of a type we do not know.
+        CheckpointError: missing, truncated, malformed, or with a tensor of an unknown type.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         require_content(path, text=False)
-        try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                length = int.from_bytes(file.read(8), "little")
-                if size < 8 or length > size - 8:
-                    raise CheckpointError(f"{path} is truncated", FETCH_AGAIN)
-                header = json.loads(file.read(length))
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror}", "check the path") from error
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path} is not a safetensors file: {error}", FETCH_AGAIN) from error
-        if not isinstance(header, dict):
-            raise CheckpointError(f"{path} is not a safetensors file: its header is no table", FETCH_AGAIN)
-        metadata = header.pop("__metadata__", None)
-        self.metadata = {k: v for k, v in metadata.items() if isinstance(v, str)} if isinstance(metadata, dict) else {}
-        self._places = {name: self._place(name, entry, 8 + length, size) for name, entry in header.items()}
-
-    def _place(
-        self, name: str, entry: object, data: int, size: int
-    ) -> tuple[np.dtype[np.generic], tuple[int, ...], int]:
-        match entry:
-            case {"dtype": str(code), "shape": list(shape), "data_offsets": [int(start), int(stop)]}:
-                pass
-            case _:
-                raise CheckpointError(f"{self.path}: the entry of `{name}` is malformed", FETCH_AGAIN)
-        if code not in DTYPES:
-            raise CheckpointError(f"{self.path}: `{name}` is stored as {code}", "convert it to BF16, F16 or F32")
-        if not all(type(length) is int and length >= 0 for length in shape):
-            raise CheckpointError(f"{self.path}: `{name}` has the shape {shape}", FETCH_AGAIN)
-        if stop > size - data:
-            raise CheckpointError(f"{self.path} is truncated: `{name}` lies beyond its end", FETCH_AGAIN)
-        if start < 0 or stop - start != math.prod(shape) * DTYPES[code].itemsize:
-            raise CheckpointError(f"{self.path}: the bytes of `{name}` do not fit its shape {shape}", FETCH_AGAIN)
-        return DTYPES[code], tuple(shape), data + start
+        self._file = _open(path)
+        self.metadata: dict[str, str] = self._file.metadata() or {}
+        names: list[str] = self._file.keys()
+        self._slices = {name: self._file.get_slice(name) for name in names}
+        for name, stored in self._slices.items():
+            if stored.get_dtype() not in DTYPES:
+                raise CheckpointError(
+                    f"{path}: `{name}` is stored as {stored.get_dtype()}", "convert it to BF16, F16 or F32"
+                )
 
     def names(self) -> list[str]:
-        return list(self._places)
+        return list(self._slices)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._places[name][1]
+        return tuple(self._slices[name].get_shape())
 
     def dtype(self, name: str) -> np.dtype[np.generic]:
-        return self._places[name][0]
+        return DTYPES[self._slices[name].get_dtype()]
 
     def stored(self, name: str) -> npt.NDArray[np.generic]:
-        """A read-only view of the mapped file, in the type it is stored in."""
-        dtype, shape, offset = self._places[name]
-        return np.ndarray(shape, dtype, buffer=self._map, offset=offset)
+        """The whole tensor in the type it is stored in."""
+        array: npt.NDArray[np.generic] = self._file.get_tensor(name)
+        return array
 
     def read(self, name: str) -> Float32:
         return finite(to_float32(self.stored(name)), f"{self.path}: `{name}`")
 
     def rows(self, name: str, start: int, stop: int) -> Float32:
-        return finite(to_float32(self.stored(name)[start:stop]), f"{self.path}: `{name}`")
+        return finite(to_float32(self._slices[name][start:stop]), f"{self.path}: `{name}`")
+
+
+def _open(path: Path) -> Any:  # the library's class has no types
+    try:
+        return safe_open(path, framework="numpy")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", "check the path") from error
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file: {str(error)[:LONGEST_REASON]}", FETCH_AGAIN
+        ) from error
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -193,47 +176,19 @@ def _joined(shards: list[SafetensorsFile]) -> Selection:
 
 
 def write_safetensors(path: Path, tensors: StoredTensors, metadata: Mapping[str, str]) -> None:
-    """Write tensors in the types they are stored in, one at a time, to a temporary name that is renamed when whole.
+    """Write tensors in the types they are stored in. The file is written under another name and renamed when whole.
 
     Raises:
         SettingError: the file cannot be written.
-        CheckpointError: a tensor's type has no place in the format.
     """
-    # Wide types first: every tensor is then aligned to its own type.
-    names = sorted(tensors.names(), key=lambda name: (-tensors.dtype(name).itemsize, name))
-    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    end = 0
-    for name in names:
-        dtype, shape = tensors.dtype(name), tensors.shape(name)
-        if dtype not in CODES:
-            raise CheckpointError(f"`{name}` is stored as {dtype}, which safetensors does not know")
-        start, end = end, end + math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    temporary: str | None = None
+    arrays = {name: np.asarray(tensors.stored(name), order="C") for name in tensors.names()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name in names:
-                file.write(np.ascontiguousarray(tensors.stored(name)).reshape(-1).view(np.uint8).data)
-            file.flush()
+        save_file(arrays, temporary, dict(metadata))
+        with temporary.open("r+b") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise SettingError(
-            f"{path} cannot be written: {error.strerror}", "choose another place or free space"
-        ) from error
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise SettingError(f"{path} cannot be written: {error}", "choose another place or free space") from error
     finally:
-        if temporary is not None:
-            os.unlink(temporary)
-
-
-def _umask() -> int:
-    """The process's file mode mask, which temporary files ignore; there is no way to ask but to set it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+        temporary.unlink(missing_ok=True)

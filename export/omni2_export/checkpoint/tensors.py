@@ -28,7 +28,7 @@ class Tensors(Protocol):
         """The type it is stored in; bfloat16 is `ml_dtypes.bfloat16`."""
 
     def read(self, name: str) -> Float32:
-        """The whole tensor as float32; where it is stored so, a read-only view of the mapped file."""
+        """The whole tensor as float32."""
 
     def rows(self, name: str, start: int, stop: int) -> Float32:
         """Rows [start, stop) of axis 0 as float32, without reading the rest."""

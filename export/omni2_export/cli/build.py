@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
         from omni2_engine.cli.require import require
         from omni2_engine.errors import SettingError
 
-        require("export", "onnx_ir", "yaml", "ml_dtypes", "huggingface_hub")
+        require("export", "onnx_ir", "yaml", "ml_dtypes", "huggingface_hub", "safetensors")
         from omni2_export.build import BuildRequest, build_engine
         from omni2_export.build.precision import GPU, parse_precision
         from omni2_export.checkpoint import open_checkpoint

@@ -28,6 +28,8 @@ from .conftest import Synthetic
 def test_convert_keeps_keys_types_and_dims(synthetic: Synthetic, tmp_path: Path) -> None:
     paths = synthetic.write(tmp_path)
     synthetic.flow["encoder_proj.bias"] = synthetic.flow["encoder_proj.bias"].bfloat16()
+    synthetic.flow["steps"] = torch.tensor(3)  # without axes
+    synthetic.flow["transposed"] = torch.arange(6.0).reshape(2, 3).t()
     torch.save(synthetic.flow, paths.decoder / "flow.pt")
     assert convert(paths.decoder / "flow.pt") == paths.decoder / "flow.safetensors"
     written = load_file(paths.decoder / "flow.safetensors")
@@ -35,6 +37,7 @@ def test_convert_keeps_keys_types_and_dims(synthetic: Synthetic, tmp_path: Path)
     for name, tensor in synthetic.flow.items():
         assert written[name].dtype == tensor.dtype and torch.equal(written[name], tensor)
 
+    del synthetic.flow["steps"], synthetic.flow["transposed"]
     synthetic.take_encoder_out()
     (paths.model / "model.safetensors").unlink()
     (again := tmp_path / "again").mkdir()
