@@ -1,7 +1,7 @@
 """Tokenizer directories of a checkpoint → the one `tokenizer.json` the engine reads, special tokens and chat template.
 
-With a `tokenizer.json` there, it is taken and completed; without one it is made from `vocab.json` and `merges.txt` with
-Qwen's split rule, NFC and byte-level BPE (spec §1.1, §1.2).
+A `tokenizer.json` in the directory is taken and completed. Without one it is made from `vocab.json` and `merges.txt`
+with Qwen's split rule, NFC and byte-level BPE (spec §1.1, §1.2).
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from omni2_engine.errors import CheckpointError, EngineDirectoryError
 from omni2_engine.file_content import read_text
@@ -54,9 +56,11 @@ def load_tokenizer(directory: Path) -> LoadedTokenizer:
     """
     named = special_tokens(directory)
     document = _document(directory)
-    declared = _declared(document, directory, named)
-    source = _completed(document, declared, named, directory)
-    tokenizer = _usable(source, directory)
+    source = _completed(document, _declared(document, directory, named), named)
+    try:
+        tokenizer = TextTokenizer(source)
+    except EngineDirectoryError as error:
+        raise CheckpointError(f"{directory}: {error.problem}", "use the tokenizer that came with the model") from error
 
     def token_id(role: str) -> int | None:
         token = named.get(role)
@@ -232,38 +236,28 @@ def _made(directory: Path) -> Document:
     kind = config.text("tokenizer_class", "Qwen2Tokenizer")
     if not kind.startswith("Qwen2"):
         raise CheckpointError(f"{directory} has a {kind} without tokenizer.json", "add the model's tokenizer.json")
-    vocabulary = read_json(directory / "vocab.json")
+    vocabulary = read_json(directory / "vocab.json").values
     lines = _text(directory / "merges.txt").split("\n")
-    merges = [line.strip() for line in lines[lines[0].startswith("#version") :] if line.strip()]
-    byte_level = {
-        "type": "ByteLevel",
-        "add_prefix_space": config.flag("add_prefix_space", False),
-        "trim_offsets": False,
-    }
-    split = {"type": "Split", "pattern": {"Regex": QWEN_SPLIT}, "behavior": "Isolated", "invert": False}
-    return {
-        "version": "1.0",
-        "added_tokens": [],
-        "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level | {"use_regex": False}]},
-        "post_processor": None,
-        "decoder": byte_level | {"use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": "",
-            "end_of_word_suffix": "",
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "vocab": vocabulary.values,
-            "merges": merges,
-        },
-    }
+    pairs = [line.split() for line in lines[lines[0].startswith("#version") :] if line.strip()]
+    prefix_space = config.flag("add_prefix_space", False)
+    try:
+        tokenizer = Tokenizer(models.BPE(vocabulary, [(left, right) for left, right in pairs]))
+    except Exception as error:  # the library raises many kinds for tokens, ids and merges it dislikes
+        raise CheckpointError(f"{directory}: vocab.json and merges.txt do not fit: {error}", ORIGINAL) from error
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    document: Document = json.loads(tokenizer.to_str())
+    return document
 
 
 def _completed(
-    document: Document, declared: dict[str, Document], named: dict[str, str | list[str]], directory: Path
+    document: Document, declared: dict[str, Document], named: dict[str, str | list[str]]
 ) -> str:
     """The document with every declared and named token in it: the former at their ids, the latter behind them."""
     vocabulary = document["model"]["vocab"]
@@ -277,18 +271,5 @@ def _completed(
     ids = {entry["content"]: entry["id"] for entry in added}
     # The library ignores the ids and numbers added tokens on from the vocabulary's end, in the order they stand in.
     # Those that the vocabulary holds keep its ids; there, without merges that lead to them, they change nothing else.
-    model = document["model"]
-    pinned = model | {"vocab": vocabulary | ids}
-    for content in (document | {"added_tokens": added}, document | {"added_tokens": added, "model": pinned}):
-        source = json.dumps(content, ensure_ascii=False)
-        tokenizer = _usable(source, directory)
-        if all(tokenizer.token_id(text) == token_id for text, token_id in ids.items()):
-            return source
-    raise CheckpointError(f"{directory}: its added tokens cannot have the ids it declares", ORIGINAL)
-
-
-def _usable(source: str, directory: Path) -> TextTokenizer:
-    try:
-        return TextTokenizer(source)
-    except EngineDirectoryError as error:
-        raise CheckpointError(f"{directory}: {error.problem}", "use the tokenizer that came with the model") from error
+    model = document["model"] | {"vocab": vocabulary | ids}
+    return json.dumps(document | {"added_tokens": added, "model": model}, ensure_ascii=False)
