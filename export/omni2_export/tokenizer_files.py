@@ -256,9 +256,7 @@ def _made(directory: Path) -> Document:
     return document
 
 
-def _completed(
-    document: Document, declared: dict[str, Document], named: dict[str, str | list[str]]
-) -> str:
+def _completed(document: Document, declared: dict[str, Document], named: dict[str, str | list[str]]) -> str:
     """The document with every declared and named token in it: the former at their ids, the latter behind them."""
     vocabulary = document["model"]["vocab"]
     entries = {content: dict(entry) for content, entry in declared.items()}

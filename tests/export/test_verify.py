@@ -102,7 +102,7 @@ def test_all_given_goldens_pass(
     compared = {(row["file"], row["array"]) for row in content["rows"]}
     inputs = (
         "audio16k_i16", "rand_noise", "prompt_16k", "_x", "_mu", "_t", "_spks", "_tok", "hift_mel", "hift_s", "units",
-        "schedule", "source", "phase", "sine_noise", "g_top8_ids",
+        "schedule", "source", "phase", "sine_noise", "g_top8_ids", "f_tts_tokens", "embedding",
     )  # fmt: skip
     for path in (shared / "goldens").glob("*.npz"):
         for array in read(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from omni2_engine.errors import CheckpointError
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.reference.build import Reference
 from omni2_export.reference.speaker import fbank, speaker_vector
-from omni2_export.reference.speech_decoder import SpeechDecoder, Utterance
+from omni2_export.reference.speech_decoder import Call, SpeechDecoder, Utterance
+from omni2_export.reference.vocoder import SourceDraws
 
 ESTIMATOR_TIME = 0.37  # any time inside the schedule
 ENCODER_CALL = ("tok", "out", "mu")
@@ -96,10 +98,28 @@ class SpeechGoldens:
         return as_numpy(arrays | {"wav": torch.cat(heard, dim=1)})
 
     def offline(self, units: list[int]) -> Arrays:
-        """`offline_<X>.npz`: the units in one final call."""
+        """`offline_<X>.npz`: the units in one final call, with the draws of its source.
+
+        `source_float64` is the same source computed in float64 from `f0`. Over a long call it is the better witness:
+        the original's phase, a float32 number of turns, rounds more the longer it grows.
+        """
         call = self.decoder.finish(Utterance(), units, self.generator)
-        found = {"mel_full": call.mel, "source": call.source, "f0": call.f0, "wav": call.wav}
+        found = {
+            "mel_full": call.mel,
+            "source": call.source,
+            "f0": call.f0,
+            "wav": call.wav,
+            "phase": call.draws.phase,
+            "sine_noise": call.draws.noise,
+            "source_float64": self._precise_source(call),
+        }
         return as_numpy({"units": torch.tensor(units)} | found)
+
+    def _precise_source(self, call: Call) -> Tensor:
+        vocoder = copy.deepcopy(self.reference.vocoder).double()
+        draws = SourceDraws(call.draws.phase.double(), call.draws.noise.double())
+        with torch.inference_mode():
+            return vocoder.source(call.f0.double(), draws).float()
 
     def units(self, count: int) -> list[int]:
         """Random units."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES, ModelConfig
+from omni2_engine.audio.source import read_audio
+from omni2_engine.config import VOCODER_OVERLAP_FRAMES, WHISPER_SAMPLE_RATE, ModelConfig
+from omni2_engine.errors import Omni2Error
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.reference.build import load_reference
 from omni2_export.reference.golden_speech import SpeechGoldens, save
@@ -31,21 +33,35 @@ class Plan:
 
 
 def default_plan(config: ModelConfig) -> Plan:
-    """Sizes that cross two block boundaries, whatever the model's block is, and a short stream beside a long one."""
+    """Sizes that cross two block boundaries, whatever the model's block is, and a short stream beside a long one.
+
+    Both streams end with fewer than W units, as a turn's do, so that `verify` can make the same calls in a session.
+    """
     flow = config.flow_encoder
     block, frames = flow.block_units, flow.block_frames
     # A stream's first call must fill the vocoder's overlap (spec §10).
     step = max(config.write, flow.lookahead + 1 - (-VOCODER_OVERLAP_FRAMES // flow.ratio))
-    long = (step,) * (5 * block // (2 * step)) + (7,)
+    long = (step,) * (5 * block // (2 * step)) + (max(step - 3, 1),)
     return Plan(
         max_text=8 * config.read,
         last_write=4 * config.write,
-        schedules={"A": long, "C": (step, step, 4)},
+        schedules={"A": long, "C": (step, step, max(step // 2 - 1, 1))},
         encoder_calls=(step, block + 7, 2 * block + 13),
         estimator_calls=(14, frames + 34, 2 * frames + 30),
         vocoder_frames=30,
         noise_frames=max(sum(long) * flow.ratio, 2 * frames + 30) + 100,
     )
+
+
+def read_question(path: Path, config: ModelConfig) -> np.ndarray:
+    """A spoken question as golden files hold it: (n,) int16 at 16 kHz, cut to the encoder's window.
+
+    Raises:
+        AudioError: the file is missing or not audio.
+    """
+    window = config.encoder.samples / WHISPER_SAMPLE_RATE
+    audio = read_audio(path, None, window, "truncate")
+    return np.clip(np.rint(audio * 32_768), -32_768, 32_767).astype(np.int16)
 
 
 def write_goldens(
@@ -63,10 +79,17 @@ def write_goldens(
     Returns:
         The files written: `decoder_units`, per schedule `stream_` and `offline_`, `llm_<n>`; with two or more questions
         `llm_multiturn`; `llm_eos` where the greedy text has a fitting place to end.
+
+    Raises:
+        CheckpointError: the checkpoint has no speaker network.
+        Omni2Error: the directory cannot be made.
     """
     plan = plan or default_plan(checkpoint.config)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Omni2Error(f"{out_dir} cannot be made: {error.strerror}", "choose another directory") from error
     reference = load_reference(checkpoint)
-    out_dir.mkdir(parents=True, exist_ok=True)
     speech = SpeechGoldens(checkpoint, reference, voice, plan.noise_frames, plan.seed)
     files = {"decoder_units": speech.modules(plan.encoder_calls, plan.estimator_calls, plan.vocoder_frames)}
     for name, schedule in plan.schedules.items():

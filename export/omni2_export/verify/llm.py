@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from omni2_engine.audio.source import read_audio
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_engine.engine import Engine
 from omni2_engine.options import LAST_WRITE, Options
-from omni2_engine.sampling import Stream
+from omni2_engine.sampling import DrawKey, Stream, choose
 from omni2_engine.text.units import units_of_text
 from omni2_export.inspection import open_cut
 from omni2_export.verify.compare import FileComparison
@@ -21,6 +22,7 @@ from omni2_export.verify.schema import Kind
 from omni2_export.verify.tolerances import DEVIATION, LOG_MEL, LOGITS
 from omni2_export.verify.turn import Turn, greedy, run_turn
 
+Floats = NDArray[np.float32]
 LLM, FUSED, SPEECH = ("llm",), ("fusion", "llm"), ("speech_lm", "llm")
 
 
@@ -117,6 +119,7 @@ def _compare_forced(engine: Engine, compare: FileComparison) -> None:
         ),
         forced={Stream.TEXT: text_ids, Stream.SPEECH: golden.ids("f_tts_tokens")},
     )
+    compare.same("f_text_ids", LLM, _chosen(engine, turn.text_logits, text_ids))
     compare.close("llm_logits", LLM, np.stack(turn.text_logits), absolute=LOGITS)
     compare.close("tts_hidden", LLM, np.stack(turn.hidden), relative=DEVIATION)
     assert turn.last_context is not None
@@ -130,6 +133,12 @@ def _compare_forced(engine: Engine, compare: FileComparison) -> None:
         absolute=LOGITS,
     )
     _compare_tokens(engine, compare, "f", turn)
+
+
+def _chosen(engine: Engine, logits: Sequence[Floats], text_ids: list[int]) -> list[int]:
+    """The text ids that the engine's sampler chooses greedily, each after the golden ids before it."""
+    sampling, key = greedy(engine.config.tokens.repetition_penalty), DrawKey(0, Stream.TEXT, 0)
+    return [choose(row, sampling, key, step, text_ids[:step]) for step, row in enumerate(logits)]
 
 
 def _compare_speech_lm(engine: Engine, compare: FileComparison) -> None:
@@ -154,8 +163,9 @@ def _compare_speech_lm(engine: Engine, compare: FileComparison) -> None:
 
 def _compare_tokens(engine: Engine, compare: FileComparison, prefix: str, turn: Turn) -> None:
     stages = ("loop",) if prefix == "f" else ("loop", "llm", "speech_lm")
-    compare.same(f"{prefix}_text_ids", stages, turn.text_ids)
-    compare.same(f"{prefix}_tts_tokens", stages, turn.speech_ids)
+    if prefix != "f":  # forced ids would be compared with themselves
+        compare.same(f"{prefix}_text_ids", stages, turn.text_ids)
+        compare.same(f"{prefix}_tts_tokens", stages, turn.speech_ids)
     compare.same(f"{prefix}_group_text_len", stages, turn.reads)
     compare.same(f"{prefix}_group_unit_len", stages, turn.write_lengths)
     compare.same(f"{prefix}_units_string", stages, "".join(turn.spoken(engine)))

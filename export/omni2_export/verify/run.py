@@ -15,6 +15,7 @@ from omni2_export.verify.decoder import compare_units
 from omni2_export.verify.goldens import Golden, read_goldens
 from omni2_export.verify.llm import compare_multiturn, compare_text_end, compare_turn
 from omni2_export.verify.rows import Comparison, Report
+from omni2_export.verify.sampling import compare_sampling
 from omni2_export.verify.schema import Kind
 from omni2_export.verify.sessions import compare_heard, compare_spoken
 from omni2_export.verify.streams import compare_offline, compare_stream
@@ -49,6 +50,7 @@ def verify_engine(
     for golden in goldens.values():
         progress(golden.name)
         _compare_file(engine, backend, FileComparison(golden, comparison), goldens)
+    compare_sampling(directory, engine.config, comparison)
     comparison.report.skipped = {golden.name: golden.unused for golden in goldens.values() if golden.unused}
     comparison.report.skipped |= {name: ["the whole file: it is named as no known kind"] for name in strangers}
     return comparison.report

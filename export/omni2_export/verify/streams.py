@@ -91,7 +91,7 @@ def compare_stream(
 def compare_offline(
     engine: Engine, backend: OnnxRuntimeBackend, compare: FileComparison, goldens: Mapping[str, Golden]
 ) -> None:
-    """All units in one final call."""
+    """All units in one final call; its source from golden F0 and draws: the phase over a long call."""
     golden = compare.golden
     decoder = _Decoder(engine, backend, _units_file(goldens, golden))
     mel, new_mel = decoder.flow(golden.ids("units"), final=True)
@@ -104,6 +104,12 @@ def compare_offline(
         if _drives(golden, "source", mel, engine):
             sound = decoder.voice(new_mel, golden["source"], final=True)
             compare.close("wav", SOUND, sound[None], absolute=STREAMED_WAVE)
+    if all(name in golden for name in ("f0", "phase", "sine_noise")):
+        graph = open_cut(backend, engine.directory.graph("vocoder"), ["f0"], ["source"])
+        inputs = {"f0": golden["f0"], "phase": golden["phase"], "noise": golden["sine_noise"]}
+        source = graph.run(inputs | {"source_cache": np.zeros((1, 1, 0), np.float32)})["source"]
+        witness = "source_float64" if "source_float64" in golden else "source"
+        compare.close(witness, ("vocoder",), source, absolute=SIGNAL)
 
 
 class _SingleCalls:
