@@ -178,6 +178,8 @@ def _joined(shards: list[SafetensorsFile]) -> Selection:
 def write_safetensors(path: Path, tensors: StoredTensors, metadata: Mapping[str, str]) -> None:
     """Write tensors in the types they are stored in. The file is written under another name and renamed when whole.
 
+    Tensors of a `.pt` file are mapped and take no memory. Those of a `.safetensors` file are all in memory at once.
+
     Raises:
         SettingError: the file cannot be written.
     """
