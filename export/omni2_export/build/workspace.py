@@ -241,7 +241,7 @@ def _listed(manifest: Path) -> set[str]:
         OSError: it cannot be read.
     """
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
+        content = json.loads(read_text(manifest))
         if "schema_version" in content:
             return set(content["files"])
     except (ValueError, TypeError, KeyError):
