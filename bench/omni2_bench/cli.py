@@ -13,7 +13,7 @@ from omni2_bench.quality import command as quality
 from omni2_bench.simulate import command as simulate
 
 if TYPE_CHECKING:
-    from omni2_bench.models import Model
+    from omni2_bench.common.models import Model
 
 SIZES = "tiny, 0.5B, 1.5B, 3B, 7B, 14B, 32B or custom: a checkpoint of random weights of these dimensions"
 Size = Annotated[str | None, typer.Option(help=SIZES)]
@@ -56,9 +56,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """First chunk, whole answer and cost per chunk beside the original's algorithm in PyTorch."""
         _require()
-        from omni2_bench.gpu import choose
-        from omni2_bench.latency import Plan
-        from omni2_bench.run_latency import run
+        from omni2_bench.common.gpu import choose
+        from omni2_bench.latency.results import run
+        from omni2_bench.latency.rounds import Plan
 
         choice = choose(device)
         model, folder = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
@@ -83,7 +83,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """This machine's memory bandwidth and GEMM rate, and what share of them every stage reaches."""
         _require()
-        from omni2_bench.limits import LimitsPlan, run
+        from omni2_bench.limits.results import LimitsPlan, run
 
         model, folder = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
         plan = LimitsPlan(_presets(precision), _file(audio), _file(voice or audio), threads, seconds)
@@ -107,7 +107,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Several conversations in one call of a stage, beside one after the other."""
         _require_export()
-        from omni2_bench.batching import BatchingPlan, run
+        from omni2_bench.lab.batching import BatchingPlan, run
 
         model, folder = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
         plan = BatchingPlan(_presets(precision), _counts(conversations), context, rounds, _file(voice), threads)
@@ -131,7 +131,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """One answer with its stages overlapping, beside one step at a time."""
         _require_export()
-        from omni2_bench.overlap import OverlapPlan, run
+        from omni2_bench.lab.overlap import OverlapPlan, run
 
         model, folder = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
         plan = OverlapPlan(_presets(precision), _file(audio), _file(voice or audio), rounds, threads, chunks)
@@ -153,7 +153,7 @@ def register(app: typer.Typer) -> None:
         _require_export()
         from rich.console import Console
 
-        from omni2_bench.build_memory import measure_build, table
+        from omni2_bench.lab.build_memory import measure_build, table
         from omni2_export.build import BuildRequest
         from omni2_export.build.precision import parse_precision
 
@@ -176,7 +176,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Every graph in every number format of a GPU against float32, in dB, run on the CPU."""
         _require_export()
-        from omni2_bench.precision import PrecisionPlan, run
+        from omni2_bench.lab.precision import PrecisionPlan, run
 
         model, _ = _model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
         plan = PrecisionPlan(_file(audio), threads, tuple(part.strip() for part in rows.split(",") if part.strip()))
@@ -200,8 +200,8 @@ def register(app: typer.Typer) -> None:
         _require_export()
         from rich.console import Console
 
-        from omni2_bench.models import dimensions_of
-        from omni2_bench.plans import measure_plans, random_modules, table, within
+        from omni2_bench.common.models import dimensions_of
+        from omni2_bench.lab.plans import measure_plans, random_modules, table, within
         from omni2_export.build.precision import GPU, parse_precision
         from omni2_export.tensorrt.shapes import Sizes
         from omni2_export.tensorrt.targets import parse_targets
@@ -238,7 +238,7 @@ def _model(
     speech_encoder: Path | None,
     cache: Path | None,
 ) -> tuple[Model, Path]:
-    from omni2_bench.models import default_cache, dimensions_of, given_model, random_model
+    from omni2_bench.common.models import default_cache, dimensions_of, given_model, random_model
     from omni2_engine.errors import SettingError
 
     folder = cache or default_cache()

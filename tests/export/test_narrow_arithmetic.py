@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from omni2_bench.precision.probes import DECODED, Material, ask_flow, ask_language_model
+from omni2_bench.lab.probes import DECODED, Material, ask_flow, ask_language_model
 from omni2_bench.random_checkpoint import PRESETS, CheckpointPaths, write_checkpoint
 from omni2_engine.backends.base import Graph
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend

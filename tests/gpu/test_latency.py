@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omni2_bench.engine_run import run as run_turn
-from omni2_bench.report import GROUPS
-from omni2_bench.turn import TurnRequest
+from omni2_bench.latency.engine_turn import run as run_turn
+from omni2_bench.latency.record import GROUPS
+from omni2_bench.latency.turn import TurnRequest
 from omni2_engine.backends import choose
 from omni2_engine.cli.app import run
 

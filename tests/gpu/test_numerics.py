@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omni2_bench.precision.probes import QUESTIONS, Material, Question
+from omni2_bench.lab.probes import QUESTIONS, Material, Question
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.manifest import EngineDirectory
 from omni2_export.checkpoint import Checkpoint

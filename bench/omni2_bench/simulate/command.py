@@ -30,8 +30,8 @@ def register(bench: typer.Typer) -> None:
         require("export", "onnx", "onnx_ir", "ml_dtypes", "yaml")
         require("bench", "matplotlib")
         from omni2_bench.simulate.device import L40, Limits
-        from omni2_bench.simulate.plan import Plan
-        from omni2_bench.simulate.run import run
+        from omni2_bench.simulate.record import Plan
+        from omni2_bench.simulate.results import run
 
         limits = Limits(L40, efficiency_memory, efficiency_compute, 1e-6 * launch_us)
         typer.echo(run(Plan(limits, _parts(sizes), _numbers(sessions), seed), out, typer.echo))

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 
-from omni2_bench.random_checkpoint.dimensions import Dimensions
-from omni2_bench.simulate.device import Effort
-from omni2_bench.work import (
+from omni2_bench.common.work import (
     Shapes,
     encoder_work,
     estimator_weights,
@@ -21,6 +19,8 @@ from omni2_bench.work import (
     prefill_work,
     vocoder_work,
 )
+from omni2_bench.random_checkpoint.dimensions import Dimensions
+from omni2_bench.simulate.device import Effort
 from omni2_engine.config import DecoderConfig, TokenConfig
 from omni2_export.checkpoint.names import decoder_shapes, encoder_shapes, fusion_shapes, vocoder_shapes
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from omni2_bench.common.script import units_per_chunk
 from omni2_bench.random_checkpoint.dimensions import PRESETS
-from omni2_bench.script import units_per_chunk
 from omni2_bench.simulate.effort import Efforts
 from omni2_bench.simulate.load import Answer
 from omni2_bench.simulate.sound import Sound

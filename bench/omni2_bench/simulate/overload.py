@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 import numpy as np
 
+from omni2_bench.common.statistics import AUDIBLE
 from omni2_bench.simulate.device import Limits
 from omni2_bench.simulate.load import Answer, Talk, converse
 from omni2_bench.simulate.model import Model
 from omni2_bench.simulate.ours import Order, OverlappedServer
 from omni2_bench.simulate.turns import Turn
-from omni2_bench.statistics import AUDIBLE
 
 LONG, SHORT = Answer.of(200), Answer.of(40)  # 52 and 10 s of speech
 UNDER_WAY = 25.0  # seconds after the first question when the burst comes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from omni2_bench.markdown import table
+from omni2_bench.common.results import table
+from omni2_bench.common.statistics import AUDIBLE
 from omni2_bench.simulate.overload import OVERLOAD
 from omni2_bench.simulate.sweep import ORIGINAL, OURS
-from omni2_bench.statistics import AUDIBLE
 
 LOADS = {
     "burst": "{most} long answers under way, {most} short ones begin after {after:g} s",

@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib
 
-from omni2_bench.plot import INK, LINE, PALE, STYLE
+from omni2_bench.common.style import INK, LINE, PALE, STYLE
 from omni2_bench.simulate.sweep import ORIGINAL, OVERLAPPED, SHARED
 from omni2_bench.simulate.trace import Span
 from omni2_bench.simulate.turns import Turn

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from omni2_bench.statistics import Starvation, continuity, starvation
+from omni2_bench.common.statistics import Starvation, continuity, starvation
 from omni2_engine.playout import Stretch, playback
 
 

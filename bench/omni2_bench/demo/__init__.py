@@ -1,0 +1,1 @@
+"""`make demo`: the demonstration model answers a spoken question."""

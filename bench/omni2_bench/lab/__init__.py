@@ -1,0 +1,1 @@
+"""Measurements behind the figures in docs/, each run by `python -m omni2_bench.lab.NAME`."""

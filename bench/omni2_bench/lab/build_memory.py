@@ -1,0 +1,110 @@
+"""What a build takes: anonymous memory and time of every stage, beside the bound that lets a 7B model build on 24
+GB."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from omni2_bench.common.machine import memory
+from omni2_export.build import BuildRequest, build_engine
+from omni2_export.checkpoint import Checkpoint
+
+FIXED = 1.5 * 2**30  # bytes a stage may take beside its tensors
+LOOK_EVERY = 0.01  # seconds
+STAGE_MODULES = {
+    "llm_table": "llm",
+    "speech_lm_table": "speech_lm",
+    "flow_encoder": "flow",
+    "flow_conditions": "flow",
+    "flow_step": "flow",
+}
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage: seconds, highest RssAnon in bytes, bytes written, and the bound, 2 × its largest tensor in fp32 + 1.5
+    GiB."""
+
+    name: str
+    seconds: float
+    peak: int
+    written: int
+    bound: float
+
+
+class _Watch:
+    """Follows a build (see `omni2_export.build.run.Progress`) and looks at the process's memory all the while."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self.costs: list[StageCost] = []
+        self._began = 0.0
+        self._peak = 0
+        self._written = 0
+        self._running = True
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def plan(self, stages: list[tuple[str, int]]) -> None:
+        """See `Progress`."""
+
+    def begin(self, stage: str) -> None:
+        """See `Progress`."""
+        self._began, self._written, self._peak = time.perf_counter(), 0, 0
+
+    def advance(self, stage: str, size: int) -> None:
+        """See `Progress`."""
+        self._written += size
+
+    def end(self, stage: str, reused: bool) -> None:
+        """See `Progress`."""
+        if not reused:
+            seconds = time.perf_counter() - self._began
+            self.costs.append(StageCost(stage, seconds, self._peak, self._written, self._bound(stage)))
+
+    def say(self, sentence: str) -> None:
+        """See `Progress`."""
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self._running = False
+
+    def _look(self) -> None:
+        while self._running:
+            self._peak = max(self._peak, memory().get("RssAnon", 0))
+            time.sleep(LOOK_EVERY)
+
+    def _bound(self, stage: str) -> float:
+        tensors = self._checkpoint.modules.get(STAGE_MODULES.get(stage, stage))
+        sizes = [4 * np.prod(tensors.shape(name)) for name in tensors.names()] if tensors else [0]
+        return float(2 * max(sizes) + FIXED)
+
+
+def measure_build(request: BuildRequest) -> list[StageCost]:
+    """Build and watch.
+
+    Args:
+        request: what to build; stages that are there already are not measured.
+    """
+    watch = _Watch(request.checkpoint)
+    try:
+        build_engine(request, watch)
+    finally:
+        watch.stop()
+    return watch.costs
+
+
+def table(costs: list[StageCost], output: Path) -> Table:
+    """The costs as a table for the terminal."""
+    result = Table("stage", "written", "seconds", "peak RssAnon", "bound", "", title=f"building {output}")
+    for cost in costs:
+        sizes = (f"{size / 2**20:.0f} MiB" for size in (cost.written, cost.peak, cost.bound))
+        written, peak, bound = sizes
+        verdict = "within" if cost.peak <= cost.bound else "over"
+        result.add_row(cost.name, written, f"{cost.seconds:.1f}", peak, bound, verdict)
+    return result

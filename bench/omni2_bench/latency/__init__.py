@@ -1,0 +1,1 @@
+"""`bench latency`: first chunk, whole answer and cost per chunk, beside the original's algorithm in PyTorch."""

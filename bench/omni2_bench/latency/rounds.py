@@ -1,0 +1,191 @@
+"""`bench latency`: engine and reference answer the same question in turns, each in a process of its own.
+
+Every finished turn is kept on disk, so that an interrupted benchmark goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omni2_bench.common.gpu import ON_CPU, Choice, describe_gpu
+from omni2_bench.common.machine import describe, load
+from omni2_bench.common.models import Model, built_engine
+from omni2_bench.common.process import run_worker
+from omni2_bench.common.results import Say
+from omni2_bench.latency.turn import TURN, TurnRequest, TurnResult
+from omni2_engine.errors import SettingError
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the things compared: the reference, or the engine at a preset, perhaps with a shorter memory.
+
+    Args:
+        name: in tables and plots.
+        preset: of the engine; the reference takes voice and noise from an engine of this preset.
+        left_context: seconds; None leaves it to the engine.
+    """
+
+    name: str
+    preset: str
+    left_context: float | None = None
+
+    @property
+    def file(self) -> str:
+        """Stem of its files."""
+        return self.name.replace(" ", "-").replace(",", "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared and how.
+
+    Args:
+        presets: of the engine.
+        audio: the spoken question.
+        voice: a recording of the voice to answer in.
+        rounds: how often every variant runs.
+        threads: processor threads.
+        chunks: of the answer.
+        left_context: seconds, of the variants with a shorter memory.
+        choice: the device, and what engines are built for.
+    """
+
+    presets: tuple[str, ...]
+    audio: Path
+    voice: Path
+    rounds: int
+    threads: int
+    chunks: int
+    left_context: float
+    choice: Choice = ON_CPU
+
+    def variants(self) -> list[Variant]:
+        """Every variant, the reference first."""
+        limited = f"{self.left_context:g} s"
+        return [
+            Variant(REFERENCE, self.presets[0]),
+            *(Variant(preset, preset) for preset in self.presets),
+            *(Variant(f"{preset}, {limited}", preset, self.left_context) for preset in self.presets),
+        ]
+
+    def order(self) -> Iterator[tuple[int, Variant]]:
+        """Rounds and variants; every other round runs backwards, so that a machine that warms up favours nobody."""
+        for number in range(self.rounds):
+            variants = self.variants()
+            yield from ((number, variant) for variant in (variants if number % 2 == 0 else variants[::-1]))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished turn.
+
+    Attributes:
+        memory: highest `RssAnon` and `VmHWM` of its process, bytes.
+        load: of the machine when it began.
+        pcm: `.npy` file of its sound.
+    """
+
+    round: int
+    variant: Variant
+    result: TurnResult
+    memory: dict[str, int]
+    load: float
+    pcm: Path
+
+
+def measure(plan: Plan, model: Model, cache: Path, out: Path, say: Say) -> list[Run]:
+    """Run what is not finished yet.
+
+    Args:
+        plan: what to compare.
+        model: the checkpoint.
+        cache: where engines are kept.
+        out: where results are kept; `rounds/` holds one JSON file per finished turn.
+        say: told what happens.
+
+    Raises:
+        SettingError: `out` holds another benchmark.
+        Omni2Error: a turn failed.
+    """
+    rounds = _open(plan, model, out)
+    order = list(plan.order())
+    engines: dict[str, Path] = {}
+    if not all(_path(rounds, number, variant).is_file() for number, variant in order):
+        target = plan.choice.target
+        engines = {preset: built_engine(model, preset, plan.voice, cache, target) for preset in plan.presets}
+    runs = []
+    for place, (number, variant) in enumerate(order, 1):
+        path = _path(rounds, number, variant)
+        label = f"[{place}/{len(order)}] round {number + 1}, {variant.name}"
+        if path.is_file():
+            say(f"{label}: done before")
+        else:
+            say(f"{label} …")
+            _run(plan, model, variant, engines[variant.preset], path)
+        runs.append(_read(path, number, variant))
+        say(f"{label}: first chunk {runs[-1].result.ready[0]:.2f} s, whole answer {runs[-1].result.finished:.2f} s")
+    return runs
+
+
+def _open(plan: Plan, model: Model, out: Path) -> Path:
+    """The directory of the rounds, after a look at what it was made for; the number of rounds may change."""
+    digest = hashlib.sha256(plan.audio.read_bytes()).hexdigest()
+    settings = asdict(plan)
+    choice = settings.pop("choice")
+    request = {**settings, "model": model.name, "size": model.size, "audio_sha256": digest}
+    request |= {} if plan.choice == ON_CPU else choice
+    request = {name: str(value) if isinstance(value, Path) else value for name, value in request.items()}
+    wanted = json.loads(json.dumps({name: value for name, value in request.items() if name != "rounds"}))
+    file = out / "request.json"
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != wanted:
+        raise SettingError(f"{out} holds a benchmark with other settings", "name another directory with --out")
+    rounds = out / "rounds"
+    rounds.mkdir(parents=True, exist_ok=True)
+    _write(file, wanted)
+    if not (out / "machine.json").is_file():
+        gpu = None if plan.choice == ON_CPU else describe_gpu()
+        _write(out / "machine.json", describe(plan.threads) | ({} if gpu is None else {"gpu": gpu}))
+    return rounds
+
+
+def _path(rounds: Path, number: int, variant: Variant) -> Path:
+    return rounds / f"{number + 1}-{variant.file}.json"
+
+
+def _run(plan: Plan, model: Model, variant: Variant, engine: Path, path: Path) -> None:
+    before = load()
+    request = TurnRequest(
+        pipeline="reference" if variant.name == REFERENCE else "engine",
+        engine=str(engine),
+        audio=str(plan.audio.resolve()),
+        pcm=str(path.with_suffix(".npy").resolve()),
+        threads=plan.threads,
+        chunks=plan.chunks,
+        left_context=variant.left_context,
+        model=str(model.model),
+        decoder=str(model.decoder),
+        speech_encoder=None if model.speech_encoder is None else str(model.speech_encoder),
+        device=plan.choice.device,
+    )
+    _write(path, {**run_worker(TURN, asdict(request), plan.threads), "load": before})
+
+
+def _read(path: Path, number: int, variant: Variant) -> Run:
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    result = TurnResult.from_json(record)
+    return Run(number, variant, result, record["memory"], record["load"], path.with_suffix(".npy"))
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    unfinished = path.with_suffix(".partial")
+    unfinished.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    unfinished.replace(path)

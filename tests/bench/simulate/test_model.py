@@ -1,0 +1,144 @@
+"""`bench simulate`, part two: what calls cost on a device, what is heard of them, and how it is written down."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omni2_bench.common.work import prefill_work
+from omni2_bench.random_checkpoint import PRESETS
+from omni2_bench.simulate.device import L40, Effort, Limits
+from omni2_bench.simulate.effort import Efforts
+from omni2_bench.simulate.load import ARRIVALS, TEXT_TOKENS, talks
+from omni2_bench.simulate.sound import Sound
+from omni2_bench.simulate.trace import Span, write_trace
+from omni2_bench.simulate.turns import Turn, figures
+from omni2_engine.errors import SettingError
+
+IDEAL = Limits(L40, 1.0, 1.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def efforts() -> Efforts:
+    return Efforts(PRESETS["7B"])
+
+
+@pytest.fixture(scope="module")
+def sound(efforts: Efforts) -> Sound:
+    return Sound.of(efforts.config)
+
+
+def test_the_longer_of_reading_and_arithmetic_counts() -> None:
+    assert IDEAL.seconds(Effort(864e9, 0)) == pytest.approx(1)
+    assert IDEAL.seconds(Effort(0, 181e12)) == pytest.approx(1)
+    assert IDEAL.seconds(Effort(864e9, 90e12)) == pytest.approx(1)
+    limits = Limits(L40, 0.5, 0.25, 3e-6)
+    assert limits.seconds(Effort(864e9, 0, 1000)) == pytest.approx(2 + 3e-3)
+    assert limits.seconds(Effort(864e9, 181e12)) == pytest.approx(4)
+    assert limits.at(1.0).seconds(Effort(864e9, 0, 1000)) == pytest.approx(1 + 3e-3)
+
+
+@pytest.mark.parametrize("given_values", [(0.0, 0.5, 0.0), (0.5, 1.1, 0.0), (0.5, 0.5, -1e-6)])
+def test_impossible_limits(given_values: tuple[float, float, float]) -> None:
+    with pytest.raises(SettingError):
+        Limits(L40, *given_values)
+
+
+@pytest.mark.parametrize(("size", "parameters"), [("0.5B", 0.36e9), ("1.5B", 1.31e9), ("7B", 6.53e9), ("14B", 13.1e9)])
+def test_a_text_token_reads_every_weight_once(size: str, parameters: float) -> None:
+    """Against the parameters without embedding that Qwen2.5's model cards state; the head is read as well."""
+    c = PRESETS[size].llm
+    read = Efforts(PRESETS[size]).extend_llm([(1, 0)]).bytes
+    assert read == pytest.approx(2 * (parameters + c.vocab * c.hidden), rel=0.01)
+
+
+def test_sessions_in_one_call_share_its_weights(efforts: Efforts) -> None:
+    one, eight = efforts.extend_llm([(1, 400)]), efforts.extend_llm([(1, 400)] * 8)
+    assert eight.operations == pytest.approx(8 * one.operations) and eight.launches == one.launches
+    c = efforts.config.llm
+    caches = 2 * 2 * c.layers * c.kv_heads * c.head_dim * 400
+    assert eight.bytes - one.bytes == pytest.approx(7 * caches)
+    assert IDEAL.seconds(eight) < 1.05 * IDEAL.seconds(one)  # decoding is bound by memory
+
+
+def test_prefill_in_pieces_is_the_same_arithmetic(efforts: Efforts) -> None:
+    c = efforts.config.llm
+    whole, parts = prefill_work(c, 300), (prefill_work(c, 200), prefill_work(c, 100, 200))
+    head = 2 * c.vocab * c.hidden
+    assert sum(part.total for part in parts) - head == pytest.approx(whole.total)
+
+
+def test_flow_cache_is_the_specification_s(efforts: Efforts) -> None:
+    """Spec §11.5: 4.59 MB per frame in float32; half of that in bf16."""
+    assert efforts.flow_cache == pytest.approx(4.59e6 / 2, rel=1e-3)
+    alone, behind = efforts.flow([(100, 0)]), efforts.flow([(100, 200)])
+    assert behind.bytes - alone.bytes == pytest.approx(200 * efforts.flow_cache)
+    assert behind.operations > alone.operations and behind.launches == alone.launches
+
+
+def test_weights_of_a_tied_model_hold_its_table_once() -> None:
+    dimensions = PRESETS["0.5B"]
+    tied, own = Efforts(dimensions), Efforts(dimensions.changed(tie_llm=False))
+    assert own.weights - tied.weights == 2 * dimensions.llm.vocab * dimensions.llm.hidden
+    assert 13e9 < Efforts(PRESETS["7B"]).weights - tied.weights < 15e9
+
+
+def test_sound_of_the_specification(sound: Sound) -> None:
+    """Spec §10: 120 ms after ten units, 400 ms with every ten more, 40 ms a unit in all; §11.4: frames of each call."""
+    assert [round(1e3 * sound.out(units, False)) for units in (7, 10, 20, 30)] == [0, 120, 520, 920]
+    assert sound.out(33, True) == pytest.approx(33 * 0.04)
+    calls = [sound.frames(units, False) - sound.finished(units - 10) for units in range(10, 120, 10)]
+    assert calls == [14, 34, 54, 74, 94, 114, 34, 54, 74, 94, 114]
+
+
+def test_a_larger_load_begins_with_the_smaller() -> None:
+    small, large = talks(3, seed=5), talks(400, seed=5)
+    assert large[:3] == small and talks(3, seed=6) != small
+    assert large[-1].begins / 399 == pytest.approx(ARRIVALS, rel=0.2)
+    lengths = {answer.tokens for talk in large for answer in talk.answers}
+    assert (min(lengths), max(lengths)) == TEXT_TOKENS
+
+
+def test_figures_of_turns() -> None:
+    even, late = Turn(0, 1.0), Turn(1, 2.0)
+    for turn, times in ((even, (1.5, 1.6)), (late, (2.5, 3.2))):
+        turn.hear(times[0] - 0.1, 0.0)  # a step without sound is no chunk
+        for time in times:
+            turn.hear(time, 0.5)
+    found = figures([even, late])
+    assert (found.turns, found.first_chunk, found.continuity) == (2, pytest.approx(0.5), 0.5)
+    assert late.gaps.worst == pytest.approx(0.2) and even.gaps.worst == 0
+    assert (even.heard, late.heard) == (pytest.approx(2.5), pytest.approx(3.7))
+    assert even.rtf == pytest.approx(0.6)
+
+
+intervals = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1), st.floats(0.01, 1)), min_size=1, max_size=20)
+
+
+@given(intervals)
+def test_trace(tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[int, float, float]]) -> None:
+    spans, end = [], 0.0
+    for stage, wait, length in parts:
+        spans.append(Span(("LLM", "flow")[stage], end + wait, end + wait + length, (0, 3) if stage else (3,)))
+        end += wait + length
+    turn = Turn(3, 0.0, [0.5, 2.0], [1.0, 1.0])
+    path = tmp_path_factory.mktemp("trace") / "trace.json"
+    write_trace(path, spans, [turn])
+    trace = json.loads(path.read_text(encoding="utf-8"))
+    events = trace["traceEvents"]
+    assert "nothing ran on a GPU" in trace["otherData"]["source"]
+    processes = {e["args"]["name"]: e["pid"] for e in events if e["name"] == "process_name"}
+    assert set(processes) == {span.stage for span in spans} | {"players"}
+    slices = [event for event in events if event["ph"] == "X"]
+    assert len(slices) == sum(len(span.sessions) for span in spans) + 4
+    for place in {(event["pid"], event["tid"]) for event in slices}:
+        own = sorted((e for e in slices if (e["pid"], e["tid"]) == place), key=lambda e: e["ts"])
+        for before, after in pairwise(own):
+            assert before["ts"] + before["dur"] <= after["ts"] + 1e-3  # µs
+    players = {e["name"]: (e["ts"], e["dur"]) for e in slices if e["pid"] == processes["players"]}
+    assert players["starving"] == (pytest.approx(1.5e6), pytest.approx(0.5e6))
+    assert players["waiting for the first chunk"] == (0, pytest.approx(0.5e6))

@@ -1,0 +1,181 @@
+"""`bench simulate`, schedules against a virtual clock: the original's, ours, and what an efficiency gives."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from omni2_bench.simulate.device import L40, Limits
+from omni2_bench.simulate.load import Answer, Talk, converse, talks
+from omni2_bench.simulate.model import Model
+from omni2_bench.simulate.original import LimitTimes
+from omni2_bench.simulate.record import TYPICAL, alone, first_gap, paper_constants, paper_server
+from omni2_bench.simulate.sweep import (
+    ORIGINAL,
+    OVERLAPPED,
+    SCHEDULES,
+    SHARED,
+    cells,
+    efficiency_for,
+    first_chunk,
+    server_of,
+)
+from omni2_bench.simulate.trace import Span
+from omni2_engine.cli.app import run
+
+LIMITS = Limits(L40, 0.7, 0.5, 2e-6)
+UNIT = 0.04  # seconds of sound
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model("7B")
+
+
+def assert_one_call_at_a_time(spans: list[Span]) -> None:
+    for before, after in pairwise(sorted(spans, key=lambda span: span.start)):
+        assert before.stop <= after.start + 1e-9
+
+
+def test_the_original_by_the_paper() -> None:
+    """One stage after another: the first chunk is the table's sum, and the second has no more than 120 ms to come."""
+    constants, server = paper_constants(), paper_server()
+    (turn,) = converse(server, alone())
+    assert turn.first_chunk == pytest.approx(constants.total(3, 10))
+    following = 3 * constants.text_token + constants.speech(10) + constants.synthesis
+    assert first_gap(turn) == pytest.approx(following - 0.12)
+    assert 0.28 < first_gap(turn) < 0.31  # about 290 ms
+    assert sum(turn.durations) == pytest.approx(TYPICAL.units * UNIT)
+    assert_one_call_at_a_time(server.spans())
+
+
+def test_the_original_lets_everybody_wait(model: Model) -> None:
+    load = [Talk(0.0, (), (TYPICAL,)), Talk(0.1, (), (TYPICAL,))]
+    first, second = converse(server_of(ORIGINAL, model, LIMITS), load)
+    assert second.ready[0] == pytest.approx(first.ready[-1] + first.first_chunk)
+
+
+def test_first_chunk_is_the_critical_path(model: Model) -> None:
+    """Alone, it is one step after another, whatever overlaps behind it."""
+    times, efforts = LimitTimes(model, LIMITS), model.efforts
+    steps = [times.prompt(), times.text_token(1), times.text_token(2), times.synthesis(10, 0, False)]
+    reading = efforts.extend_speech([(3, 0)]) + efforts.fuse([3])
+    steps += [LIMITS.seconds(reading), *(LIMITS.seconds(efforts.extend_speech([(1, 3 + i)])) for i in range(9))]
+    assert first_chunk(OVERLAPPED, model, LIMITS) == pytest.approx(sum(steps), rel=1e-3)
+    assert first_chunk(SHARED, model, LIMITS) >= first_chunk(OVERLAPPED, model, LIMITS)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 200), st.sampled_from(SCHEDULES))
+def test_every_answer_is_heard_to_its_end(tokens: int, more: int, schedule: str) -> None:
+    model = Model("0.5B")
+    answer = Answer(tokens, 10 * -(-tokens // 3) + more)
+    (turn,) = converse(server_of(schedule, model, LIMITS), alone(answer))
+    assert sum(turn.durations) == pytest.approx(answer.units * UNIT)
+    assert turn.ready == sorted(turn.ready)
+
+
+def test_overlap(model: Model) -> None:
+    overlapped, shared = server_of(OVERLAPPED, model, LIMITS), server_of(SHARED, model, LIMITS)
+    (fast,), (slow,) = (converse(server, alone()) for server in (overlapped, shared))
+    assert_one_call_at_a_time(shared.spans())
+    by_stage: dict[str, list[Span]] = {}
+    for span in overlapped.spans():
+        by_stage.setdefault(span.stage, []).append(span)
+    assert list(by_stage) == ["encoder", "LLM", "speech LM", "flow", "vocoder"]
+    for spans in by_stage.values():
+        assert_one_call_at_a_time(spans)
+    assert fast.ready[-1] < 0.8 * slow.ready[-1]
+    busiest = max(sum(span.stop - span.start for span in spans) for spans in by_stage.values())
+    assert fast.ready[-1] < 1.5 * busiest + fast.first_chunk
+
+
+def test_sessions_share_a_device(model: Model) -> None:
+    load = talks(6, seed=1)
+    server = server_of(OVERLAPPED, model, LIMITS)
+    turns = converse(server, load)
+    assert len(turns) == sum(len(talk.answers) for talk in load)
+    for session, talk in enumerate(load):
+        own = [turn for turn in turns if turn.session == session]
+        for turn, answer in zip(own, talk.answers, strict=True):
+            assert sum(turn.durations) == pytest.approx(answer.units * UNIT)
+        for (before, after), pause in zip(pairwise(own), talk.pauses, strict=True):
+            assert after.asked == pytest.approx(before.heard + pause)
+    assert any(len(span.sessions) > 1 for span in server.spans() if span.stage == "LLM")
+    assert all(len(span.sessions) == 1 for span in server.spans() if span.stage == "encoder")
+
+
+def test_many_sessions_hear_their_first_chunk_earlier_than_from_the_original() -> None:
+    found = {cell["schedule"]: cell for cell in cells(["7B"], [4], LIMITS, seed=0)}
+    for ours in (OVERLAPPED, SHARED):
+        assert found[ours]["first_chunk_p90"] < 0.2 * found[ORIGINAL]["first_chunk_p90"]
+    assert found[OVERLAPPED]["fits"]
+
+
+def test_memory_that_does_not_fit_is_told() -> None:
+    many = list(cells(["14B"], [64], LIMITS, seed=0))
+    assert not any(cell["fits"] for cell in many) and many[0]["memory_bytes"] > L40.memory
+
+
+@given(st.floats(0.01, 3.0), st.floats(0.005, 0.02))
+def test_efficiency_for_a_goal(goal: float, floor: float) -> None:
+    def seconds(share: float) -> float:
+        return floor + 0.1 / share
+
+    found = efficiency_for(goal, seconds)
+    if seconds(1.0) > goal:
+        assert found is None
+    else:
+        assert found is not None and seconds(found) <= goal
+        assert found == pytest.approx(0.1 / (goal - floor), abs=2e-4)
+
+
+def test_more_efficiency_is_faster(model: Model) -> None:
+    times = [first_chunk(OVERLAPPED, model, LIMITS.at(share)) for share in (0.1, 0.2, 0.4, 0.8, 1.0)]
+    assert times == sorted(times, reverse=True)
+
+
+def test_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", "simulate", "--sizes", "0.5B,7B", "--sessions", "1,3", "--out", str(tmp_path)]
+    assert run(arguments) == 0
+    assert "nothing ran on a GPU" in capsys.readouterr().out
+    found = json.loads((tmp_path / "simulate.json").read_text(encoding="utf-8"))
+    assert found["note"] == "computed from a model of stage times; nothing ran on a GPU"
+    assert {(cell["size"], cell["sessions"], cell["schedule"]) for cell in found["sessions"]} == {
+        (size, count, schedule) for size in ("0.5B", "7B") for count in (1, 3) for schedule in SCHEDULES
+    }
+    small, large = found["first_chunk"]
+    for row in (small, large):
+        assert row["ours_at_all_of_the_limits_ms"] < row["ours_ms"] < row["paper_ms"]
+        assert 0 < row["efficiency_that_equals_paper"] < row["efficiency_for_goal"] < 1
+    assert small["ours_ms"] < large["ours_ms"] and large["paper_ms"] == pytest.approx(582.91)
+    text = (tmp_path / "simulate.md").read_text(encoding="utf-8")
+    assert "This is a model" in text and "the paper's 583 ms is beaten from" in text and "120 ms are reached" in text
+    burst = found["overload"]["loads"]["burst"]
+    for order, name in (("deadline", "deadlines"), ("arrival", "first come")):
+        assert f"| {name} | {burst[order]['underruns']} in {burst[order]['broken']} of" in text
+    for name in ("efficiency.png", "sessions.png", "timeline.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+    trace = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))
+    assert {event["tid"] for event in trace["traceEvents"] if event["ph"] == "X"} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--sizes", "8B", "no size '8B'"),
+        ("--sessions", "1,many", "no numbers of sessions"),
+        ("--sessions", "0", "nothing to simulate"),
+        ("--efficiency-memory", "1.5", "efficiency"),
+        ("--launch-us", "-1", "launch"),
+    ],
+)
+def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, said: str) -> None:
+    assert run(["bench", "simulate", "--out", str(tmp_path / "out"), option, value]) != 0
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
