@@ -28,7 +28,7 @@ def register(bench: typer.Typer) -> None:
         from omni2_engine.cli.require import require
 
         require("export", "onnx", "onnx_ir", "ml_dtypes", "yaml")
-        require("bench", "matplotlib")
+        require("bench", "greenlet", "matplotlib")
         from omni2_bench.simulate.device import L40, Limits
         from omni2_bench.simulate.record import Plan
         from omni2_bench.simulate.results import run

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from omni2_engine._core import Scheduler, Stage
+from omni2_engine._core import Scheduler, Simulation, Stage
 from omni2_engine.schedule.base import Failed
-from omni2_engine.schedule.calls import StageCalls, Task
+from omni2_engine.schedule.calls import Errors, StageCalls, Task
 from omni2_engine.stages.language_model import DecoderState
 from omni2_engine.turn.plan import STAGE_OF, Decode, Read, StageIndex, Step, Write
 from omni2_engine.turn.run import TurnRun
@@ -27,11 +27,7 @@ class ThreadedSchedule:
 
     def __init__(self, calls: StageCalls, cache_key: KeyOf, batch: int, width: int | None) -> None:
         self._cache_key = cache_key
-        batches = {StageIndex.LLM: batch, StageIndex.SPEECH_LM: batch}
-        stages = [  # what is nearer to the sound comes first
-            Stage(stage.name.lower(), calls.call, batches.get(stage, 1), priority=-stage) for stage in StageIndex
-        ]
-        self.scheduler = Scheduler(stages, width=width)
+        self.scheduler = Scheduler(stages_of(calls.call, batch), width=width)
 
     def open(self, failed: Failed, run_ahead: float) -> ThreadedQueue:
         """See `Schedule.open`."""
@@ -42,16 +38,28 @@ class ThreadedSchedule:
         self.scheduler.shutdown()
 
 
+def stages_of(call: Callable[[list[Task]], Errors], batch: int) -> list[Stage]:
+    """The scheduler's stages.
+
+    Args:
+        call: makes a call of any of them.
+        batch: turns that one decoding call serves at most.
+    """
+    batches = {StageIndex.LLM: batch, StageIndex.SPEECH_LM: batch}
+    # what is nearer to the sound comes first
+    return [Stage(stage.name.lower(), call, batches.get(stage, 1), priority=-stage) for stage in StageIndex]
+
+
 class ThreadedQueue:
     """See `SessionQueue`; every method may be called from any thread.
 
     Args:
-        scheduler: runs the steps.
+        scheduler: runs the steps: on its threads, or on the virtual clock of a simulation.
         session: its number there.
         cache_key: see `ThreadedSchedule`.
     """
 
-    def __init__(self, scheduler: Scheduler, session: int, cache_key: KeyOf) -> None:
+    def __init__(self, scheduler: Scheduler | Simulation, session: int, cache_key: KeyOf) -> None:
         self._scheduler = scheduler
         self._session = session
         self._cache_key = cache_key
