@@ -107,6 +107,18 @@ def random_model(size: str, dimensions: Dimensions, cache: Path) -> Model:
     return Model(f"{size}-{digest}", size, paths.model, paths.decoder)
 
 
+def released_model(size: str) -> Model:
+    """A checkpoint of random weights of a known size, in the default cache.
+
+    Raises:
+        SettingError: no such size.
+        Omni2Error: it cannot be written.
+    """
+    cache = default_cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    return random_model(size, dimensions_of(size, None), cache)
+
+
 def given_model(model: Path, decoder: Path, speech_encoder: Path | None) -> Model:
     """A checkpoint the user has."""
     digest = hashlib.sha256(str((model.resolve(), decoder.resolve())).encode()).hexdigest()[:12]

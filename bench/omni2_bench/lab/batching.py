@@ -1,148 +1,117 @@
-"""`bench batching`: what it brings to serve several conversations in one call, stage by stage."""
+"""What one call that decodes for several conversations saves over a call for each.
+
+python -m omni2_bench.lab.batching --size 0.5B --voice voice.wav
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from omni2_bench.common.machine import describe
-from omni2_bench.common.models import Model, built_engine
-from omni2_bench.common.process import run_worker
-from omni2_bench.common.results import Say, table
-from omni2_bench.common.statistics import as_record, summarise
+import numpy as np
+import typer
 
-SCHEMA_VERSION = 1
-BOTH = "both"
+from omni2_bench.common.models import built_engine, default_cache, released_model
+from omni2_bench.common.results import table
+from omni2_bench.common.statistics import Summary, summarise
+from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.manifest import EngineDirectory
+from omni2_engine.stages.language_model import LanguageModel
+from omni2_engine.stages.slots import DecoderState
+from omni2_engine.tables import EmbeddingTable
 
-
-@dataclass(frozen=True)
-class BatchingPlan:
-    """What is measured.
-
-    Args:
-        presets: of the engine.
-        sizes: conversations in a call.
-        context: positions each has where tokens are decoded.
-        rounds: how often everything runs, in turns.
-        voice: the engine is built with.
-        threads: processor threads.
-    """
-
-    presets: tuple[str, ...]
-    sizes: tuple[int, ...]
-    context: int
-    rounds: int
-    voice: Path
-    threads: int
+MODELS = ("llm", "speech_lm")
+Times = dict[int, tuple[list[float], list[float]]]  # conversations → seconds of every round: in one call, in one each
 
 
-def run(plan: BatchingPlan, model: Model, cache: Path, out: Path, say: Say) -> str:
-    """Measure, write `batching.json` and `batching.md`.
-
-    Args:
-        plan: what to measure.
-        model: the checkpoint.
-        cache: where engines are kept.
-        out: directory of the results.
-        say: told what happens.
-
-    Returns:
-        The page to read.
-
-    Raises:
-        Omni2Error: a measurement failed.
-    """
-    found = {}
-    for preset in plan.presets:
-        engine = built_engine(model, preset, plan.voice, cache)
-        say(f"decoding with {preset} …")
-        request = {"engine": str(engine), "sizes": list(plan.sizes), "rounds": plan.rounds, "threads": plan.threads}
-        times = run_worker("batching", {**request, "context": plan.context}, plan.threads)
-        found[preset] = figures(_without_memory(times))
-    out.mkdir(parents=True, exist_ok=True)
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        "model": model.name,
-        "machine": describe(plan.threads),
-        "context": plan.context,
-        "rounds": plan.rounds,
-        "presets": found,
-    }
-    (out / "batching.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    text = page(record)
-    (out / "batching.md").write_text(text, encoding="utf-8")
-    return text
-
-
-Times = dict[str, dict[str, dict[str, list[float]]]]
-
-
-def figures(times: Times) -> dict[str, Any]:
-    """Medians and spread of seconds, and of how many times faster one call is than one call each, round by round.
-
-    Args:
-        times: of `omni2_bench.lab.decode_times.measure_batching`.
-
-    Returns:
-        model → size → figures; the model `both` is a step of every model, one after the other.
-    """
-    sizes = next(iter(times.values()))
-    both = {
-        size: {
-            kind: [sum(round_) for round_ in zip(*(model[size][kind] for model in times.values()), strict=True)]
-            for kind in ("together", "alone")
-        }
-        for size in sizes
-    }
-    return _gains({**times, BOTH: both})
-
-
-def _without_memory(times: dict[str, Any]) -> Times:
-    return {name: found for name, found in times.items() if name != "memory"}
-
-
-def _gains(times: Times) -> dict[str, Any]:
-    return {
-        name: {
-            size: {
-                "together": as_record(summarise(found["together"])),
-                "alone": as_record(summarise(found["alone"])),
-                "gain": as_record(
-                    summarise([alone / one for one, alone in zip(found["together"], found["alone"], strict=True)])
-                ),
-            }
-            for size, found in model.items()
-        }
-        for name, model in times.items()
-    }
-
-
-def page(record: dict[str, Any]) -> str:
-    """`batching.json` as a page to read."""
-    machine = record["machine"]
-    parts = [
-        f"# Several conversations in one call, {record['model']}\n\n"
-        f"{machine['processor']}, {machine['threads']} threads, {record['context']} positions each, "
-        f"{record['rounds']} interleaved rounds, medians with p10 to p90.\n"
+def main(
+    size: Annotated[str, typer.Option(help="of the random checkpoint")],
+    voice: Annotated[Path, typer.Option(help="recording of a voice")],
+    precision: Annotated[str, typer.Option(help="preset of the engine")] = "balanced",
+    context: Annotated[int, typer.Option(help="positions of each conversation")] = 400,
+    rounds: Annotated[int, typer.Option(help="how often everything runs")] = 10,
+    threads: Annotated[int, typer.Option(help="processor threads")] = 2,
+) -> None:
+    """Measure calls for 1, 2, 4 and 8 conversations, and print medians with p10 to p90."""
+    engine = EngineDirectory(built_engine(released_model(size), precision, voice, default_cache()))
+    found = {name: measure(engine, name, [1, 2, 4, 8], context, rounds, threads) for name in MODELS}
+    header = ["", "conversations", "in one call", "in one each", "gain"]
+    rows = [
+        [name, str(count), _milliseconds(together), _milliseconds(alone), _times(gain(together, alone))]
+        for name, times in found.items()
+        for count, (together, alone) in times.items()
     ]
-    header = ["", "conversations", "in one call", "one after the other", "gain"]
-    for preset, models in record["presets"].items():
-        rows = [
-            [
-                name.replace("_", " "),
-                size,
-                _milliseconds(found["together"]),
-                _milliseconds(found["alone"]),
-                f"×{found['gain']['median']:.2f} ({found['gain']['p10']:.2f} to {found['gain']['p90']:.2f})",
-            ]
-            for name, sizes in models.items()
-            for size, found in sizes.items()
-        ]
-        parts.append(f"## {preset}\n\n" + table(header, rows))
-    return "\n".join(parts)
+    typer.echo(table(header, rows))
 
 
-def _milliseconds(figures: dict[str, float]) -> str:
-    return f"{1e3 * figures['median']:.1f} ms ({1e3 * figures['p10']:.1f} to {1e3 * figures['p90']:.1f})"
+def measure(engine: EngineDirectory, name: str, counts: list[int], context: int, rounds: int, threads: int) -> Times:
+    """Time decoding calls of one model, all kinds of them in every round.
+
+    Args:
+        engine: holds the model.
+        name: "llm" or "speech_lm".
+        counts: conversations in a call.
+        context: positions every conversation has when it is fed one more.
+        rounds: how often.
+        threads: processor threads.
+
+    Returns:
+        Seconds. A call for several has an even number of rows where weights are quantised, see `LanguageModel`.
+    """
+    graph = OnnxRuntimeBackend(threads).load(engine.graph(name))
+    config = getattr(engine.manifest.model, name)
+    embeddings = EmbeddingTable(engine.path / "tables" / f"{name}_embed.npy")
+    pairs = engine.manifest.precision[name] != "fp32"
+    shared, single = LanguageModel(graph, config, embeddings, pairs), LanguageModel(graph, config, embeddings)
+    random, most = np.random.default_rng(0), max(counts)
+    prefix = single.new_state(context)
+    single.extend(prefix, single.embed(random.integers(0, config.vocab, context).tolist()))
+    fed = single.embed(random.integers(0, config.vocab, most).tolist())
+    together, alone = (_filled(model, prefix, most) for model in (shared, single))
+    times: Times = {count: ([], []) for count in counts}
+    for number in range(rounds + 1):
+        for count, (in_one, in_one_each) in times.items():
+            seconds = _step(shared, together[:count], fed[:count])
+            each = sum(_step(single, [alone[slot]], fed[slot, None]) for slot in range(count))
+            if number:  # the first call of a kind takes memory from the system
+                in_one.append(seconds)
+                in_one_each.append(each)
+    return times
+
+
+def gain(together: list[float], alone: list[float]) -> Summary:
+    """How many times faster one call is, round by round."""
+    return summarise([each / one for one, each in zip(together, alone, strict=True)])
+
+
+def _filled(model: LanguageModel, prefix: DecoderState, count: int) -> list[DecoderState]:
+    """Conversations in one cache, each with a copy of the same positions and room for one more."""
+    cache = model.new_cache(count, prefix.length + 1)
+    states = [cache.acquire() for _ in range(count)]
+    for state in states:
+        state.copy_prefix(prefix)
+    return states
+
+
+def _step(model: LanguageModel, states: list[DecoderState], embeds: np.ndarray) -> float:
+    """Seconds of feeding one position, which is taken back."""
+    began = time.perf_counter()
+    model.decode(states, embeds)
+    seconds = time.perf_counter() - began
+    for state in states:
+        state.truncate(state.length - 1)
+    return seconds
+
+
+def _milliseconds(seconds: list[float]) -> str:
+    found = summarise(seconds)
+    return f"{1e3 * found.median:.1f} ms ({1e3 * found.p10:.1f} to {1e3 * found.p90:.1f})"
+
+
+def _times(found: Summary) -> str:
+    return f"×{found.median:.2f} ({found.p10:.2f} to {found.p90:.2f})"
+
+
+if __name__ == "__main__":
+    typer.run(main)

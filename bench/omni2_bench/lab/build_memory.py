@@ -1,5 +1,7 @@
-"""What a build takes: anonymous memory and time of every stage, beside the bound that lets a 7B model build on 24
-GB."""
+"""Anonymous memory and time of every stage of a build, and the bound that lets a 7B model build on 24 GB.
+
+python -m omni2_bench.lab.build_memory --size 0.5B --voice voice.wav --out engine
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,16 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from rich.table import Table
+import typer
 
 from omni2_bench.common.machine import memory
+from omni2_bench.common.models import released_model
+from omni2_bench.common.results import table
 from omni2_export.build import BuildRequest, build_engine
+from omni2_export.build.precision import parse_precision
 from omni2_export.checkpoint import Checkpoint
 
 FIXED = 1.5 * 2**30  # bytes a stage may take beside its tensors
@@ -99,12 +105,25 @@ def measure_build(request: BuildRequest) -> list[StageCost]:
     return watch.costs
 
 
-def table(costs: list[StageCost], output: Path) -> Table:
-    """The costs as a table for the terminal."""
-    result = Table("stage", "written", "seconds", "peak RssAnon", "bound", "", title=f"building {output}")
-    for cost in costs:
-        sizes = (f"{size / 2**20:.0f} MiB" for size in (cost.written, cost.peak, cost.bound))
-        written, peak, bound = sizes
-        verdict = "within" if cost.peak <= cost.bound else "over"
-        result.add_row(cost.name, written, f"{cost.seconds:.1f}", peak, bound, verdict)
-    return result
+def main(
+    size: Annotated[str, typer.Option(help="of the random checkpoint")],
+    voice: Annotated[Path, typer.Option(help="recording of a voice")],
+    out: Annotated[Path, typer.Option(help="engine directory to make; stages that are there already are not measured")],
+    precision: Annotated[str, typer.Option(help="as of `omni2-engine build`")] = "balanced",
+) -> None:
+    """Build, and print a table."""
+    request = BuildRequest(released_model(size).open(), out, [voice], parse_precision(precision))
+    rows = [
+        [
+            cost.name,
+            f"{cost.seconds:.1f} s",
+            *(f"{size / 2**20:.0f} MiB" for size in (cost.written, cost.peak, cost.bound)),
+            "within" if cost.peak <= cost.bound else "over",
+        ]
+        for cost in measure_build(request)
+    ]
+    typer.echo(table(["stage", "time", "written", "peak RssAnon", "bound", ""], rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)

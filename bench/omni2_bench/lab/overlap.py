@@ -1,127 +1,82 @@
-"""`bench overlap`: what it brings that a turn's stages run at the same time, on this machine, for one conversation."""
+"""What overlapping stages bring one conversation on this machine, against one step at a time.
+
+python -m omni2_bench.lab.overlap --size 0.5B --audio question.wav
+"""
 
 from __future__ import annotations
 
-import json
+import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from omni2_bench.common.machine import describe
-from omni2_bench.common.models import Model, built_engine
+import typer
+
+from omni2_bench.common.models import built_engine, default_cache, released_model
 from omni2_bench.common.process import run_worker
-from omni2_bench.common.results import Say, table
-from omni2_bench.common.statistics import Summary, as_record, summarise
-from omni2_bench.latency.turn import TurnRequest, TurnResult
+from omni2_bench.common.results import table
+from omni2_bench.common.statistics import Summary, summarise
+from omni2_bench.latency.turn import TURN, TurnRequest, TurnResult
 
-SCHEMA_VERSION = 1
 WIDTHS = {"serial": 1, "overlapping": None}  # calls at once; None is the engine's own
+MOMENTS: dict[str, Callable[[TurnResult], float]] = {
+    "first chunk": lambda result: result.ready[0],
+    "answer": lambda result: result.finished,
+}
 
 
-@dataclass(frozen=True)
-class OverlapPlan:
-    """What is measured.
+def main(
+    size: Annotated[str, typer.Option(help="of the random checkpoint")],
+    audio: Annotated[Path, typer.Option(help="spoken question, and the voice to answer in")],
+    precision: Annotated[str, typer.Option(help="preset of the engine")] = "exact",
+    rounds: Annotated[int, typer.Option(help="how often everything runs")] = 3,
+    threads: Annotated[int, typer.Option(help="processor threads")] = 2,
+    chunks: Annotated[int, typer.Option(help="of the answer")] = 12,
+) -> None:
+    """Measure interleaved rounds, and print medians with p10 to p90."""
+    engine = built_engine(released_model(size), precision, audio, default_cache())
+    with tempfile.TemporaryDirectory() as folder:
+        found = gains(measure(engine, audio, rounds, threads, chunks, Path(folder)))
+    rows = [
+        [moment, *(f"{summary.median:.2f} ({summary.p10:.2f} to {summary.p90:.2f})" for summary in row.values())]
+        for moment, row in found.items()
+    ]
+    typer.echo(table(["", "one step at a time, s", "overlapping, s", "gain"], rows))
+
+
+def measure(
+    engine: Path, audio: Path, rounds: int, threads: int, chunks: int, folder: Path
+) -> dict[str, list[TurnResult]]:
+    """Turns with one step at a time and with overlapping ones, each in a process of its own.
 
     Args:
-        presets: of the engine.
+        engine: directory.
         audio: the spoken question.
-        voice: a recording of the voice to answer in.
-        rounds: how often everything runs, in turns.
+        rounds: how often everything runs.
         threads: processor threads.
         chunks: of the answer.
+        folder: takes the sound of the last turns, `serial.npy` and `overlapping.npy`.
     """
-
-    presets: tuple[str, ...]
-    audio: Path
-    voice: Path
-    rounds: int
-    threads: int
-    chunks: int
-
-
-def run(plan: OverlapPlan, model: Model, cache: Path, out: Path, say: Say) -> str:
-    """Measure, write `overlap.json` and `overlap.md`.
-
-    Args:
-        plan: what to measure.
-        model: the checkpoint.
-        cache: where engines are kept.
-        out: directory of the results.
-        say: told what happens.
-
-    Returns:
-        The page to read.
-
-    Raises:
-        Omni2Error: a turn failed.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    presets = {}
-    for preset in plan.presets:
-        engine = built_engine(model, preset, plan.voice, cache)
-        results: dict[str, list[TurnResult]] = {name: [] for name in WIDTHS}
-        for number in range(plan.rounds):
-            for name in list(WIDTHS)[:: 1 if number % 2 == 0 else -1]:
-                results[name].append(_turn(plan, engine, WIDTHS[name], out / f"{preset}-{name}.npy"))
-                last = results[name][-1]
-                say(f"{preset}, round {number + 1}, {name}: {last.ready[0]:.2f} s, in all {last.finished:.2f} s")
-        presets[preset] = figures(results)
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        "model": model.name,
-        "machine": describe(plan.threads),
-        "rounds": plan.rounds,
-        "chunks": plan.chunks,
-        "presets": presets,
-    }
-    (out / "overlap.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    text = page(record)
-    (out / "overlap.md").write_text(text, encoding="utf-8")
-    return text
+    results: dict[str, list[TurnResult]] = {name: [] for name in WIDTHS}
+    for number in range(rounds):
+        for name in list(WIDTHS)[:: 1 if number % 2 == 0 else -1]:
+            pcm = str((folder / f"{name}.npy").resolve())
+            request = TurnRequest("engine", str(engine), str(audio.resolve()), pcm, threads, chunks)
+            record = run_worker(TURN, asdict(request) | {"width": WIDTHS[name]}, threads)
+            results[name].append(TurnResult.from_json(record))
+    return results
 
 
-def figures(results: dict[str, list[TurnResult]]) -> dict[str, Any]:
-    """Medians and spread of first chunk and answer, and of serial over overlapping, round by round."""
-    moments: dict[str, Callable[[TurnResult], float]] = {
-        "first_chunk": lambda result: result.ready[0],
-        "answer": lambda result: result.finished,
-    }
-    found: dict[str, Any] = {}
-    for moment, of in moments.items():
+def gains(results: dict[str, list[TurnResult]]) -> dict[str, dict[str, Summary]]:
+    """Seconds to the first chunk and to the answer's end, and serial over overlapping, round by round."""
+    found = {}
+    for moment, of in MOMENTS.items():
         seconds = {name: [of(result) for result in turns] for name, turns in results.items()}
-        gains = [a / b for a, b in zip(seconds["serial"], seconds["overlapping"], strict=True)]
-        found[moment] = {name: as_record(summarise(values)) for name, values in seconds.items()}
-        found[moment]["gain"] = as_record(summarise(gains))
+        ratios = [a / b for a, b in zip(seconds["serial"], seconds["overlapping"], strict=True)]
+        found[moment] = {name: summarise(values) for name, values in seconds.items()} | {"gain": summarise(ratios)}
     return found
 
 
-def page(record: dict[str, Any]) -> str:
-    """`overlap.json` as a page to read."""
-    machine = record["machine"]
-    rows = [
-        [preset, moment.replace("_", " "), _seconds(found["serial"]), _seconds(found["overlapping"]), _gain(found)]
-        for preset, moments in record["presets"].items()
-        for moment, found in moments.items()
-    ]
-    return (
-        f"# One answer with its stages overlapping, {record['model']}\n\n"
-        f"{machine['processor']}, {machine['threads']} threads, {record['chunks']} chunks, {record['rounds']} "
-        "interleaved rounds, medians with p10 to p90.\n\n"
-    ) + table(["", "", "one step at a time", "overlapping", "gain"], rows)
-
-
-def _turn(plan: OverlapPlan, engine: Path, width: int | None, pcm: Path) -> TurnResult:
-    request = TurnRequest(
-        "engine", str(engine), str(plan.audio.resolve()), str(pcm.resolve()), plan.threads, plan.chunks, width=width
-    )
-    return TurnResult.from_json(run_worker("turn", asdict(request), plan.threads))
-
-
-def _seconds(found: dict[str, float]) -> str:
-    return f"{found['median']:.2f} s ({found['p10']:.2f} to {found['p90']:.2f})"
-
-
-def _gain(found: dict[str, dict[str, float]]) -> str:
-    gain = Summary(**found["gain"])
-    return f"×{gain.median:.2f} ({gain.p10:.2f} to {gain.p90:.2f})"
+if __name__ == "__main__":
+    typer.run(main)

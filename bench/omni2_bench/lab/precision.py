@@ -1,62 +1,84 @@
-"""Builds every graph in every number format, asks all of them the same, and writes what is left of the signal."""
+"""How much of the signal every graph keeps in every number format of a GPU, against float32, in dB, on the CPU.
+
+python -m omni2_bench.lab.precision --size 0.5B --audio question.wav
+"""
 
 from __future__ import annotations
 
-import json
+import math
 import tempfile
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
-from omni2_bench.common.machine import describe
-from omni2_bench.common.models import Model
-from omni2_bench.common.results import Say
-from omni2_bench.lab.precision_page import page
+from omni2_bench.common.models import released_model
+from omni2_bench.common.results import table
 from omni2_bench.lab.probes import QUESTIONS, Material, Question
-from omni2_bench.lab.variants import VARIANTS, Variant
 from omni2_engine.audio.source import read_audio
 from omni2_engine.backends.base import Graph
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.config import WHISPER_SAMPLE_RATE
-from omni2_engine.errors import SettingError
 from omni2_export.build.graphs import GraphSpec, graph_specs
+from omni2_export.build.precision import CHOICES, COMPUTE, GPU, WEIGHTS
 from omni2_export.calibration import RangeBackend, Ranges
 from omni2_export.checkpoint import Checkpoint
+from omni2_export.graphs.builder import Numerics
 from omni2_export.graphs.linear import Precision
 from omni2_export.narrow_backend import NarrowBackend
-from omni2_export.verify.rows import snr
+from omni2_export.verify.rows import PERFECT, snr
 
-SCHEMA_VERSION = 1
 MEASURED, CALIBRATED = 0, 1  # seeds: what float8 is calibrated with is not what it is measured with
 
 
 @dataclass(frozen=True)
-class PrecisionPlan:
-    """What is measured.
+class Variant:
+    """One number format, a column of the table.
 
     Args:
-        audio: a spoken question.
-        threads: processor threads.
-        rows: of the table; all if empty.
-
-    Raises:
-        SettingError: the table has no such row.
+        name: of the column.
+        storage: as `--precision` names it for a GPU.
+        emulated: every operator computed in float32 and its result rounded (`omni2_export.rounded`), instead of by
+            ONNX Runtime's own kernels.
     """
 
-    audio: Path
-    threads: int
-    rows: tuple[str, ...] = ()
+    name: str
+    storage: str
+    emulated: bool = False
 
-    def __post_init__(self) -> None:
-        known = [question.name for question in QUESTIONS]
-        for row in self.rows:
-            if row not in known:
-                raise SettingError(f"the table has no row {row!r}", f"use some of {', '.join(known)}")
+    def fits(self, spec: GraphSpec) -> bool:
+        """Whether it is of interest for a graph: a stage computes in a type or does not, whether that is offered or
+        not; weights are stored as it is offered."""
+        offered = CHOICES[GPU].get(spec.stage)
+        if offered is None:  # always float32
+            return self.storage == "fp32"
+        return self.storage in COMPUTE or (spec.quantised and self.storage in offered)
+
+    @property
+    def precision(self) -> Precision:
+        """Of the linear layers."""
+        return WEIGHTS.get(self.storage.partition("+")[2], Precision.FP32)
+
+    def numerics(self, graph: str, ranges: Ranges) -> Numerics:
+        """As for a GPU, but for the layout of caches: the stages of the CPU know theirs alone."""
+        compute = COMPUTE[self.storage.partition("+")[0]]
+        return Numerics(compute, doubles=False, ranges=ranges.get(graph, {}))
+
+
+VARIANTS = (
+    Variant("fp32", "fp32"),
+    Variant("fp16", "fp16"),
+    Variant("fp16, rounded", "fp16", emulated=True),
+    Variant("bf16, rounded", "bf16", emulated=True),
+    Variant("fp16+int8", "fp16+int8"),
+    Variant("fp16+int4", "fp16+int4"),
+    Variant("fp16+fp8", "fp16+fp8"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,57 +91,65 @@ class Finding:
     snr: float
 
 
-def run(plan: PrecisionPlan, model: Model, out: Path, say: Say) -> str:
-    """Measure, write `precision.json` and `precision.md`.
+def main(
+    size: Annotated[str, typer.Option(help="of the random checkpoint")],
+    audio: Annotated[Path, typer.Option(help="spoken question")],
+    rows: Annotated[str, typer.Option(help="rows of the table, separated by commas; all by default")] = "",
+    threads: Annotated[int, typer.Option(help="processor threads")] = 2,
+) -> None:
+    """Measure, and print the table of docs/number_formats.md."""
+    chosen = [part.strip() for part in rows.split(",") if part.strip()]
+    questions = [question for question in QUESTIONS if not chosen or question.name in chosen]
+    typer.echo(findings_table(measure(released_model(size).open(), audio, questions, threads)))
+
+
+def findings_table(findings: Iterable[Finding]) -> str:
+    """A row per array, a column per number format."""
+    cells: dict[str, dict[str, float]] = {}
+    for finding in findings:
+        label = f"{finding.row}: {finding.array}".replace("_", " ")
+        cells.setdefault(label, {})[finding.variant] = finding.snr
+    names = [variant.name for variant in VARIANTS]
+    return table(["", *names], [[label, *(_cell(row.get(name)) for name in names)] for label, row in cells.items()])
+
+
+def _cell(decibels: float | None) -> str:
+    if decibels is None:
+        return ""
+    if math.isnan(decibels):
+        return "not finite"
+    return "same" if decibels == PERFECT else f"{decibels:.0f}"
+
+
+def measure(checkpoint: Checkpoint, audio: Path, questions: Iterable[Question], threads: int) -> Iterator[Finding]:
+    """Ask every number format what float32 is asked.
 
     Args:
-        plan: what to measure.
-        model: the checkpoint.
-        out: directory of the results.
-        say: told what happens.
-
-    Returns:
-        The page to read.
+        checkpoint: the model.
+        audio: a spoken question.
+        questions: rows of the table.
+        threads: processor threads.
 
     Raises:
         Omni2Error: a graph cannot be built or run.
     """
-    findings = list(measure(plan, model.open(), say))
-    record: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "model": model.name,
-        "machine": describe(plan.threads),
-        "findings": [finding.__dict__ for finding in findings],
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "precision.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    text = page(record)
-    (out / "precision.md").write_text(text, encoding="utf-8")
-    return text
-
-
-def measure(plan: PrecisionPlan, checkpoint: Checkpoint, say: Say) -> Iterator[Finding]:
-    """Ask every question of every variant; see `run`."""
     specs = graph_specs(checkpoint.config, checkpoint.modules)
-    audio = read_audio(plan.audio, None, checkpoint.config.encoder.samples / WHISPER_SAMPLE_RATE, "truncate")
+    waveform = read_audio(audio, None, checkpoint.config.encoder.samples / WHISPER_SAMPLE_RATE, "truncate")
     with tempfile.TemporaryDirectory(prefix="omni2-precision-") as place:
-        reference = _Reference(specs, Path(place), plan.threads)
-        material = Material(checkpoint, reference, audio, MEASURED)
-        for question in QUESTIONS:
-            if plan.rows and question.name not in plan.rows:
-                continue
+        reference = _Reference(specs, Path(place), threads)
+        material = Material(checkpoint, reference, waveform, MEASURED)
+        for question in questions:
             expected = question.ask(material, reference)
             reference.clear()
             for variant in VARIANTS:
                 changed = [specs[name] for name in question.changed if variant.fits(specs[name])]
                 if not changed:
                     continue
-                say(f"{question.name}: {variant.name} …")
                 ranges: Ranges = {}
                 if variant.precision is Precision.FP8:
-                    ranges = reference.ranges(question, Material(checkpoint, reference, audio, CALIBRATED))
+                    ranges = reference.ranges(question, Material(checkpoint, reference, waveform, CALIBRATED))
                 with tempfile.TemporaryDirectory(dir=place) as folder:
-                    graphs = {spec.name: _load(spec, variant, ranges, Path(folder), plan.threads) for spec in changed}
+                    graphs = {spec.name: _load(spec, variant, ranges, Path(folder), threads) for spec in changed}
                     found = question.ask(material, ChainMap(graphs, reference))
                 for array in expected:
                     yield Finding(question.name, array, variant.name, _snr(found[array], expected[array]))

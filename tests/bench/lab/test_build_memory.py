@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from omni2_bench.lab.build_memory import FIXED, measure_build
 from omni2_bench.random_checkpoint import CheckpointPaths
-from omni2_engine.cli.app import run
 from omni2_export.build import BuildRequest
 from omni2_export.checkpoint import open_checkpoint
 
@@ -24,12 +21,3 @@ def test_every_stage_is_measured(tiny_checkpoint: CheckpointPaths, repository: P
         assert cost.seconds >= 0 and cost.peak <= cost.bound
     assert by_name["llm"].written > 0
     assert measure_build(BuildRequest(opened, tmp_path / "engine", [repository / "examples" / "voice.wav"])) == []
-
-
-def test_command(
-    tiny_checkpoint: CheckpointPaths, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--checkpoint", str(tiny_checkpoint.model), "--decoder", str(tiny_checkpoint.decoder)]
-    voice = ["--voice", str(repository / "examples" / "voice.wav")]
-    assert run(["bench", "build", *arguments, *voice, "--out", str(tmp_path / "engine")]) == 0
-    assert "flow_step" in capsys.readouterr().out

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from omni2_bench.lab.plans import main
 from omni2_engine.backends.tensorrt_library import find_tensorrt
-from omni2_engine.cli.app import run
-from omni2_engine.errors import BackendError
+from omni2_engine.errors import BackendError, SettingError
 
 
 @pytest.fixture(autouse=True)
@@ -20,13 +21,18 @@ def tensorrt() -> None:
         pytest.skip(str(error))
 
 
-def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plans = ["bench", "plans", "--size", "tiny", "--stage", "llm,fusion", "--scratch", str(tmp_path)]
-    assert run([*plans, "--target", "sm89,sm86", "--precision", "fast"]) == 0
+def test_every_plan_is_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    plans = {"size": "tiny", "stage": "llm,fusion"}
+    assert code_of(**plans, target="sm89,sm86", precision="fast", limit=8.0) == 0
     shown = capsys.readouterr().out
-    assert "bf16+int4" in shown and shown.count("within") == 4 and shown.count("sm86") == 4
-    assert list(tmp_path.iterdir()) == []
-    assert run([*plans, "--limit", "0.1", "--structure"]) == 1
+    assert "bf16+int4" in shown and shown.count("within") == 4 and shown.count("sm86") == 2
+    assert code_of(**plans, limit=0.1, structure=True) == 1
     assert "over 0.1 GB" in capsys.readouterr().out
-    assert run([*plans[:4], "--stage", "lllm"]) == 2
-    assert "lllm" in capsys.readouterr().err
+    with pytest.raises(SettingError, match="lllm"):
+        main(**{**plans, "stage": "lllm"})
+
+
+def code_of(**options: Any) -> int:
+    with pytest.raises(typer.Exit) as raised:
+        main(**options)
+    return raised.value.exit_code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from omni2_bench.lab.plans import RandomTensors, random_modules
+from omni2_bench.lab.random_weights import RandomTensors, random_modules
 from omni2_bench.random_checkpoint import PRESETS
 from omni2_engine.errors import SettingError
 from omni2_export.build.precision import GPU, parse_precision
