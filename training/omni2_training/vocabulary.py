@@ -6,14 +6,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, pre_tokenizers
 
 from omni2_bench.random_checkpoint.tokenizer import (
-    BYTES,
     ROLES,
     SPECIALS,
     SPEECH,
     Vocabulary,
+    train_vocabulary,
     write_speech_tokenizer,
     write_text_tokenizer,
 )
@@ -34,20 +34,10 @@ CHAT_TEMPLATE = (
 
 def learn_vocabulary(corpus: Corpus, merges: int) -> Vocabulary:
     """Learn merges from the questions and answers to be trained on."""
-    tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=len(BYTES) + merges, min_frequency=2, initial_alphabet=BYTES, show_progress=False
-    )
+    whole = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
     texts = [text for item in corpus.train for turn in item.turns for text in (turn.question, turn.answer)]
-    tokenizer.train_from_iterator([*sorted(texts), *ROLES * 2], trainer)
-    vocabulary = tokenizer.get_vocab()
-    learnt = json.loads(tokenizer.to_str())["model"]["merges"]
-    return Vocabulary(
-        tuple(sorted(vocabulary, key=vocabulary.__getitem__)), tuple((left, right) for left, right in learnt)
-    )
+    return train_vocabulary([*sorted(texts), *ROLES * 2], whole, merges, min_frequency=2)
 
 
 def make_vocabulary(settings: Settings, workspace: Workspace) -> Path:

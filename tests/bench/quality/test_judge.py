@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from omni2_bench.quality.judge import Score, plain, word_errors
+from omni2_bench.quality.judge import Score, word_errors
+from omni2_bench.quality.spelling import plain
 
 
 @pytest.mark.parametrize(
