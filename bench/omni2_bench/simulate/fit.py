@@ -1,7 +1,7 @@
 """The original's stage times as five constants, fitted on three lines of the paper's Table 6 and tried on the others.
 
 One constant for flow and vocoder: between 5 and 20 units their time is that of some thousand small kernels after one
-another, however many units there are; the table's three figures differ by at most one step of its own resolution.
+another, however many units there are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from omni2_bench.simulate.paper import Row, of, resolution
+from omni2_bench.simulate.paper import Row, of
 from omni2_engine.errors import SettingError
 
 SIZE = "7B"  # the one size of which the table has several schedules
@@ -54,35 +54,16 @@ class Constants:
 
 @dataclass(frozen=True)
 class Trial:
-    """One line beside what the constants say of it, seconds; `error` is the total's, as a share of it."""
+    """One line of the table, and what the constants say of its total, seconds."""
 
-    read: int
-    write: int
+    row: Row
     fitted: bool
-    measured: Row
-    llm: float
-    speech: float
-    synthesis: float
-
-    @property
-    def total(self) -> float:
-        """What the constants say."""
-        return self.llm + self.speech + self.synthesis
+    total: float
 
     @property
     def error(self) -> float:
         """Predicted over measured, less one."""
-        return self.total / self.measured.total - 1
-
-    def residuals(self) -> dict[str, float]:
-        """Measured less predicted, by column."""
-        row = self.measured
-        return {
-            "llm": row.llm - self.llm,
-            "speech": row.speech - self.speech,
-            "synthesis": row.synthesis - self.synthesis,
-            "total": row.total - self.total,
-        }
+        return self.total / self.row.total - 1
 
 
 def fit(rows: Sequence[Row]) -> Constants:
@@ -105,15 +86,7 @@ def fit(rows: Sequence[Row]) -> Constants:
 def trials(rows: Sequence[Row], constants: Constants) -> list[Trial]:
     """Every fitted and every held-out line of the table."""
     return [
-        Trial(
-            read,
-            write,
-            (read, write) in FITTED,
-            of(rows, SIZE, read, write),
-            constants.llm(read),
-            constants.speech(write),
-            constants.synthesis,
-        )
+        Trial(of(rows, SIZE, read, write), (read, write) in FITTED, constants.total(read, write))
         for read, write in (*FITTED, *HELD_OUT)
     ]
 
@@ -130,7 +103,6 @@ def record(rows: Sequence[Row]) -> dict[str, Any]:
     others = [row for row in rows if row.size != SIZE]
     return {
         "size": SIZE,
-        "resolution_us": 1e6 * resolution(rows),
         "constants_us": {f"us_per_{name}": 1e6 * value for name, value in asdict(constants).items()},
         "trials": [_line(trial) for trial in found],
         "worst_held_out_error": max((trial.error for trial in held_out), key=abs),
@@ -150,11 +122,10 @@ def record(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _line(trial: Trial) -> dict[str, Any]:
     return {
-        "R": trial.read,
-        "W": trial.write,
+        "R": trial.row.read,
+        "W": trial.row.write,
         "fitted": trial.fitted,
-        "total_ms": 1e3 * trial.measured.total,
+        "total_ms": 1e3 * trial.row.total,
         "predicted_ms": 1e3 * trial.total,
         "error": trial.error,
-        "residuals_ms": {column: 1e3 * value for column, value in trial.residuals().items()},
     }

@@ -6,7 +6,6 @@ and runs the flow on all units so far at every call.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,8 +18,7 @@ from omni2_bench.simulate.trace import Span
 from omni2_bench.simulate.turns import Turn
 from omni2_engine._core import Simulation, Stage
 
-STAGES = ("LLM", "speech LM", "flow, vocoder")
-LLM, SPEECH, SYNTHESIS = range(len(STAGES))
+LLM, SPEECH, SYNTHESIS = STAGES = ("LLM", "speech LM", "flow, vocoder")
 
 
 class SerialTimes(Protocol):
@@ -103,7 +101,7 @@ class LimitTimes:
 class Step:
     """One step of an answer: its stage, the seconds it takes, and the seconds of sound it brings."""
 
-    stage: int
+    stage: str
     seconds: float
     sound: float = 0.0
 
@@ -144,48 +142,20 @@ class SerialServer:
     def __init__(self, times: SerialTimes, model: Model) -> None:
         self._times = times
         self._model = model
-        self._waiting: deque[tuple[Turn, Answer, Callable[[], None]]] = deque()
-        self._busy = False
+        self._free = 0.0  # when the device has answered everything so far
         self._spans: list[Span] = []
-        stages = [Stage(name, self._done) for name in STAGES]
-        self.simulation = Simulation(stages, lambda _, calls: calls[0].step.seconds, width=1, order="arrival")
-        self._session = self.simulation.open()
+        self.simulation = Simulation([Stage("none", lambda calls: None)], lambda stage, calls: 0.0)  # a clock alone
 
     def ask(self, turn: Turn, answer: Answer, heard: Callable[[], None]) -> None:
         """Answer a question as soon as those before it are answered; `heard` is called when all of it is ready."""
-        self._waiting.append((turn, answer, heard))
-        if not self._busy:
-            self._begin()
+        time = max(self._free, self.simulation.now())
+        for step in steps(answer, self._times, self._model):
+            began, time = time, time + step.seconds
+            self._spans.append(Span(step.stage, began, time, (turn.session,)))
+            turn.hear(time, step.sound)
+        self._free = time
+        self.simulation.at(time, heard)
 
     def spans(self) -> list[Span]:
         """Calls so far."""
         return self._spans
-
-    def _begin(self) -> None:
-        self._busy = bool(self._waiting)
-        if self._busy:
-            turn, answer, heard = self._waiting.popleft()
-            self._submit(turn, steps(answer, self._times, self._model), heard)
-
-    def _submit(self, turn: Turn, rest: Iterator[Step], heard: Callable[[], None]) -> None:
-        step = next(rest, None)
-        if step is None:
-            heard()
-            self._begin()
-        else:
-            self.simulation.submit(self._session, step.stage, _Call(turn, step, rest, heard))
-
-    def _done(self, calls: list[_Call]) -> None:
-        (call,) = calls
-        now, step = self.simulation.now(), call.step
-        self._spans.append(Span(STAGES[step.stage], now - step.seconds, now, (call.turn.session,)))
-        call.turn.hear(now, step.sound)
-        self._submit(call.turn, call.rest, call.heard)
-
-
-@dataclass(frozen=True)
-class _Call:
-    turn: Turn
-    step: Step
-    rest: Iterator[Step]
-    heard: Callable[[], None]

@@ -70,10 +70,9 @@ def _first_chunk(record: dict[str, Any]) -> str:
     header = ["", "paper, measured", "original's steps", "ours", "ours, one call at a time", "ours at 100 %"]
     text = (
         "All but the first column are computed. A first chunk that is alone on the device is one stage after another "
-        "in any schedule, so the original's steps take as long at the same efficiencies: what lies between them and "
-        "the paper is what it makes of the device, and what the schedule gains stands under many sessions. Streams "
-        "that run at the same time do not slow each other in the model, which is too kind where two of them read "
-        "memory; one call at a time is the other extreme, and a GPU is to be expected between.\n\n"
+        "in any schedule, so the original's steps take as long at the same efficiencies. Streams that run at the same "
+        "time do not slow each other in the model; one call at a time is the other extreme, and a GPU is to be "
+        "expected between.\n\n"
     )
     return "## First chunk of one session\n\n" + text + table(header, rows)
 
@@ -131,9 +130,8 @@ def _overload(found: dict[str, Any]) -> str:
     text = (
         f"{most} answers of {found['long_s']:.0f} s at once are as many as the device makes as fast as they are heard "
         f"({found['size']}, one call at a time; memory is not looked at). Below it has twice as many, the same ones in "
-        "both orders. No order makes sound that the device has no time for; one that knows the deadlines takes the "
-        "time from those who are ahead. As first chunks go ahead of everything, in a burst whoever has just begun may "
-        "have to wait for the others' first chunks, about as long as those take.\n\n"
+        "both orders. First chunks go ahead of everything: in a burst an answer that has just begun may wait for the "
+        "first chunks of others.\n\n"
     )
     audible = f"gaps of {1e3 * AUDIBLE:.0f} ms and more"
     header = ["", "order", audible, "gaps in all", "longest gap", "worst first chunk"]
@@ -147,54 +145,30 @@ def _time(seconds: float) -> str:
 def _paper(found: dict[str, Any]) -> str:
     constants = ", ".join(f"`{name}` {value:.0f}" for name, value in found["constants_us"].items())
     met = "met" if found["kept"] else "missed"
-    text = (
-        f"Least squares on the fitted lines: {constants}. The table's figures are all whole multiples of "
-        f"{found['resolution_us'] / 1e3:.3f} ms, so a residual of half of that says nothing. The worst held-out total "
-        f"is off by {100 * found['worst_held_out_error']:+.2f} % ({100 * found['promised_error']:g} % promised: {met})."
-        "\n\n"
-    )
-    rows = [
-        [
-            f"({line['R']}, {line['W']})" + (", fitted" if line["fitted"] else ""),
-            f"{line['total_ms']:.2f} ms",
-            f"{line['predicted_ms']:.2f} ms",
-            f"{100 * line['error']:+.2f} %",
-            *(f"{value:+.2f} ms" for value in line["residuals_ms"].values()),
-        ]
+    lines = [
+        (f"{found['size']}, ({line['R']}, {line['W']})" + (", fitted" if line["fitted"] else ""), line)
         for line in found["trials"]
     ]
-    header = ["(R, W)", "paper", "predicted", "error", *(f"residual, {column}" for column in ("LLM", "TTS", "FM+Voc"))]
-    parts = [
-        "## The original's schedule in five constants\n",
-        text + table([*header, "residual, total"], rows),
-        "The other sizes, their own LLM column with the 7B model's speech LM, flow and vocoder:\n",
-        table(
-            ["", "paper", "predicted", "error"],
-            [
-                [
-                    row["size"],
-                    f"{row['total_ms']:.2f} ms",
-                    f"{row['predicted_ms']:.2f} ms",
-                    f"{100 * row['error']:+.2f} %",
-                ]
-                for row in found["other_sizes"]
-            ],
-        ),
-        (
-            "What the original reaches of the device's limits, by these constants (speech LM and flow are chains of "
-            "small kernels, which do not fill it):\n"
-        ),
-        table(
-            ["", "takes", "at the limit", "share"],
-            [
-                [row["step"], f"{row['ms']:.1f} ms", f"{row['limit_ms']:.2f} ms", f"{100 * row['share']:.0f} %"]
-                for row in found["reached"]
-            ],
-        ),
-        (
-            "Run on, the constants say what the table does not: after a first chunk of "
-            f"{found['turn']['first_sound_ms']:.0f} ms of sound, {found['turn']['first_chunk_ms']:.0f} ms after the "
-            f"question, the player waits {found['turn']['first_gap_ms']:.0f} ms for the second.\n"
-        ),
+    lines += [(row["size"], row) for row in found["other_sizes"]]
+    rows = [
+        [name, f"{line['total_ms']:.2f} ms", f"{line['predicted_ms']:.2f} ms", f"{100 * line['error']:+.2f} %"]
+        for name, line in lines
     ]
-    return "\n".join(parts)
+    reached = [
+        [row["step"], f"{row['ms']:.1f} ms", f"{row['limit_ms']:.2f} ms", f"{100 * row['share']:.0f} %"]
+        for row in found["reached"]
+    ]
+    turn = found["turn"]
+    return "\n".join(
+        [
+            "## The original's schedule in five constants\n",
+            f"Least squares on the fitted lines: {constants}. The worst held-out total is off by "
+            f"{100 * found['worst_held_out_error']:+.2f} % ({100 * found['promised_error']:g} % promised: {met}). "
+            f"Other sizes have their own LLM column with the {found['size']} model's speech LM, flow and vocoder.\n",
+            table(["size, (R, W)", "paper", "predicted", "error"], rows),
+            "What the original reaches of the device's limits by these constants:\n",
+            table(["", "takes", "at the limit", "share"], reached),
+            f"After a first chunk of {turn['first_sound_ms']:.0f} ms of sound, {turn['first_chunk_ms']:.0f} ms after "
+            f"the question, the player waits {turn['first_gap_ms']:.0f} ms for the second.\n",
+        ]
+    )

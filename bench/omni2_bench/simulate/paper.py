@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-import numpy as np
-
 NAME = "LLaMA-Omni2-"  # in front of every size
-ROUNDING = 1e-5  # seconds: the table gives hundredths of a millisecond
-FINEST_STEP = 5e-4  # seconds; any figures are multiples of a step not much above their rounding
 
 
 @dataclass(frozen=True)
@@ -69,19 +65,3 @@ def find_row(rows: Sequence[Row], size: str | None, read: int, write: int) -> Ro
         return of(rows, size or "", read, write)
     except KeyError:
         return None
-
-
-def resolution(rows: Sequence[Row]) -> float:
-    """The largest step, in seconds, of which every figure is a whole multiple: finer than that the table cannot tell.
-
-    Returns:
-        The step fitted to all figures; `ROUNDING` if they have none above `FINEST_STEP`.
-    """
-    figures = np.array([[row.llm, row.speech, row.synthesis] for row in rows]).ravel()
-    for parts in range(1, int(figures.min() / FINEST_STEP) + 1):
-        step = figures.min() / parts
-        counts = np.round(figures / step)
-        step = float(counts @ figures / (counts @ counts))
-        if np.abs(counts * step - figures).max() < ROUNDING:
-            return step
-    return ROUNDING

@@ -21,7 +21,6 @@ from omni2_engine.errors import SettingError
 
 SCHEMA_VERSION = 1
 GOAL = 0.12  # seconds to the first chunk that the engine is built for
-SHARES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 TYPICAL = Answer(45, 300)  # of the paper's turn and of the time lines: twelve seconds
 
 
@@ -84,14 +83,11 @@ def simulate(plan: Plan, say: Say) -> dict[str, Any]:
         "paper": {**fit.record(paper.table6()), "turn": _paper_turn(), "reached": _reached(limits.device)},
         "goal_ms": 1e3 * GOAL,
         "first_chunk": [],
-        "curves": [],
         "sessions": [],
     }
     for size in plan.sizes:
         say(f"first chunk of {size} …")
-        model = Model(size)
-        found["first_chunk"].append(_first_chunk(model, limits))
-        found["curves"].append(_curve(model, limits))
+        found["first_chunk"].append(_first_chunk(Model(size), limits))
     for cell in cells(plan.sizes, plan.sessions, limits, plan.seed):
         say(
             f"{cell['size']}, {cell['sessions']} sessions, {cell['schedule']}: first chunk "
@@ -170,8 +166,3 @@ def _first_chunk(model: Model, limits: Limits) -> dict[str, Any]:
         "efficiency_that_equals_paper": efficiency_for(row.total, at),
         "efficiency_for_goal": efficiency_for(GOAL, at),
     }
-
-
-def _curve(model: Model, limits: Limits) -> dict[str, Any]:
-    times = [1e3 * first_chunk(OVERLAPPED, model, limits.at(share)) for share in SHARES]
-    return {"label": model.size, "efficiency": SHARES, "first_chunk_ms": times}

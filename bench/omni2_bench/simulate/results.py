@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from omni2_bench.common.results import Say, write_results
 from omni2_bench.simulate.load import converse, talks
 from omni2_bench.simulate.model import Model
 from omni2_bench.simulate.page import page
-from omni2_bench.simulate.plots import Lanes, draw_efficiency, draw_sessions, draw_timeline
-from omni2_bench.simulate.record import GOAL, Plan, alone, paper_server, simulate
+from omni2_bench.simulate.record import Plan, alone, paper_server, simulate
 from omni2_bench.simulate.sweep import ORIGINAL, OVERLAPPED, server_of
+from omni2_bench.simulate.timeline import Lanes, draw_timeline
 from omni2_bench.simulate.trace import write_trace
 
 SHOWN = 4  # sessions of the time line and the trace
@@ -31,17 +30,10 @@ def run(plan: Plan, out: Path, say: Say) -> str:
     """
     record = simulate(plan, say)
     text = write_results(out, "simulate", record, page(record))
-    draw_efficiency(out / "efficiency.png", record["curves"], _goals(record, plan.shown))
-    draw_sessions(out / "sessions.png", record["sessions"])
     _show_schedules(plan, out)
-    for path in ("efficiency.png", "sessions.png", "timeline.png", "trace.json"):
+    for path in ("timeline.png", "trace.json"):
         say(f"wrote {out / path}")
     return text
-
-
-def _goals(record: dict[str, Any], size: str) -> dict[str, float]:
-    paper = next(row["paper_ms"] for row in record["first_chunk"] if row["size"] == size)
-    return {f"the paper's {size}: {paper:.0f} ms": paper, f"goal: {1e3 * GOAL:.0f} ms": 1e3 * GOAL}
 
 
 def _show_schedules(plan: Plan, out: Path) -> None:

@@ -229,7 +229,7 @@ def spectrum_share(pcm: np.ndarray, sample_rate: int, low: float, high: float) -
     return float(power[(hertz >= low) & (hertz < high)].sum() / power.sum())
 
 
-@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize("seed", [0, 3])
 def test_an_answer_ends_by_itself_and_babbles(tiny_engine: Engine, question: Path, seed: int) -> None:
     with tiny_engine.session(seed=seed) as session:
         pcm = np.concatenate([chunk.pcm for chunk in session.stream(question)])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from omni2_bench.simulate import paper
 from omni2_bench.simulate.fit import FITTED, HELD_OUT, PROMISED, SIZE, fit, record, trials
-from omni2_bench.simulate.paper import Row, of, resolution, table6
+from omni2_bench.simulate.paper import Row, of, table6
 from omni2_engine.errors import SettingError
 
 seconds = st.floats(1e-3, 1.0)
@@ -63,37 +63,14 @@ def test_fit_finds_the_constants_of_a_table_made_of_them(
     assert found.prompt == pytest.approx(prompt, abs=1e-9) and found.text_token == pytest.approx(token, abs=1e-9)
     assert found.write == pytest.approx(write, abs=1e-9) and found.unit == pytest.approx(unit, abs=1e-9)
     assert found.synthesis == pytest.approx(synthesis, abs=1e-9)
-    for trial in trials([*table6(), *rows], found):
-        assert sum(list(trial.residuals().values())[:3]) == pytest.approx(trial.measured.total - trial.total, abs=1e-4)
-
-
-def test_residuals_of_a_least_squares_line_cancel() -> None:
-    fitted = [trial.residuals() for trial in trials(table6(), fit(fitted_rows())) if trial.fitted]
-    for column in ("llm", "speech", "synthesis"):
-        assert sum(residual[column] for residual in fitted) == pytest.approx(0, abs=1e-12)
+    for trial in trials([*rows, *table6()], found):
+        if trial.fitted:
+            assert trial.error == pytest.approx(0, abs=1e-6)
 
 
 def test_one_schedule_is_too_few() -> None:
     with pytest.raises(SettingError, match="two points"):
         fit([of(table6(), "7B", 3, 10)] * 3)
-
-
-def test_the_table_is_quantised() -> None:
-    rows = table6()
-    step = resolution(rows)
-    assert step == pytest.approx(1 / 199, rel=1e-4)  # a second in 200 points
-    for row in rows:
-        for figure in (row.llm, row.speech, row.synthesis, row.total):
-            assert figure / step == pytest.approx(round(figure / step), abs=2e-3)
-
-
-@given(st.integers(4, 50), st.lists(st.tuples(*[st.integers(1, 99)] * 3), min_size=4, max_size=8))
-def test_resolution_of_made_up_tables(step: int, counts: list[tuple[int, int, int]]) -> None:
-    rows = [Row("7B", 1, 1, *(1e-3 * step * part for part in line), 0.0) for line in counts]
-    found = resolution(rows)
-    assert found / (1e-3 * step) == pytest.approx(round(found / (1e-3 * step)), abs=1e-3)  # at least the step itself
-    for row in rows:
-        assert row.llm / found == pytest.approx(round(row.llm / found), abs=1e-2)
 
 
 def test_unknown_line() -> None:

@@ -1,16 +1,14 @@
-"""The plots of `bench simulate`: schedules on a time line, first chunks over efficiency, and over sessions."""
+"""The plot of `bench simulate`: schedules on a time line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
 from omni2_bench.common.style import INK, LINE, PALE, STYLE
-from omni2_bench.simulate.sweep import ORIGINAL, OVERLAPPED, SHARED
 from omni2_bench.simulate.trace import Span
 from omni2_bench.simulate.turns import Turn
 from omni2_engine.playout import playback
@@ -18,8 +16,6 @@ from omni2_engine.playout import playback
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
 
 COLOURS = ["#4269d0", "#e07b39", "#3ca951", "#a463f2", "#9c6b4e", "#d96ca8", "#6cc5b0", "#ff9f1c"]
 RED = "#d1495b"
@@ -68,7 +64,9 @@ def draw_timeline(path: Path, schedules: Sequence[Lanes], seconds: float) -> Non
         for axes, schedule in zip(rows[:, 0], schedules, strict=True):
             _draw_schedule(axes, schedule, seconds)
         rows[-1, 0].set(xlabel="seconds", xlim=(0, seconds))
-        _finish(figure, path, LEGEND)
+        figure.supxlabel(LEGEND + NOTE, x=0.01, ha="left", fontsize=9, color=PALE)
+        figure.savefig(path, dpi=110)
+        plt.close(figure)
 
 
 def _draw_schedule(axes: Axes, schedule: Lanes, seconds: float) -> None:
@@ -107,77 +105,3 @@ def _stages(schedule: Lanes) -> list[str]:
 
 def _sessions(schedule: Lanes) -> list[int]:
     return sorted({turn.session for turn in schedule.turns})
-
-
-def draw_efficiency(path: Path, curves: Sequence[dict[str, Any]], goals: dict[str, float]) -> None:
-    """Draw the first chunk over the share of the device's limits that is reached.
-
-    Args:
-        path: of the PNG file.
-        curves: each with `label`, `efficiency` (shares) and `first_chunk_ms`.
-        goals: label → milliseconds, drawn across.
-    """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(10, 5.4), layout="constrained")
-        for curve, colour in zip(curves, COLOURS, strict=False):
-            shares = [100 * share for share in curve["efficiency"]]
-            axes.plot(shares, curve["first_chunk_ms"], color=colour, label=curve["label"])
-        for label, goal in goals.items():
-            axes.axhline(goal, color=RED, linewidth=1, linestyle=":")
-            place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom", "ha": "left"}
-            axes.text(0.005, goal, label, color=RED, **place)
-        axes.set(xscale="log", yscale="log", xlabel="share of memory bandwidth and of arithmetic that is reached (%)")
-        axes.set(ylabel="first chunk (ms)", title="First chunk of one session")
-        _label(axes.xaxis, (2, 5, 10, 20, 50, 100))
-        _label(axes.yaxis, (20, 50, 100, 200, 500, 1000, 2000, 5000))
-        axes.grid(color=LINE, linewidth=0.6, alpha=0.6)
-        axes.legend(frameon=False, loc="upper right")
-        _finish(figure, path)
-
-
-def draw_sessions(path: Path, cells: Sequence[dict[str, Any]]) -> None:
-    """Draw first chunk and continuity over the number of sessions, a colour per size.
-
-    Args:
-        path: of the PNG file.
-        cells: of the record's `sessions`; see `omni2_bench.simulate.sweep`.
-    """
-    sizes = list(dict.fromkeys(cell["size"] for cell in cells))
-    schedules = {OVERLAPPED: "-", SHARED: "--", ORIGINAL: ":"}
-    with plt.rc_context(STYLE):
-        figure, (first, even) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
-        for schedule, line in schedules.items():
-            for size, colour in zip(sizes, COLOURS, strict=False):
-                found = [cell for cell in cells if cell["size"] == size and cell["schedule"] == schedule]
-                if found:
-                    style: dict[str, Any] = {"color": colour, "linestyle": line, "marker": ".", "markersize": 5}
-                    counts = [cell["sessions"] for cell in found]
-                    style["label"] = size if schedule == OVERLAPPED else None
-                    first.plot(counts, [1e3 * cell["first_chunk_p90"] for cell in found], **style)
-                    even.plot(counts, [100 * cell["continuity"] for cell in found], **style)
-        for schedule, line in schedules.items():
-            first.plot([], [], color=INK, linestyle=line, label=schedule)
-        first.set(yscale="log", ylabel="first chunk, 90th percentile (ms)", title="First chunk")
-        even.set(ylabel="turns without an audible gap (%)", ylim=(-3, 103), title="Continuity")
-        counts = sorted({cell["sessions"] for cell in cells})
-        for axes in (first, even):
-            axes.set(xscale="log", xlabel="sessions")
-            _label(axes.xaxis, counts)
-            axes.grid(color=LINE, linewidth=0.6, alpha=0.6)
-        _label(first.yaxis, (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000))
-        first.legend(frameon=False, fontsize=9)
-        _finish(figure, path)
-
-
-def _label(axis: Axis, ticks: Sequence[int]) -> None:
-    """These ticks and no others."""
-    low, high = axis.get_view_interval()
-    shown = [tick for tick in ticks if low <= tick <= high]
-    axis.set_ticks(shown, [str(tick) for tick in shown])
-    axis.set_ticks([], minor=True)
-
-
-def _finish(figure: Figure, path: Path, legend: str = "") -> None:
-    figure.supxlabel(legend + NOTE, x=0.01, ha="left", fontsize=9, color=PALE)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
