@@ -41,7 +41,7 @@ import omni2_engine.memory
 omni2_engine.locked_file.NAME_LAST = False  # before anything has taken it from there
 omni2_engine.memory.PRIVATE = {}
 
-from omni2_bench import machine, process as worker_processes
+from omni2_bench.common import machine, process as worker_processes
 from omni2_bench.random_checkpoint import PRESETS, write_checkpoint
 from omni2_engine.cli.app import run
 from omni2_export.build import BuildRequest, build_engine

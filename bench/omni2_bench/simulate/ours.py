@@ -11,7 +11,7 @@ import numpy as np
 from omni2_bench.simulate.device import Limits
 from omni2_bench.simulate.load import Answer
 from omni2_bench.simulate.model import Model
-from omni2_bench.simulate.stages import Call, Context, NoPrefixes, Sounding, pipeline_of
+from omni2_bench.simulate.stages import ModelState, NoPrefixes, SoundState, StageCall, pipeline_of
 from omni2_bench.simulate.trace import Span
 from omni2_bench.simulate.turns import Turn
 from omni2_engine._core import Simulation
@@ -34,7 +34,7 @@ NO_SOUND = np.zeros(0, np.float32)
 Order = Literal["deadline", "arrival"]
 
 
-class Listener(ChunkQueue):
+class TurnOutput(ChunkQueue):
     """Takes the chunks of a turn as soon as they are there.
 
     Args:
@@ -72,7 +72,7 @@ class OverlappedServer:
         self._model = model
         self._pipeline = pipeline_of(model, limits)
         self._calls = StageCalls(self._pipeline.llm, self._pipeline.speech_lm)
-        self._running: dict[StageIndex, list[Call]] = {}
+        self._running: dict[StageIndex, list[StageCall]] = {}
         self.simulation = Simulation(stages_of(self._end, LARGEST_BATCH), self._begin, width=width, order=order)
         self._sessions: dict[int, int] = {}  # of the load → of the scheduler
 
@@ -81,7 +81,7 @@ class OverlappedServer:
         if turn.session not in self._sessions:
             self._sessions[turn.session] = self.simulation.open(_raise, Options.run_ahead)
         queue = ThreadedQueue(self.simulation, self._sessions[turn.session], lambda state: DECODING)
-        run = self._turn(answer, queue, Listener(self.simulation, turn, heard))
+        run = self._turn(answer, queue, TurnOutput(self.simulation, turn, heard))
         queue.begin()
         run.begin()
 
@@ -99,9 +99,9 @@ class OverlappedServer:
         # the text ends at its limit; speech ends with a token of its own, long before the limit
         options = Options(max_new_tokens=answer.tokens, max_last_write=answer.units + 1, chunks="growing")
         question = Question(Layout([*spoken.items(), *template], [spoken]), NO_SOUND, options)
-        text: Any = Context(answer.tokens)
-        speech: Any = Context(answer.units)
-        sound: Any = Sounding()
+        text: Any = ModelState(answer.tokens)
+        speech: Any = ModelState(answer.units)
+        sound: Any = SoundState()
         prefixes: Any = NoPrefixes()
         states = TurnStates(speech, sound, seconds=0.0, left_context=0.0, promised=0)
         history, recorder = History([spoken]), Recorder(turn=0)
@@ -110,7 +110,7 @@ class OverlappedServer:
     def _begin(self, stage: int, tasks: list[Task]) -> float:
         """Begin a call of a stage; the seconds it takes. Steps that are not decoded together follow one another."""
         together = isinstance(tasks[0].step, Decode | Write)
-        calls = [Call(self._calls, part) for part in ([tasks] if together else [[task] for task in tasks])]
+        calls = [StageCall(self._calls, part) for part in ([tasks] if together else [[task] for task in tasks])]
         self._running[StageIndex(stage)] = calls
         return sum(call.begin() for call in calls)
 

@@ -30,8 +30,8 @@ LONGEST_BURST = 1024  # speech tokens: a device writes as far as the plan lets i
 Extend = Callable[[Sequence[tuple[int, int]]], Effort]  # (positions to feed, positions held) per turn → effort
 
 
-class Call:
-    """A call of the scheduler under way: runs to where its stage takes time, and later on from there.
+class StageCall:
+    """A call of the scheduler under way: suspended while its stage takes time, as a thread waits for a device.
 
     Args:
         calls: of the stages.
@@ -42,11 +42,11 @@ class Call:
         self._work = greenlet.greenlet(partial(calls.call, tasks))
 
     def begin(self) -> float:
-        """Run until the stage is at work; the seconds that takes."""
+        """Run until the stage is asked; the seconds that it takes."""
         return float(self._work.switch())
 
     def end(self) -> Errors:
-        """Take the stage's results; what each task raised, or None."""
+        """The time is over: take the stage's results. What each task raised, or None."""
         found = self._work.switch()
         while not self._work.dead:  # a further piece of work of the same call, which takes no time
             assert found == 0
@@ -55,13 +55,13 @@ class Call:
         return errors
 
 
-def work_for(seconds: float) -> None:
-    """Let virtual time pass: leaves the call that runs until its end."""
+def take_time(seconds: float) -> None:
+    """Let virtual time pass: suspends the call that runs until it is over."""
     greenlet.getcurrent().parent.switch(seconds)
 
 
 @dataclass
-class Context:
+class ModelState:
     """A language model's context: stands for a `DecoderState`.
 
     Args:
@@ -78,7 +78,7 @@ class Context:
 
 
 @dataclass
-class Sounding:
+class SoundState:
     """What flow and vocoder have seen of a turn: stands for a `SpeechState`."""
 
     units: int = 0
@@ -86,7 +86,7 @@ class Sounding:
     samples: int = 0
 
 
-class Writer:
+class TimedLanguageModel:
     """Stands for a `LanguageModel`, and for the fusion before it.
 
     Args:
@@ -118,10 +118,10 @@ class Writer:
         self._fused = self._fuse([len(hidden)])
         return embeds
 
-    def extend(self, state: Context, embeds: Floats) -> None:
+    def extend(self, state: ModelState, embeds: Floats) -> None:
         """Feed n positions (n, 0)."""
         effort, self._fused = self._extend([(len(embeds), state.length)]) + self._fused, Effort(0, 0)
-        work_for(self._limits.seconds(effort))
+        take_time(self._limits.seconds(effort))
         state.length += len(embeds)
 
     def burst(self, bursts: Sequence[Burst], enough: Callable[[], bool] | None = None) -> list[Tokens]:
@@ -135,7 +135,7 @@ class Writer:
             [(1, state.length + call) for state, most in zip(states, calls, strict=True) if call < most]
             for call in range(max(calls))
         ]
-        work_for(sum(self._limits.seconds(self._extend(row)) for row in rows))
+        take_time(sum(self._limits.seconds(self._extend(row)) for row in rows))
         found = []
         for burst, state in zip(bursts, states, strict=True):
             left = state.tokens - len(burst.generated)
@@ -145,7 +145,7 @@ class Writer:
         return found
 
 
-class Synthesis:
+class TimedDecoder:
     """Stands for a `SpeechDecoder`: units → mel frames (n, 0) → samples."""
 
     def __init__(self, model: Model, limits: Limits) -> None:
@@ -155,25 +155,25 @@ class Synthesis:
         self._hop = model.efforts.config.vocoder.hop
         self.fewest_units = model.hop
 
-    def render(self, state: Sounding, units: list[int], final: bool) -> Floats:
+    def render(self, state: SoundState, units: list[int], final: bool) -> Floats:
         """See `SpeechDecoder.render`: computes the frames of all blocks that are not finished."""
         sound, before = self._sound, state.units
         state.units += len(units)
         frames, finished = sound.frames(state.units, final), sound.finished(before)
-        work_for(self._limits.seconds(self._efforts.flow([(frames - finished, finished)])))
+        take_time(self._limits.seconds(self._efforts.flow([(frames - finished, finished)])))
         return np.zeros((frames - sound.frames(before, False), 0), np.float32)
 
-    def voice(self, state: Sounding, mel: Floats, final: bool, seed: int, turn: int) -> Floats:
+    def voice(self, state: SoundState, mel: Floats, final: bool, seed: int, turn: int) -> Floats:
         """See `SpeechDecoder.voice`."""
         overlap = VOCODER_OVERLAP_FRAMES if state.frames else 0
-        work_for(self._limits.seconds(self._efforts.vocode([len(mel) + overlap])))
+        take_time(self._limits.seconds(self._efforts.vocode([len(mel) + overlap])))
         state.frames += len(mel)
         begin, held_back = state.samples, 0 if final else VOCODER_OVERLAP_FRAMES
         state.samples = max(state.frames - held_back, 0) * self._hop
         return np.broadcast_to(np.float32(0), state.samples - begin)
 
 
-class Letters:
+class EmptyTokenizer:
     """Stands for a `TextTokenizer` whose tokens have no characters."""
 
     def token_bytes(self, token_id: int, skip_special: bool = True) -> bytes:
@@ -184,7 +184,7 @@ class Letters:
 class NoPrefixes:
     """Stands for a `PrefixCache` without any: every prompt is prefilled whole."""
 
-    def fill(self, state: Context, layout: object, system: str | None) -> int:
+    def fill(self, state: ModelState, layout: object, system: str | None) -> int:
         """See `PrefixCache.fill`."""
         return 0
 
@@ -193,20 +193,21 @@ def pipeline_of(model: Model, limits: Limits) -> Pipeline:
     """All stages of a model on a device."""
     efforts = model.efforts
     positions = efforts.config.encoder.positions
-    tokenizer: Any = Letters()
-    llm: Any = Writer(limits, efforts.extend_llm, efforts.fuse, longest=1)  # a token at a time gives way to others
-    speech_lm: Any = Writer(limits, efforts.extend_speech, efforts.fuse, LONGEST_BURST)
-    synthesis: Any = Synthesis(model, limits)
+    tokenizer: Any = EmptyTokenizer()
+    # text comes token by token, since others may come in between any two
+    llm: Any = TimedLanguageModel(limits, efforts.extend_llm, efforts.fuse, longest=1)
+    speech_lm: Any = TimedLanguageModel(limits, efforts.extend_speech, efforts.fuse, LONGEST_BURST)
+    decoder: Any = TimedDecoder(model, limits)
 
     def run_frontend(waveform: Floats) -> Floats:
         return waveform  # its time is part of the encoder's
 
     def run_encoder(log_mel: Floats) -> Floats:
-        work_for(limits.seconds(efforts.encode))
+        take_time(limits.seconds(efforts.encode))
         return np.zeros((positions, 0), np.float32)
 
     frontend: Any = run_frontend
     encoder: Any = run_encoder
     units = UnitTable(np.array([NO_UNIT, 0], np.int32), tokenizer)
     config, fusion = efforts.config, speech_lm.fusion
-    return Pipeline(config, tokenizer, frontend, encoder, llm, fusion, speech_lm, units, synthesis)
+    return Pipeline(config, tokenizer, frontend, encoder, llm, fusion, speech_lm, units, decoder)
