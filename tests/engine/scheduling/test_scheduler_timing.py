@@ -1,6 +1,6 @@
 """That stages overlap as they should, on the virtual clock: the pace of a pipeline, and a first chunk's way through it.
 
-What the scheduler itself costs is for `python -m omni2_bench.host_cost` to measure.
+What the scheduler itself costs is for `python -m omni2_bench.lab.host_cost` to measure.
 """
 
 from __future__ import annotations

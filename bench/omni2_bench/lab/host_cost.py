@@ -1,6 +1,8 @@
 """What the scheduler costs the host: microseconds from a task submitted in Python to its end, when it does nothing.
 
-`python -m omni2_bench.host_cost` prints a table; the least of some rounds, since other work on the machine only adds.
+python -m omni2_bench.lab.host_cost
+
+The least of some rounds is printed, since other work on the machine only adds.
 """
 
 from __future__ import annotations

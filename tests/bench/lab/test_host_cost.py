@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from omni2_bench import host_cost
+from omni2_bench.lab import host_cost
 
 
 def test_the_table_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
