@@ -18,6 +18,7 @@ from omni2_engine._core import Simulation
 from omni2_engine.chunk import Chunk
 from omni2_engine.metrics import Recorder
 from omni2_engine.options import Options
+from omni2_engine.playout import Playout
 from omni2_engine.schedule.calls import Errors, StageCalls, Task
 from omni2_engine.schedule.threaded import ThreadedQueue, stages_of
 from omni2_engine.states import TurnStates
@@ -105,7 +106,9 @@ class OverlappedServer:
         prefixes: Any = NoPrefixes()
         states = TurnStates(speech, sound, seconds=0.0, left_context=0.0, promised=0)
         history, recorder = History([spoken]), Recorder(turn=0)
-        return TurnRun(self._pipeline, prefixes, history, text, states, question, queue, output, recorder)
+        return TurnRun(
+            self._pipeline, prefixes, history, text, states, question, queue, output, recorder, Playout()
+        )
 
     def _begin(self, stage: int, tasks: list[Task]) -> float:
         """Begin a call of a stage; the seconds it takes. Steps that are not decoded together follow one another."""
