@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from omni2_bench.demo import PRECISION, VOICE
+from omni2_bench.demo.__main__ import PRECISION, VOICE
 from omni2_bench.demo.next_steps import QUESTIONS, next_steps
 from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Engine
