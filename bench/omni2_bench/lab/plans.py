@@ -15,11 +15,10 @@ import typer
 
 from omni2_bench.common.models import dimensions_of
 from omni2_bench.common.results import table
-from omni2_bench.lab.random_weights import AnyRange, StandInGraph, random_modules
+from omni2_bench.lab.random_weights import StandInGraph, random_modules
 from omni2_engine.config import ModelConfig
 from omni2_engine.errors import SettingError
 from omni2_engine.manifest import PlanEntry
-from omni2_export.build.graphs import graph_specs
 from omni2_export.build.precision import GPU, Precisions, parse_precision
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.tensorrt.plans import plan_specs
@@ -78,8 +77,7 @@ def measure_plans(
         Omni2Error: a plan cannot be built.
     """
     library = check_buildable(tuple(targets))
-    ranges = dict.fromkeys(graph_specs(config, modules), AnyRange())
-    specs = {spec.stage: spec for spec in plan_specs(config, modules, formats, sizes, ranges)}
+    specs = {spec.stage: spec for spec in plan_specs(config, modules, formats, sizes)}
     for stage in stages:
         if stage not in specs:
             raise SettingError(f"there is no plan {stage!r}", f"use some of {', '.join(specs)}")

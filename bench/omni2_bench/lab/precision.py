@@ -26,14 +26,13 @@ from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_export.build.graphs import GraphSpec, graph_specs
 from omni2_export.build.precision import CHOICES, COMPUTE, GPU, WEIGHTS
-from omni2_export.calibration import RangeBackend, Ranges
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.graphs.builder import Numerics
 from omni2_export.graphs.linear import Precision
 from omni2_export.narrow_backend import NarrowBackend
 from omni2_export.verify.rows import PERFECT, snr
 
-MEASURED, CALIBRATED = 0, 1  # seeds: what float8 is calibrated with is not what it is measured with
+SEED = 0  # of the random part of the inputs
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,11 @@ class Variant:
         """Of the linear layers."""
         return WEIGHTS.get(self.storage.partition("+")[2], Precision.FP32)
 
-    def numerics(self, graph: str, ranges: Ranges) -> Numerics:
+    @property
+    def numerics(self) -> Numerics:
         """As for a GPU, but for the layout of caches: the stages of the CPU know theirs alone."""
         compute = COMPUTE[self.storage.partition("+")[0]]
-        return Numerics(compute, doubles=False, ranges=ranges.get(graph, {}))
+        return Numerics(compute, doubles=False)
 
 
 VARIANTS = (
@@ -77,7 +77,6 @@ VARIANTS = (
     Variant("bf16, rounded", "bf16", emulated=True),
     Variant("fp16+int8", "fp16+int8"),
     Variant("fp16+int4", "fp16+int4"),
-    Variant("fp16+fp8", "fp16+fp8"),
 )
 
 
@@ -137,7 +136,7 @@ def measure(checkpoint: Checkpoint, audio: Path, questions: Iterable[Question], 
     waveform = read_audio(audio, None, checkpoint.config.encoder.samples / WHISPER_SAMPLE_RATE, "truncate")
     with tempfile.TemporaryDirectory(prefix="omni2-precision-") as place:
         reference = _Reference(specs, Path(place), threads)
-        material = Material(checkpoint, reference, waveform, MEASURED)
+        material = Material(checkpoint, reference, waveform, SEED)
         for question in questions:
             expected = question.ask(material, reference)
             reference.clear()
@@ -145,11 +144,8 @@ def measure(checkpoint: Checkpoint, audio: Path, questions: Iterable[Question], 
                 changed = [specs[name] for name in question.changed if variant.fits(specs[name])]
                 if not changed:
                     continue
-                ranges: Ranges = {}
-                if variant.precision is Precision.FP8:
-                    ranges = reference.ranges(question, Material(checkpoint, reference, waveform, CALIBRATED))
                 with tempfile.TemporaryDirectory(dir=place) as folder:
-                    graphs = {spec.name: _load(spec, variant, ranges, Path(folder), threads) for spec in changed}
+                    graphs = {spec.name: _load(spec, variant, Path(folder), threads) for spec in changed}
                     found = question.ask(material, ChainMap(graphs, reference))
                 for array in expected:
                     yield Finding(question.name, array, variant.name, _snr(found[array], expected[array]))
@@ -168,21 +164,14 @@ class _Reference(dict[str, Graph]):
         self[name] = OnnxRuntimeBackend(self._threads).load(self._path(name))
         return self[name]
 
-    def ranges(self, question: Question, material: Material) -> Ranges:
-        """What a question's graphs read when it is asked with some material."""
-        backend = RangeBackend(self._threads)
-        watched: dict[str, Graph] = {name: backend.load(self._path(name)) for name in question.changed}
-        question.ask(material, ChainMap(watched, self))
-        return backend.ranges
-
     def _path(self, name: str) -> Path:
         path = self._folder / f"{name}.onnx"
         return path if path.is_file() else self._specs[name].write(self._folder, Precision.FP32)
 
 
-def _load(spec: GraphSpec, variant: Variant, ranges: Ranges, folder: Path, threads: int) -> Graph:
+def _load(spec: GraphSpec, variant: Variant, folder: Path, threads: int) -> Graph:
     precision = variant.precision if spec.quantised else Precision.FP32
-    path = spec.write(folder, precision, variant.numerics(spec.name, ranges))
+    path = spec.write(folder, precision, variant.numerics)
     return NarrowBackend(threads, variant.emulated).load(path)
 
 

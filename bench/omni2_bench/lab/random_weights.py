@@ -56,16 +56,6 @@ def random_modules(dimensions: Dimensions) -> tuple[ModelConfig, dict[str, Tenso
     return config, {module: RandomTensors(shapes) for module, shapes in expected_shapes(config).items()}
 
 
-class AnyRange(dict[str, float]):
-    """A range for every layer that float8 asks for: which one decides nothing about how a plan is built."""
-
-    def __contains__(self, label: object) -> bool:
-        return True
-
-    def __missing__(self, label: str) -> float:
-        return 1.0
-
-
 class StandInBuilder(GraphBuilder):
     """Fills weight files with random numbers as they are stored, quantised ones too: nothing is computed for them.
 
