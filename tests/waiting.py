@@ -5,7 +5,6 @@ A wait that never ends is ended by pytest's `faulthandler_timeout`, with the sta
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -38,10 +37,10 @@ def sleeps(thread: threading.Thread) -> bool:
     return eventually(in_wait)
 
 
-def let_others_run() -> None:
-    """Gives other threads every chance to do what they must not do yet."""
-    for _ in range(200):
-        os.sched_yield()
+def let_others_run(turns: int = 20) -> None:
+    """Gives other threads a chance, several times, to do what they must not do yet."""
+    for _ in range(turns):
+        time.sleep(0)  # gives up the interpreter lock and the processor
 
 
 class Moment:

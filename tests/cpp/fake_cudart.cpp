@@ -58,7 +58,7 @@ void finished_one() {
 // By the stream's clock; other threads get every chance to run ahead meanwhile.
 void take_time(int microseconds) {
     clock_us += microseconds;
-    for (int i = 0; microseconds > 0 && i < 200; ++i) std::this_thread::yield();
+    for (int i = 0; microseconds > 0 && i < 50; ++i) std::this_thread::yield();
 }
 
 }  // namespace

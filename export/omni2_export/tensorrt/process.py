@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from omni2_engine.errors import Omni2Error
 from omni2_export.tensorrt.worker import Built, Order
@@ -32,8 +34,7 @@ def have_built(order: Order) -> Built:
     ):
         assert worker.stdin and worker.stdout
         try:
-            worker.stdin.write(order.to_json() + "\n")
-            worker.stdin.flush()
+            _send(worker.stdin, order.to_json() + "\n")
             answer = worker.stdout.read()
             code = worker.wait()
         except BaseException:
@@ -47,6 +48,16 @@ def have_built(order: Order) -> Built:
     if "problem" in result:
         raise Omni2Error(result["problem"], result["remedy"])
     return Built(**result["built"])
+
+
+def _send(pipe: IO[str], text: str) -> None:
+    """Write to a process, which may have ended by now: its exit code and last words then say why."""
+    try:
+        pipe.write(text)
+        pipe.flush()
+    except BrokenPipeError:
+        with contextlib.suppress(BrokenPipeError):  # closing tries once more to write
+            pipe.close()
 
 
 def _crash(order: Order, code: int, words: str) -> Omni2Error:

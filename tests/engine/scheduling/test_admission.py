@@ -356,7 +356,7 @@ def test_room_for_others_is_kept_when_all_begin_at_once(tiny_engine: Engine) -> 
         @property
         def free(self) -> int:
             value = super().free
-            let_others_run()  # in between
+            let_others_run(turns=1)  # in between
             return value
 
     size, least, full = sizes(tiny_engine)

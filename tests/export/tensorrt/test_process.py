@@ -80,6 +80,19 @@ def test_a_process_that_ends_early(order: Order, monkeypatch: pytest.MonkeyPatch
         have_built(order)
 
 
+def test_a_process_that_ends_before_it_has_its_order(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "COMMAND", [sys.executable, "-c", "import sys; sys.exit('there is no library')"])
+    to_json = Order.to_json
+
+    def late(order: Order) -> str:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        return to_json(order)
+
+    monkeypatch.setattr(Order, "to_json", late)
+    with pytest.raises(Omni2Error, match="exit code 1: there is no library"):
+        have_built(order)
+
+
 def test_an_interrupt_ends_the_process(order: Order, tmp_path: Path) -> None:
     """The process listens to nothing while TensorRT is at work, so it is ended from outside."""
     note = tmp_path / "pid"
