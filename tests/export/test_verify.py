@@ -350,7 +350,7 @@ def test_unknown_arrays_are_told(engine: Engine, shared: Path, tmp_path: Path) -
     assert report.passed and report.skipped["offline_C"] == ["mystery"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(cut=st.floats(0, 1), place=st.floats(0, 1), value=st.integers(0, 255), truncate=st.booleans())
 def test_damaged_bytes_never_surprise(
     cut: float, place: float, value: int, truncate: bool, engine: Engine, shared: Path, tmp_path: Path

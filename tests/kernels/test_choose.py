@@ -130,7 +130,7 @@ def test_whole_vocabularies(decoding: Any, vocab: int) -> None:
     assert_all_as_expected(batch)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_greedy_is_argmax_of_penalised_logits(decoding: Any, data: st.DataObject) -> None:
     """Against numpy: NaN ignored, ties to the lowest id, each id penalised once."""
