@@ -57,7 +57,7 @@ NO_NUMBERS: list[Any] = [
     Decimal("nan"),
     Decimal("snan"),
     np.datetime64("2020"),
-    object(),
+    Ellipsis,  # an object with a name that is the same in every process
     int,
     print,
 ]
