@@ -179,11 +179,11 @@ def _declared(document: Document, directory: Path, named: dict[str, str | list[s
 
 def _require_agreement(declarations: list[tuple[str, Document]], vocabulary: dict[str, int], directory: Path) -> None:
     """Refuse two ids of one token and two tokens of one id, whichever files say so."""
-    vocabulary_name = f"the vocabulary of {directory}"
-    ids = {content: (token_id, vocabulary_name) for content, token_id in vocabulary.items()}
-    texts = {token_id: (content, vocabulary_name) for content, token_id in vocabulary.items()}
+    ids: dict[str, tuple[int, str]] = {}
+    texts: dict[int, tuple[str, str]] = {}
+    known = [(f"the vocabulary of {directory}", {"content": text, "id": number}) for text, number in vocabulary.items()]
     remedy = "take its files from one revision of the model"
-    for where, entry in declarations:
+    for where, entry in [*declarations, *known]:
         content, token_id = entry["content"], entry["id"]
         other_id, other_place = ids.setdefault(content, (token_id, where))
         if other_id != token_id:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omni2_engine import Chunk, Engine
+from omni2_engine import Chunk, Engine, Session
 from omni2_engine import session as session_module
 from omni2_engine.errors import AudioError, SettingError
 from omni2_engine.sampling import Stream
@@ -152,10 +152,15 @@ def test_cancelling_while_another_conversation_goes_on(
             return id
 
         with counted.session(**SHORT, seed=number) as session:
-            moment = moments.at(number * 2 * runs // 60, held=number % 2 == 0)
-            begin = partial(session.stream, utterance(2), sample_rate=16_000, steer=note)
+            moment, asked = moments.at(number * 2 * runs // 60, held=number % 2 == 0), threading.Event()
+
+            def begin(session: Session = session, note: Any = note, asked: threading.Event = asked) -> Iterator[Chunk]:
+                answer = session.stream(utterance(2), sample_rate=16_000, steer=note)
+                asked.set()
+                return answer
+
             consumer = Consumer(begin, moment.let_through)
-            assert moment.reached.wait(SOON)
+            assert asked.wait(SOON) and moment.reached.wait(SOON)  # the moment may be the other conversation's
             session.cancel()
             begun = len(chosen)
             moment.let_through()

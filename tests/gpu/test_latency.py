@@ -29,7 +29,9 @@ def device_name(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> str:
     return choose.Device.TENSORRT if backend.name == "tensorrt" else choose.Device.CUDA
 
 
-def test_a_scripted_turn_is_timed_by_the_device(rig: Rig, device_name: str, question: Path, tmp_path: Path) -> None:
+def test_a_scripted_turn_is_timed_by_the_device(
+    rig: Rig, device_name: str, question: Path, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
     request = TurnRequest("engine", str(rig.engine), str(question), str(tmp_path / "answer.npy"), 1, CHUNKS)
     on_cpu = run_turn(request)
     found = run_turn(TurnRequest(**{**request.__dict__, "device": device_name}))
@@ -38,7 +40,8 @@ def test_a_scripted_turn_is_timed_by_the_device(rig: Rig, device_name: str, ques
     config = rig.directory.manifest.model
     assert set(found.calls) <= {graph for graphs, _ in GROUPS.values() for graph in graphs}  # none goes uncounted
     for graph in ("encoder", "llm", "speech_lm", "flow_encoder", "vocoder"):
-        assert found.calls[graph] and all(0 < seconds < found.finished for seconds in found.calls[graph]), graph
+        assert found.calls[graph] and all(0 <= seconds < found.finished for seconds in found.calls[graph]), graph
+        assert all(found.calls[graph]) or not pytestconfig.getoption("gpu")  # a stand-in's clock stands still
     # a step for every token but the first of a write, which its prefill makes
     assert len(found.calls["speech_lm"]) >= (config.write - 1) * len(found.calls["fusion"])
 
