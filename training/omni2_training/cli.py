@@ -166,6 +166,18 @@ def export(state: State = DEFAULT_STATE, config: Config = "demo") -> None:
     write(Settings.load(config), Workspace(state), Console())
 
 
+@app.command()
+def adopt(
+    checkpoint: Annotated[Path, typer.Argument(help="a directory that stage `export` wrote")],
+    state: State = DEFAULT_STATE,
+    config: Config = "demo",
+) -> None:
+    """Begin reading, flow and vocoder from a released model's weights and not at random; run it after `vocabulary`."""
+    from omni2_training.adopt import adopt_released
+
+    adopt_released(Settings.load(config), Workspace(state), Console(), checkpoint)
+
+
 @app.command("set")
 def spoken_set(
     state: State = DEFAULT_STATE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import yaml
@@ -20,6 +21,7 @@ from omni2_training.loop import Schedule
 from omni2_training.models.critic import CriticConfig
 from omni2_training.models.tokenizer import TokenizerConfig
 
+LETTERS = re.compile(r"\b[A-Z], [A-Z]\b")
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -35,11 +37,15 @@ class TeacherSettings(Frozen):
 
     voice: str = Field(description="file of style vectors, without `.bin`")
     speed: float = Field(gt=0)
+    spelling: float = Field(gt=0, description="speed of answers in which letters are spelled")
 
-    @property
-    def name(self) -> str:
-        """Tells the voice from the same at another speed."""
-        return f"{self.voice}-{self.speed:g}"
+    def speed_of(self, text: str) -> float:
+        """How fast an answer is spoken."""
+        return self.spelling if LETTERS.search(text) else self.speed
+
+    def name_of(self, text: str) -> str:
+        """Tells the voice at the speed of an answer from the same at another."""
+        return f"{self.voice}-{self.speed_of(text):g}"
 
 
 class TokenizerSettings(Frozen):
@@ -114,7 +120,9 @@ class LLMSettings(Frozen):
     """Answers from questions."""
 
     model: DecoderSettings
-    follow_ups: float = Field(ge=0, le=1, description="share of the batches that are conversations of two turns")
+    turns: list[float] = Field(min_length=1, description="share of the batches of one, two … turns a conversation")
+    follow_ups: float = Field(ge=0, le=1, description="how often two turns belong together, where there is room")
+    typed_share: float = Field(ge=0, lt=1, description="share of the conversations without sound that are typed")
     read_share: float = Field(ge=0, lt=1, description="share of the batches that are still read while listening")
     noise: float = Field(ge=0, description="standard deviation of what is added to the encoder's output in training")
     dropout: float = Field(ge=0, lt=1, description="of what the encoder heard, and around the decoder")

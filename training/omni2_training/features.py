@@ -72,7 +72,7 @@ def pack_answers(settings: Settings, workspace: Workspace, console: Console) -> 
     trained = {turn.answer for item in corpus.train for turn in item.turns}
     found: list[Utterance] = []
     for text in answers(corpus):
-        path = workspace.answer(text, settings.teacher.name)
+        path = workspace.answer(text, settings.teacher.name_of(text))
         if path.is_file():
             pause_while_measured()
             with np.load(path) as speech:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,7 +79,7 @@ class Trainer:
     """Runs one task in a workspace.
 
     Args:
-        workspace: keeps `NAME/checkpoint.pt` and `NAME/log.jsonl`.
+        workspace: keeps `NAME/checkpoint.pt` and `NAME/log.jsonl`; `start/NAME.pt` may hold weights to begin with.
         schedule, seed: of the task; another number of steps may be given when going on.
         console: for progress.
     """
@@ -87,6 +88,8 @@ class Trainer:
         self._task, self._schedule, self._seed, self._console = task, schedule, seed, console
         self._workspace = workspace
         self._path = workspace.path(task.name, "checkpoint.pt")
+        if not self._path.is_file() and (start := start_path(workspace, task.name)).is_file():
+            task.module.load_state_dict(torch.load(start, weights_only=True), strict=False)
         self._parameters = (
             task.parameters() if task.parameters else [p for p in task.module.parameters() if p.requires_grad]
         )
@@ -216,6 +219,11 @@ class Averaged:
         with torch.no_grad():
             for parameter, value in zip(self._parameters, values, strict=True):
                 parameter.copy_(value)
+
+
+def start_path(workspace: Workspace, name: str) -> Path:
+    """Where the weights lie that a stage begins with, if it does not begin at random; see `adopt`."""
+    return workspace.path("start", f"{name}.pt")
 
 
 def load_averaged(workspace: Workspace, name: str, module: nn.Module) -> nn.Module:

@@ -46,18 +46,18 @@ def speak_answers(settings: Settings, workspace: Workspace, console: Console, pa
     """
     stop = StopRequest()
     voice = voice_file(workspace, settings.teacher.voice)
-    teacher = Kokoro(workspace.path("cache", "kokoro.onnx").parent, voice, settings.teacher.speed)
+    teacher = Kokoro(workspace.path("cache", "kokoro.onnx").parent, voice)
     texts = answers(workspace.corpus())
-    name = settings.teacher.name
-    missing = [text for text in texts[part[0] :: part[1]] if not workspace.answer(text, name).is_file()]
+    paths = {text: workspace.answer(text, settings.teacher.name_of(text)) for text in texts}
+    missing = [text for text in texts[part[0] :: part[1]] if not paths[text].is_file()]
     console.print(f"{len(missing)} of {len(texts)} answers to speak")
     seconds = 0.0
     for done, text in enumerate(missing):
         pause_while_measured(stop)
         if stop:
             return False
-        speech = teacher.say(text)
-        workspace.save_arrays(workspace.answer(text, name), **vars(speech))
+        speech = teacher.say(text, settings.teacher.speed_of(text))
+        workspace.save_arrays(paths[text], **vars(speech))
         seconds += len(speech.pcm) / SAMPLE_RATE
         if done % REPORT == REPORT - 1:
             console.print(f"  {done + 1} of {len(missing)} answers, {seconds / 60:.1f} minutes of speech")

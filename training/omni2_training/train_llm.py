@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
 from omni2_training.config import LLMSettings, Settings
 from omni2_training.domain import Item
-from omni2_training.domain.exercises import drawn
+from omni2_training.domain.exercises import conversations, joined, parts
+from omni2_training.domain.typed import typed
 from omni2_training.listening.hear import Heard
 from omni2_training.loop import Task, Trainer, load_averaged
 from omni2_training.models.listener import Listener, Script
@@ -37,9 +38,18 @@ def script(item: Item, ids: TextIds) -> Script:
 
 
 def read_losses(model: Listener, ids: TextIds, items: list[Item]) -> dict[str, Tensor]:
-    """Losses of conversations that are read."""
+    """Losses of conversations that are read where they will be heard."""
     turns = range(len(items[0].turns))
     slots = [model.read([ids.tokenizer.encode(item.turns[t].question) for item in items]) for t in turns]
+    return model.answer_losses(*model.conversation([script(item, ids) for item in items], slots))
+
+
+def typed_losses(model: Listener, ids: TextIds, items: list[Item], chance: random.Random) -> dict[str, Tensor]:
+    """Losses of conversations whose questions are typed; `chance` decides in which spelling."""
+    slots: list[list[Tensor]] = []
+    for turn in range(len(items[0].turns)):
+        questions = [ids.tokenizer.encode(typed(item.turns[turn].question, chance)) for item in items]
+        slots.append([model.typed(question) if question else model.read([question])[0] for question in questions])
     return model.answer_losses(*model.conversation([script(item, ids) for item in items], slots))
 
 
@@ -51,14 +61,23 @@ def train_llm(settings: Settings, workspace: Workspace, console: Console) -> boo
     test = workspace.corpus().test
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        items = drawn(settings.corpus.sizes, turns_of(c, rng), c.reading.batch, rng)
-        losses = read_losses(model, ids, items)
+        losses = text_losses(model, ids, settings, rng)
         return {"loss": losses["answer"], **losses}
 
     def validate() -> dict[str, float]:
         return by_turns(test, lambda items: read_losses(model, ids, items))
 
     return Trainer(workspace, Task(READING, model, loss, validate), c.reading, settings.seed, console).run()
+
+
+def text_losses(model: Listener, ids: TextIds, settings: Settings, rng: np.random.Generator) -> dict[str, Tensor]:
+    """Losses of a batch of new conversations, read or typed."""
+    c = settings.llm
+    turns = turns_of(c, rng)
+    items = conversations(settings.corpus.sizes, turns, c.follow_ups, max(1, c.reading.batch // turns), rng)
+    if rng.random() < c.typed_share:
+        return typed_losses(model, ids, items, random.Random(int(rng.integers(2**62))))
+    return read_losses(model, ids, items)
 
 
 def train_listening(settings: Settings, workspace: Workspace, console: Console) -> bool:
@@ -68,45 +87,57 @@ def train_listening(settings: Settings, workspace: Workspace, console: Console) 
     model = make_listener(settings, ids)
     load_averaged(workspace, READING, model).train().requires_grad_(True)
     ears = Heard(settings, workspace)
-    chances = {turns: evened([item.kind for item in ears.items(held=False, turns=turns)]) for turns in (1, 2)}
+    learnt = {turns: Pool(ears.items(held=False, turns=turns)) for turns in (1, 2)}
 
-    def heard_losses(items: list[Item], noise: float, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
+    def heard_losses(
+        said: list[list[Item]], noise: float, rng: np.random.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Of conversations, each of one item or of several with the same number of turns in all."""
         slots, spelled = [], []
-        for turn in range(len(items[0].turns)):
-            features = torch.stack([ears.features(item, turn, rng) for item in items])
+        places = [[(item, turn) for item in items for turn in range(len(item.turns))] for items in said]
+        for asked in zip(*places, strict=True):
+            features = torch.stack([ears.features(item, turn, rng) for item, turn in asked])
             slots.append(model.heard(features + torch.randn_like(features) * noise))
-            questions = [ids.tokenizer.encode(item.turns[turn].question) for item in items]
+            questions = [ids.tokenizer.encode(item.turns[turn].question) for item, turn in asked]
             spelled.append(model.transcript_loss(slots[-1], questions))
-        losses = model.answer_losses(*model.conversation([script(item, ids) for item in items], slots))
+        losses = model.answer_losses(*model.conversation([script(joined(items), ids) for items in said], slots))
         return losses | {"transcript": torch.stack(spelled).mean()}
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        turns = turns_of(c, rng)
         if rng.random() < c.read_share:
-            losses = read_losses(model, ids, drawn(settings.corpus.sizes, turns, c.reading.batch, rng))
-            return {"loss": losses["answer"]}
-        learnt = ears.items(held=False, turns=turns)
-        chosen = [learnt[i] for i in rng.choice(len(learnt), c.listening.batch, p=chances[turns])]
-        losses = heard_losses(chosen, c.noise, rng)
+            return {"loss": text_losses(model, ids, settings, rng)["answer"]}
+        turns = turns_of(c, rng)
+        said = [
+            parts(turns, c.follow_ups, rng, lambda length: learnt[length].draw(rng))
+            for _ in range(max(1, c.listening.batch // turns))
+        ]
+        losses = heard_losses(said, c.noise, rng)
         total = losses["answer"] + c.transcript_weight * losses["transcript"]
         return {"loss": total, **losses}
 
     def validate() -> dict[str, float]:
-        return by_turns([i for n in (1, 2) for i in ears.items(held=True, turns=n)], lambda i: heard_losses(i, 0.0))
+        held = [item for turns in (1, 2) for item in ears.items(held=True, turns=turns)]
+        return by_turns(held, lambda items: heard_losses([[item] for item in items], 0.0))
 
     return Trainer(workspace, Task(LISTENING, model, loss, validate), c.listening, settings.seed, console).run()
 
 
-def evened(kinds: list[str]) -> NDArray[np.float64]:
-    """Chance of every item, (n,): a kind comes as often as the square root of its items."""
-    counts = Counter(kinds)
-    weights = np.array([counts[kind] ** -0.5 for kind in kinds])
-    return weights / weights.sum()
+class Pool:
+    """Items that are drawn by kind: a kind comes as often as the square root of the number of its items."""
+
+    def __init__(self, items: list[Item]) -> None:
+        self._items = items
+        counts = Counter(item.kind for item in items)
+        self._ends = np.cumsum([counts[item.kind] ** -0.5 for item in items])
+
+    def draw(self, rng: np.random.Generator) -> Item:
+        """One item."""
+        return self._items[int(np.searchsorted(self._ends, rng.random() * self._ends[-1], side="right"))]
 
 
 def turns_of(c: LLMSettings, rng: np.random.Generator) -> int:
-    """One turn or two, for a batch."""
-    return 2 if rng.random() < c.follow_ups else 1
+    """How many turns the conversations of a batch have."""
+    return int(rng.choice(len(c.turns), p=c.turns)) + 1
 
 
 def by_turns(items: list[Item], losses: Callable[[list[Item]], dict[str, Tensor]]) -> dict[str, float]:

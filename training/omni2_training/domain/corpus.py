@@ -1,4 +1,4 @@
-"""All kinds together: a training part and a held-out part that shares neither combination nor phrasing with it."""
+"""All kinds together: a training part and a held-out part that shares neither combination nor wording with it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,27 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from omni2_training.domain import arithmetic, counting, dates, facts, repeat, spelling, talk
+from omni2_training.domain import (
+    again,
+    arithmetic,
+    calendar,
+    clock,
+    counting,
+    facts,
+    outside,
+    repeat,
+    silence,
+    spelling,
+    talk,
+)
 from omni2_training.domain.item import Item, Kind, share
 
 KINDS: tuple[Kind, ...] = tuple(
-    kind for module in (arithmetic, dates, counting, spelling, facts, talk, repeat) for kind in module.KINDS
+    kind
+    for module in (arithmetic, calendar, clock, counting, spelling, facts, talk, outside, repeat, silence, again)
+    for kind in module.KINDS
 )
 HELD_COMBINATIONS = 0.12  # share of the combinations of open kinds
-HELD_PHRASINGS = 0.10  # share of the wordings of every kind
 MOST_TRIES = 60  # draws for each item that is wanted: small kinds run out of new ones
 
 
@@ -30,15 +43,12 @@ class Corpus:
         return {kind.name: (train[kind.name], test[kind.name]) for kind in KINDS}
 
 
-def held_combination(item: Item) -> bool:
-    """Whether one of an item's combinations is kept from training."""
+def held_out(item: Item) -> bool:
+    """Whether an item is kept from training: one of its wordings is, or one of its combinations."""
+    if item.held:
+        return True
     kind = next(kind for kind in KINDS if kind.name == item.kind)
     return kind.open and any(share(combination) < HELD_COMBINATIONS for combination in item.combinations)
-
-
-def held_phrasing(item: Item) -> bool:
-    """Whether an item's wording is kept from training."""
-    return share(f"{item.kind}|{item.phrasing}|wording") < HELD_PHRASINGS
 
 
 def draw_corpus(sizes: dict[str, int], test_share: float, seed: int) -> Corpus:
@@ -62,7 +72,7 @@ def draw_corpus(sizes: dict[str, int], test_share: float, seed: int) -> Corpus:
         seen: set[tuple[str, ...]] = set()
         for _ in range(MOST_TRIES * sum(wanted.values())):
             item = kind.draw(rng)
-            held = held_combination(item) or held_phrasing(item)
+            held = held_out(item)
             words = tuple(turn.question for turn in item.turns)
             if wanted[held] and words not in seen:
                 seen.add(words)

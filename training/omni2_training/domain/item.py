@@ -7,21 +7,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-PREFIXES = (
-    "",
-    "",
-    "please tell me ",
-    "can you tell me ",
-    "could you tell me ",
-    "do you know ",
-    "tell me ",
-    "I would like to know ",
-    "hey, ",
-    "quick question, ",
-)
-CALLS = ("", "", "hey, ", "quick question, ", "okay, ")  # the prefixes that stand before anything
-ASKING = ("what", "which", "how", "who", "where", "when", "is", "in", "why")  # first words that may follow all others
-
 
 @dataclass(frozen=True)
 class Turn:
@@ -37,14 +22,16 @@ class Item:
 
     Args:
         kind: which generator made it.
-        combinations: what it is about ("7+5"); every item that shares one of them is trained on or held out with it.
-        phrasing: the question's wording without its combinations; likewise.
+        combinations: what it is about ("7+5"); in an open kind, training sees either all of a combination or nothing.
+        phrasing: the wordings it was made from, without what was filled in.
+        held: whether one of these wordings is held out.
         turns: the conversation.
     """
 
     kind: str
     combinations: tuple[str, ...]
     phrasing: str
+    held: bool
     turns: tuple[Turn, ...]
 
 
@@ -56,17 +43,19 @@ class Kind:
         name: as in `Item.kind`.
         draw: makes one item.
         open: new combinations can be answered by what was learnt from others (sums can, capitals cannot), so that
-            some are held out; otherwise only phrasings are.
+            some are held out; otherwise only wordings are.
         practise: draws exercises in its rule, from more combinations than are ever asked if there are more, so that a
             model learns the rule and not the table; None where there is no rule to learn.
         emphasis: how many times as often it is drawn as its size says; rules take more than tables.
+        turns: of each of its items.
     """
 
     name: str
     draw: Callable[[random.Random], Item]
     open: bool
     practise: Callable[[random.Random], Item] | None = None
-    emphasis: int = 1
+    emphasis: float = 1
+    turns: int = 1
 
 
 def share(text: str) -> float:
@@ -77,9 +66,3 @@ def share(text: str) -> float:
 def sentence(text: str) -> str:
     """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
-
-
-def asked(rng: random.Random, core: str) -> tuple[str, str]:
-    """A question with a polite prefix or none: (question, prefix). `core` starts in lower case, without a mark."""
-    prefix = rng.choice(PREFIXES if core.startswith(ASKING) else CALLS)
-    return sentence(prefix + core) + "?", prefix

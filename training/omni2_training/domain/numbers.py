@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 SMALL = [
     "zero",
     "one",
@@ -70,3 +72,25 @@ def ordinal(number: int) -> str:
     if number % 10 == 0:
         return {20: "twentieth", 30: "thirtieth"}[number]
     return f"{TENS[number // 10]} {ORDINALS[number % 10]}"
+
+
+BELOW = r"(?:(?:{tens})(?: (?:{ones}))?|{small})".format(
+    tens="|".join(TENS[2:]), ones="|".join(SMALL[1:10]), small="|".join(sorted(SMALL[2:], key=len, reverse=True))
+)
+RUN = re.compile(rf"\b(?:(?:{'|'.join(SMALL[1:10])}) hundred(?: and (?:one|{BELOW}))?|{BELOW})\b")
+
+
+def in_digits(text: str) -> str:
+    """The text with its lower-case numbers from two to 999 in digits, as they may be typed: "twenty one" → "21"."""
+    return RUN.sub(lambda match: str(value(match[0])), text)
+
+
+def value(text: str) -> int:
+    """A number in lower-case words as `words` writes it, read back."""
+    total = 0
+    for word in text.replace(" and ", " ").split():
+        if word == "hundred":
+            total *= 100
+        else:
+            total += SMALL.index(word) if word in SMALL else 10 * TENS.index(word)
+    return total

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import random
 
+from omni2_training.domain.grammar import worded
 from omni2_training.domain.item import Item, Kind, Turn
 from omni2_training.domain.lexicon import words_of
 
 ADJECTIVES, BEINGS, VERBS, THINGS, PLACES = map(words_of, ("adjectives", "beings", "verbs", "things", "places"))
-CORES = (
-    "repeat after me: {text}",
-    "please repeat: {text}",
-    "say after me: {text}",
-    "say this sentence: {text}",
-    "can you say this: {text}",
-    "repeat this sentence: {text}",
-)
 
 
 def plain_sentence(rng: random.Random) -> str:
@@ -35,9 +28,8 @@ def plain_sentence(rng: random.Random) -> str:
 def draw(rng: random.Random) -> Item:
     """A sentence to be repeated."""
     text = plain_sentence(rng)
-    core = rng.choice(CORES)
-    question = core.format(text=text)
-    return Item("repeat", (text,), core, (Turn(question[:1].upper() + question[1:] + ".", f"T{text[1:]}."),))
+    asked = worded(rng, "repeat", plain=True, text=text)
+    return Item("repeat", (text,), asked.phrasing, asked.held, (Turn(asked.text, f"T{text[1:]}."),))
 
 
 KINDS = (Kind("repeat", draw, open=True),)

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import random
 
-from omni2_training.domain.item import Item, Kind, Turn, asked
+from omni2_training.domain.grammar import worded
+from omni2_training.domain.item import Item, Kind, Turn
 from omni2_training.domain.lexicon import words_of
 from omni2_training.domain.numbers import words
 
 SPELLED = words_of("spelled")
-CORES = (
-    "how do you spell {word}",
-    "how is {word} spelled",
-    "spell {word}",
-    "spell the word {word}",
-    "can you spell {word}",
-    "what are the letters of {word}",
-    "please spell {word} for me",
-)
-COUNT_CORES = ("how many letters does {word} have", "how many letters are in {word}")
+LETTERS = 0.8  # share of the questions for all letters
 
 
 def letters(word: str) -> str:
@@ -27,14 +19,19 @@ def letters(word: str) -> str:
 
 
 def draw(rng: random.Random) -> Item:
-    """The letters of a word, or their number."""
+    """The letters of a word, the first or last of them, or their number."""
     word = rng.choice(SPELLED)
-    if rng.random() < 0.8:
-        core, answer = rng.choice(CORES), f"The word {word} is spelled {letters(word)}."
+    if rng.random() < LETTERS:
+        asked, answer = worded(rng, "spell", word=word), f"The word {word} is spelled {letters(word)}."
     else:
-        core, answer = rng.choice(COUNT_CORES), f"The word {word} has {words(len(word))} letters."
-    question, prefix = asked(rng, core.format(word=word))
-    return Item("spelling", (word,), prefix + core, (Turn(question, answer),))
+        way = rng.choice(("letters of", "letter of", "last letter of"))
+        asked = worded(rng, way, word=word)
+        answer = {
+            "letters of": f"The word {word} has {words(len(word))} letters.",
+            "letter of": f"The first letter of {word} is {word[0].upper()}.",
+            "last letter of": f"The last letter of {word} is {word[-1].upper()}.",
+        }[way]
+    return Item("spelling", (word,), asked.phrasing, asked.held, (Turn(asked.text, answer),))
 
 
 KINDS = (Kind("spelling", draw, open=False),)

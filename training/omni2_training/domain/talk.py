@@ -1,41 +1,23 @@
-"""Greetings, small talk, and the polite refusal of everything else."""
+"""Greetings and small talk."""
 
 from __future__ import annotations
 
 import random
 
-from omni2_training.domain.item import Item, Kind, Turn, asked
-from omni2_training.domain.lexicon import answers_of, words_of
+from omni2_training.domain.grammar import SAID, lines, read, worded
+from omni2_training.domain.item import Item, Kind, Turn
+from omni2_training.domain.lexicon import words_of
 
-TALK, OUTSIDE = answers_of("talk"), words_of("outside")
-ADJECTIVES, BEINGS, THINGS, PLACES, UNKNOWN = map(words_of, ("adjectives", "beings", "things", "places", "unknown"))
-REFUSAL = "I am sorry, I do not know that."
+TALK = [(lines(text, SAID), answer) for answer, text in read("talk").items()]
+WEIGHTS = [len(wordings) ** 0.5 for wordings, _ in TALK]
+NAMES = words_of("names")
 
 
 def draw_talk(rng: random.Random) -> Item:
-    """A greeting or small talk."""
-    questions, answer = rng.choice(TALK)
-    question = rng.choice(questions)
-    return Item("talk", (answer,), question, (Turn(question, answer),))
+    """A greeting or small talk; what is said in more ways comes more often."""
+    [(wordings, answer)] = rng.choices(TALK, WEIGHTS)
+    asked = worded(rng, wordings, plain=rng.random() < 0.8, name=rng.choice(NAMES))
+    return Item("talk", (answer,), asked.phrasing, asked.held, (Turn(asked.text, answer),))
 
 
-def draw_refusal(rng: random.Random) -> Item:
-    """Something the model does not know."""
-    core = rng.choice(OUTSIDE)
-    question, _ = asked(rng, core)
-    return Item("refusal", (core,), core, (Turn(question, REFUSAL),))
-
-
-def draw_other_refusal(rng: random.Random) -> Item:
-    """Likewise, made up of words: there is more that it does not know than anybody could list."""
-    core = rng.choice(UNKNOWN).format(
-        thing=rng.choice(THINGS), being=rng.choice(BEINGS), adjective=rng.choice(ADJECTIVES), place=rng.choice(PLACES)
-    )
-    question, _ = asked(rng, core)
-    return Item("refusal", (core,), core, (Turn(question, REFUSAL),))
-
-
-KINDS = (
-    Kind("talk", draw_talk, open=False),
-    Kind("refusal", draw_refusal, open=True, practise=draw_other_refusal, emphasis=2),
-)
+KINDS = (Kind("talk", draw_talk, open=False),)

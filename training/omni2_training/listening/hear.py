@@ -59,7 +59,7 @@ def new_questions(settings: Settings, count: int) -> list[Question]:
     rng = np.random.default_rng((settings.seed, NEW))
     out: list[Question] = []
     while len(out) < count:
-        turns = 2 if rng.random() < settings.llm.follow_ups / 2 else 1  # each has two questions
+        turns = 2 if rng.random() < settings.llm.follow_ups / 2 else 1  # each of the first has two questions
         [item] = drawn(settings.corpus.sizes, turns, 1, rng)
         out += [Question(item, turn, False, Asking.draw(rng)) for turn in range(turns)]
     return out[:count]
@@ -125,7 +125,7 @@ class Heard:
     def __init__(self, settings: Settings, workspace: Workspace) -> None:
         self._shards: list[NDArray[np.float16]] = []
         self._places: dict[tuple[tuple[str, ...], int], list[tuple[int, int]]] = {}
-        found: dict[tuple[str, ...], tuple[Item, bool, set[int]]] = {}
+        found: dict[tuple[str, ...], tuple[Item, bool, list[int]]] = {}
         for path, asked in heard_shards(settings, workspace):
             if not path.is_file():
                 continue
@@ -134,16 +134,14 @@ class Heard:
             for row, question in enumerate(asked[: len(shard)]):
                 key = _key(question.item)
                 self._places.setdefault((key, question.turn), []).append((len(self._shards) - 1, row))
-                found.setdefault(key, (question.item, question.held, set()))[2].add(question.turn)
-        whole = [(item, held) for item, held, turns in found.values() if len(turns) == len(item.turns)]
-        self._items = {
-            (held, turns): [item for item, h in whole if h == held and len(item.turns) == turns]
-            for held in (False, True)
-            for turns in (1, 2)
-        }
+                found.setdefault(key, (question.item, question.held, []))[2].append(question.turn)
+        self._items: dict[tuple[bool, int], list[Item]] = {(held, n): [] for held in (False, True) for n in (1, 2)}
+        for item, held, turns in found.values():
+            times = min(turns.count(turn) for turn in range(len(item.turns)))
+            self._items[held, len(item.turns)] += [item] * times
 
     def items(self, held: bool, turns: int) -> list[Item]:
-        """Conversations of so many turns of which every question has been heard."""
+        """Items of so many turns, each as often as all of its questions have been heard."""
         return self._items[held, turns]
 
     def features(self, item: Item, turn: int, rng: np.random.Generator | None = None) -> torch.Tensor:

@@ -13,12 +13,15 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from omni2_training.listening.unheard import coloured_noise, unheard
+
 SAMPLE_RATE = 16_000
 Floats = NDArray[np.float32]
 FLITE = ("slt", "rms", "awb", "kal16")
-ESPEAK = ("en-us", "en-us+m3", "en-us+f2", "en-us+m7", "en-us+f4", "en-gb", "en-gb+m1", "en-gb+f3")
-FLITE_SHARE = 0.7  # of the questions; the others are spoken by espeak-ng
-SPEEDS = (0.85, 1.25)
+ACCENTS = ("en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd")
+TIMBRES = ("", "", "+m1", "+m3", "+m4", "+m5", "+m7", "+m8", "+f1", "+f2", "+f3", "+f4", "+f5")
+FLITE_SHARE = 0.6  # of the questions; the others are spoken by espeak-ng
+SPEEDS = (0.8, 1.25)
 LEVELS = (0.03, 0.25)  # RMS of the speech
 SNR = (8.0, 45.0)  # dB
 LEAD = (0.0, 0.5)  # seconds before the first word
@@ -40,7 +43,8 @@ class Asking:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Asking:
         """A way of asking."""
-        voice = f"flite:{rng.choice(FLITE)}" if rng.random() < FLITE_SHARE else f"espeak:{rng.choice(ESPEAK)}"
+        espeak = f"espeak:{rng.choice(ACCENTS)}{rng.choice(TIMBRES)}"
+        voice = f"flite:{rng.choice(FLITE)}" if rng.random() < FLITE_SHARE else espeak
         return cls(
             voice=voice,
             speed=float(rng.uniform(*SPEEDS)),
@@ -54,11 +58,13 @@ class Asking:
 
 
 def heard(text: str, asking: Asking) -> Floats:
-    """A question as a microphone may hear it, (n,) float32 at 16 kHz.
+    """A question as a microphone may hear it, (n,) float32 at 16 kHz; without a text, something else than speech.
 
     Raises:
         FileNotFoundError: flite or espeak-ng is not installed.
     """
+    if not text:
+        return unheard(np.random.default_rng(asking.seed), SAMPLE_RATE)
     speech = spoken(text, asking)
     speech = speech * (asking.level / max(float(np.sqrt(np.mean(speech**2))), 1e-6))
     lead = np.zeros(int(asking.lead * SAMPLE_RATE), np.float32)
@@ -82,11 +88,3 @@ def spoken(text: str, asking: Asking) -> Floats:
         made = subprocess.run([*command, text], check=True, capture_output=True).stdout
         audio, rate = soundfile.read(io.BytesIO(made), dtype="float32")
     return np.asarray(soxr.resample(audio, rate, SAMPLE_RATE), np.float32)
-
-
-def coloured_noise(count: int, tilt: float, rng: np.random.Generator) -> Floats:
-    """Noise of unit RMS whose power falls with frequency to the power `tilt`: 0 is white, 1 pink."""
-    spectrum = np.fft.rfft(rng.standard_normal(count))
-    spectrum /= np.maximum(np.arange(len(spectrum)), 1) ** (tilt / 2)
-    noise = np.fft.irfft(spectrum, count)
-    return (noise / max(float(np.sqrt(np.mean(noise**2))), 1e-9)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,17 +64,22 @@ class Listener(nn.Module):
             places = torch.randint(1, 4, (len(ids),)).cumsum(0) + torch.randint(0, 6, ()) - 1
             row += [number] * len(ids)
             position += places.tolist()
-        length = max(position) + int(torch.randint(1, 8, ()))
+        length = max(position, default=0) + int(torch.randint(1, 8, ()))
         rows = self.blank.expand(len(questions), length, -1).clone()
-        rows[row, position] = self._embed([i for ids in questions for i in ids])
+        if row:
+            rows[row, position] = self._embed([i for ids in questions for i in ids])
         return rows + torch.randn_like(rows) * (EMBEDDING / 4)
 
-    def conversation(self, scripts: list[Script], slots: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def typed(self, question: list[int]) -> Tensor:
+        """A typed question, (n, hidden): its ids' embeddings, as the chat template puts them."""
+        return self._embed(question)
+
+    def conversation(self, scripts: list[Script], slots: Sequence[Sequence[Tensor] | Tensor]) -> tuple[Tensor, Tensor]:
         """Input embeddings (B, T, hidden) and targets (B, T), `IGNORED` where nothing is to be answered.
 
         Args:
             scripts: with the same number of turns each.
-            slots: for every turn (B, positions, hidden).
+            slots: for every turn, and every conversation, (positions, hidden).
         """
         rows, targets = [], []
         for b, script in enumerate(scripts):

