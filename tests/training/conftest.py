@@ -41,7 +41,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, settings: Settings, cons
         pitch = np.repeat(rng.choice([0.0, 120.0, 240.0], frames), 2).astype(np.float32)
         wave = 0.3 * np.sin(2 * np.pi * 180 * time) + 0.02 * rng.standard_normal(len(time))
         workspace.save_arrays(
-            workspace.answer(text, settings.teacher.name),
+            workspace.answer(text, settings.teacher.name_of(text)),
             pcm=(wave * 20_000).astype(np.int16),
             symbols=rng.integers(43, 90, 12).astype(np.int16),
             durations=durations,

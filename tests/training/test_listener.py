@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import re
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from omni2_engine.text import ChatTemplate
 from omni2_training.config import Settings
-from omni2_training.domain.corpus import held_combination, held_phrasing
-from omni2_training.domain.exercises import CALLED, CALLS, UNCALLED, drawn
+from omni2_training.domain.corpus import held_out
+from omni2_training.domain.exercises import conversations, drawn, joined, parts
+from omni2_training.domain.item import Item, Turn
+from omni2_training.domain.typed import typed
 from omni2_training.models.listener import IGNORED
-from omni2_training.train_llm import evened, make_listener, read_losses, script
-from omni2_training.vocabulary import TextIds
+from omni2_training.train_llm import Pool, make_listener, read_losses, script, typed_losses
+from omni2_training.vocabulary import CHAT_TEMPLATE, TextIds
 from omni2_training.workspace import Workspace
 
 
@@ -30,7 +36,7 @@ def test_scripts_are_what_the_chat_template_renders(workspace: Workspace, settin
 def test_nothing_held_out_is_drawn_or_practised_on(settings: Settings) -> None:
     for turns in (1, 2):
         items = drawn(settings.corpus.sizes, turns, 600, np.random.default_rng(turns))
-        assert not any(held_combination(item) or held_phrasing(item) for item in items)
+        assert not any(held_out(item) for item in items)
         numbers = [
             int(n) for item in items if item.kind == "arithmetic" for n in re.findall(r"\d+", item.combinations[0])
         ]
@@ -68,14 +74,47 @@ def test_read_questions_teach(workspace: Workspace, settings: Settings) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_calls_come_before_questions_of_the_drawn_only(settings: Settings) -> None:
-    items = drawn(settings.corpus.sizes, 1, 600, np.random.default_rng(2))
-    called = [item for item in items if item.turns[0].question.startswith(CALLS)]
-    assert 0.05 < len([i for i in called if i.kind not in UNCALLED]) / len(items) < CALLED
-    again = drawn(settings.corpus.sizes, 1, 600, np.random.default_rng(2))
-    assert again == items, "the words decide"
+def test_conversations_mix_questions_and_what_follows_from_them(settings: Settings) -> None:
+    made = conversations(settings.corpus.sizes, 8, 0.5, 40, np.random.default_rng(4))
+    assert {len(item.turns) for item in made} == {8}
+    assert not any(held_out(item) for item in made if item.kind in ("talk", "facts"))
+    rng = np.random.default_rng(0)
+    lengths = [[len(item.turns) for item in parts(4, 0.5, rng, lambda n: two if n == 2 else one)] for _ in range(200)]
+    assert {sum(row) for row in lengths} == {4} and {tuple(row) for row in lengths} == {
+        (1, 1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2)
+    }  # fmt: skip
+    both = joined([one, two])
+    assert both.turns == (*one.turns, *two.turns) and both.kind == "b"
+
+
+one = Item("a", ("x",), "p", False, (Turn("One?", "One."),))
+two = Item("b", ("y",), "q", False, (Turn("Two?", "Two."), Turn("And?", "Three.")))
+
+
+def test_typed_questions_are_what_the_chat_template_renders(workspace: Workspace, settings: Settings) -> None:
+    ids = TextIds.load(workspace)
+    made = script(one, ids)
+    messages = [{"role": "user", "content": "One?"}]
+    expected = ids.tokenizer.encode(ChatTemplate(CHAT_TEMPLATE).render(messages))
+    assert [*made.before[0], *ids.tokenizer.encode("One?"), *made.after] == expected
+    losses = typed_losses(make_listener(settings, ids), ids, [one, two_silent], random.Random(0))
+    assert torch.isfinite(losses["answer"])
+
+
+two_silent = Item("silence", ("",), "", False, (Turn("", "I did not hear you."),))
+
+
+def test_typing_changes_spelling_only() -> None:
+    rng = random.Random(0)
+    question = "What is twenty one plus five?"
+    found = {typed(question, rng) for _ in range(300)}
+    assert {question, "what is 21 + 5", "What is 21 plus 5?", "what is twenty one plus five"} <= found
+    assert all(re.fullmatch(r"what is (twenty one|21) (plus|\+) (five|5)\??", text.lower()) for text in found)
 
 
 def test_kinds_are_heard_by_the_root_of_their_size() -> None:
-    chances = evened(["many"] * 9 + ["few"])
-    assert np.isclose(chances.sum(), 1) and np.isclose(chances[:9].sum(), 3 * chances[9])
+    items = [replace(one, kind="many", phrasing=str(i)) for i in range(9)] + [two]
+    rng = np.random.default_rng(0)
+    pool = Pool(items)
+    counts = Counter(pool.draw(rng).kind for _ in range(4000))
+    assert abs(counts["many"] / 4000 - 3 / 4) < 0.03

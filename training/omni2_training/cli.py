@@ -184,10 +184,11 @@ def spoken_set(
     config: Config = "demo",
     every: Annotated[int, typer.Option(min=1, help="Of each kind, every so many-th conversation.")] = 1,
 ) -> None:
-    """Write held-out questions as audio files, for `omni2-engine bench quality`."""
-    from omni2_training.listening.spoken_set import write_set
+    """Write held-out questions, and others in people's own words, as audio files for `omni2-engine bench quality`."""
+    from omni2_training.listening.spoken_set import write_own_words, write_set
 
     write_set(Settings.load(config), Workspace(state), Console(), every)
+    write_own_words(Workspace(state), Console())
 
 
 @app.command()

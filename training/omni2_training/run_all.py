@@ -57,7 +57,7 @@ STAGES = (
     Stage(("gates", "copy"), ("finish",), 5),
     Stage(("gates", "units"), ("finish", "flow"), 6),
     Stage(("gates", "text"), ("finish", "flow", "speech-lm"), 8),
-    Stage(("set",), ("corpus",), 2),
+    Stage(("set",), ("corpus", "voice"), 6),
     Stage(("export",), ("finish", "flow", "join")),
 )
 POLL = 0.5  # seconds between two looks at running stages

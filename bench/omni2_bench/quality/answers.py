@@ -13,6 +13,7 @@ from omni2_engine import Engine
 from omni2_engine.sampling import Stream
 
 Floats = NDArray[np.float32]
+FOLLOW_UP = 2  # turns of a question and what follows from it
 
 
 @dataclass(frozen=True)
@@ -21,32 +22,38 @@ class Answer:
 
     Args:
         kind: of the question.
-        expected, text: the words of a right answer, and the model's.
+        turn, turns: its place in the conversation, from 0 on, and how many that has.
+        expected, text: the words of a right answer or what it holds, and the model's words.
+        right: whether the text is a right answer.
         units: ids of the speech units in their order.
         pcm: (n,) float32.
         first_chunk, rtf: as in the turn's metrics; seconds, and work per second of sound.
     """
 
     kind: str
+    turn: int
+    turns: int
     expected: str
     text: str
+    right: bool
     units: list[int]
     pcm: Floats
     first_chunk: float
     rtf: float
 
-    @property
-    def right(self) -> bool:
-        """Whether it says what was expected, spelling and marks aside."""
-        return plain(self.text) == plain(self.expected)
-
 
 def answer_all(engine: Engine, conversations: list[Conversation], seed: int) -> list[Answer]:
-    """Ask everything, each conversation in a session of its own with all its history: later questions refer to it."""
+    """Ask everything, each conversation in a session of its own.
+
+    Up to `FOLLOW_UP` turns belong together and have all their history; longer conversations have what the model was made
+    for.
+    """
     answers: list[Answer] = []
     for conversation in conversations:
-        with engine.session(seed=seed, history_turns=len(conversation.turns)) as session:
-            for turn in conversation.turns:
+        turns = len(conversation.turns)
+        history = turns if turns <= FOLLOW_UP else None
+        with engine.session(seed=seed, history_turns=history) as session:
+            for number, turn in enumerate(conversation.turns):
                 spoken: list[int] = []
 
                 def note(stream: Stream, generated: list[int], chosen: int, spoken: list[int] = spoken) -> int:
@@ -57,11 +64,15 @@ def answer_all(engine: Engine, conversations: list[Conversation], seed: int) -> 
                 chunks = list(session.stream(turn.audio, steer=note))
                 metrics = session.metrics
                 assert metrics is not None
+                text = "".join(chunk.text for chunk in chunks).strip()
                 answers.append(
                     Answer(
                         conversation.kind,
-                        turn.answer,
-                        "".join(chunk.text for chunk in chunks).strip(),
+                        number,
+                        len(conversation.turns),
+                        turn.accept.pattern if turn.accept else turn.answer or "",
+                        text,
+                        turn.accepts(text),
                         _voiceable(engine, spoken),
                         np.concatenate([chunk.pcm for chunk in chunks]),
                         metrics.first_chunk or 0.0,

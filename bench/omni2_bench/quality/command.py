@@ -15,12 +15,14 @@ def register(bench: typer.Typer) -> None:
     def quality(
         checkpoint: Annotated[Path, typer.Option(help="model directory")],
         decoder: Annotated[Path, typer.Option(help="its decoder directory")],
-        questions: Annotated[Path, typer.Option(help="folder with questions.jsonl and the audio it names")],
+        questions: Annotated[
+            list[Path], typer.Option(help="folder with questions.jsonl and its audio; may be given several times")
+        ],
         voice: Annotated[Path, typer.Option(help="recording of the voice to answer in")],
         out: Annotated[Path, typer.Option(help="directory for results")],
         precision: Annotated[str, typer.Option(help="presets, separated by commas")] = "exact,balanced,fast",
         chunks: Annotated[str, typer.Option(help="units of a chunk, offline or growing")] = "offline,5,10,20,growing",
-        most: Annotated[int | None, typer.Option(min=1, help="conversations at most")] = None,
+        most: Annotated[int | None, typer.Option(min=1, help="conversations of a set at most")] = None,
         seed: Annotated[int, typer.Option(min=0, help="of every conversation")] = 0,
         threads: Annotated[int, typer.Option(min=1, help="processor threads")] = 2,
         cache: Annotated[Path | None, typer.Option(help="where engines are kept")] = None,
@@ -39,7 +41,7 @@ def register(bench: typer.Typer) -> None:
         plan = QualityPlan(
             tuple(part.strip() for part in precision.split(",")),
             tuple(checked(part.strip()) for part in chunks.split(",")),
-            questions,
+            tuple(questions),
             voice,
             most,
             seed,

@@ -1,14 +1,18 @@
 """A set of spoken questions with what a right answer says: a folder of audio files and `questions.jsonl`.
 
-Each line is one conversation: `{"kind": "sums", "turns": [{"audio": "0001.ogg", "question": "…", "answer": "…"}]}`.
+Each line is one conversation: `{"kind": "sums", "turns": [{"audio": "0001.ogg", "question": "…", "answer": "…"}]}`. In
+place of `answer`, the words of the one right answer, a turn may have `accept`: a regular expression that every right
+answer holds.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from omni2_bench.quality.judge import plain
 from omni2_engine.errors import SettingError
 from omni2_engine.file_content import read_text
 
@@ -17,11 +21,25 @@ INDEX = "questions.jsonl"
 
 @dataclass(frozen=True)
 class Turn:
-    """A spoken question: its audio file, its words, and the words of a right answer."""
+    """A spoken question.
+
+    Args:
+        audio: its recording.
+        question: its words.
+        answer: the words of the right answer, or None.
+        accept: what a right answer holds, if it has no fixed words: searched for in lower case.
+    """
 
     audio: Path
     question: str
-    answer: str
+    answer: str | None
+    accept: re.Pattern[str] | None = None
+
+    def accepts(self, text: str) -> bool:
+        """Whether a text is a right answer, spelling and marks aside."""
+        if self.accept is not None:
+            return self.accept.search(text.lower()) is not None
+        return self.answer is not None and plain(text) == plain(self.answer)
 
 
 @dataclass(frozen=True)
@@ -50,9 +68,9 @@ def read_questions(folder: Path, most: int | None = None) -> list[Conversation]:
     for number, line in enumerate(lines, 1):
         try:
             fields = json.loads(line)
-            turns = tuple(Turn(folder / t["audio"], t["question"], t["answer"]) for t in fields["turns"])
+            turns = tuple(_turn(folder, turn) for turn in fields["turns"])
             conversations.append(Conversation(fields["kind"], turns))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, re.error) as error:
             raise SettingError(
                 f"{path}, line {number}: {error!r}", "write it as omni2_bench.quality.questions says"
             ) from error
@@ -61,3 +79,8 @@ def read_questions(folder: Path, most: int | None = None) -> list[Conversation]:
     if not conversations:
         raise SettingError(f"{path} holds no questions", "give a folder of questions")
     return conversations
+
+
+def _turn(folder: Path, fields: dict[str, str]) -> Turn:
+    accept = re.compile(fields["accept"]) if "accept" in fields else None
+    return Turn(folder / fields["audio"], fields["question"], None if accept else fields["answer"], accept)

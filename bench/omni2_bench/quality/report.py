@@ -18,20 +18,22 @@ from omni2_bench.quality.seams import Jump, seam_cost
 
 Floats = NDArray[np.float32]
 Hear = Callable[[Floats, int], str]  # samples and their rate → transcript
+LONG = 2  # turns of a conversation beyond which its answers are counted by turn
 Rate = Callable[[Floats, int], float]  # likewise → mean opinion score
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A set of answers, what was heard of each, and how it was rated, if by anybody."""
+    """Answers to a set of questions, what was heard of each, and how it was rated if it was."""
 
     answers: list[Answer]
     heard: list[str]
     opinions: list[float] | None
 
     def figures(self) -> dict[str, Any]:
-        """Means over all answers, and right words and word errors of every kind."""
+        """Means over all answers; right words and word errors of every kind; right words by turn."""
         kinds = dict.fromkeys(answer.kind for answer in self.answers)
+        longest = max(answer.turns for answer in self.answers)
         return {
             "answers": len(self.answers),
             "right": float(np.mean([answer.right for answer in self.answers])),
@@ -39,6 +41,10 @@ class Judged:
             "opinion": float(np.mean(self.opinions)) if self.opinions else None,
             "first_chunk": float(np.median([answer.first_chunk for answer in self.answers])),
             "rtf": float(np.median([answer.rtf for answer in self.answers])),
+            "turns": [
+                float(np.mean([a.right for a in self.answers if a.turn == turn and a.turns == longest]))
+                for turn in range(longest)
+            ],
             "kinds": {
                 kind: {
                     "answers": sum(answer.kind == kind for answer in self.answers),
@@ -60,7 +66,15 @@ class Judged:
     def lines(self) -> list[dict[str, Any]]:
         """Every answer, for looking at."""
         return [
-            {"kind": a.kind, "expected": a.expected, "text": a.text, "heard": h, "errors": word_errors(a.text, h)[0]}
+            {
+                "kind": a.kind,
+                "turn": a.turn,
+                "expected": a.expected,
+                "text": a.text,
+                "right": a.right,
+                "heard": h,
+                "errors": word_errors(a.text, h)[0],
+            }
             for a, h in zip(self.answers, self.heard, strict=True)
         ]
 
@@ -101,16 +115,24 @@ def write_report(out: Path, result: dict[str, Any]) -> str:
 
 def tables(result: dict[str, Any]) -> str:
     """The figures for reading, Markdown."""
-    rows = ["| precision | answers | text right | WER | DNSMOS | first chunk | RTF |", "|---|---|---|---|---|---|---|"]
-    for preset, f in result["presets"].items():
-        opinion = "–" if f["opinion"] is None else f"{f['opinion']:.2f}"
-        rows.append(
-            f"| {preset} | {f['answers']} | {f['right']:.1%} | {f['wer']:.1%} | {opinion} "
-            f"| {f['first_chunk'] * 1e3:.0f} ms | {f['rtf']:.2f} |"
-        )
-    first, figures = next(iter(result["presets"].items()))
-    rows += ["", f"| kind ({first}) | answers | text right | WER |", "|---|---|---|---|"]
-    rows += [f"| {k} | {f['answers']} | {f['right']:.1%} | {f['wer']:.1%} |" for k, f in figures["kinds"].items()]
+    rows = [
+        "| precision | questions | answers | text right | WER | DNSMOS | first chunk | RTF |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for preset, sets in result["presets"].items():
+        for name, f in sets.items():
+            opinion = "–" if f["opinion"] is None else f"{f['opinion']:.2f}"
+            rows.append(
+                f"| {preset} | {name} | {f['answers']} | {f['right']:.1%} | {f['wer']:.1%} | {opinion} "
+                f"| {f['first_chunk'] * 1e3:.0f} ms | {f['rtf']:.2f} |"
+            )
+    first, sets = next(iter(result["presets"].items()))
+    for name, figures in sets.items():
+        if len(figures["turns"]) > LONG:
+            rows += ["", f"| turn ({name}, {first}) | text right |", "|---|---|"]
+            rows += [f"| {turn} | {right:.1%} |" for turn, right in enumerate(figures["turns"], 1)]
+        rows += ["", f"| kind ({name}, {first}) | answers | text right | WER |", "|---|---|---|---|"]
+        rows += [f"| {k} | {f['answers']} | {f['right']:.1%} | {f['wer']:.1%} |" for k, f in figures["kinds"].items()]
     rows += ["", "| chunks | WER | seams | jump of level there | of spectrum |", "|---|---|---|---|---|"]
     for schedule, f in result["schedules"].items():
         jumps = [f"{f[key]:+.2f} dB" if f[key] is not None else "–" for key in ("energy_jump", "spectral_jump")]

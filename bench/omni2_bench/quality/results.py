@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omni2_bench.common.machine import describe
 from omni2_bench.common.models import Model, built_engine
@@ -20,17 +21,18 @@ class QualityPlan:
     """What is measured.
 
     Args:
-        presets: precisions; the first one's units are rendered in every schedule.
+        presets: precisions; the first one's units, of the first set, are rendered in every schedule.
         schedules: "offline", "growing", or units of a chunk.
-        questions, voice: folder of the questions, recording of the voice.
-        most: conversations at most.
+        questions: folders of questions, a set each.
+        voice: recording of the voice.
+        most: conversations of a set at most.
         seed: of every session.
         threads: of the engine.
     """
 
     presets: tuple[str, ...]
     schedules: tuple[str, ...]
-    questions: Path
+    questions: tuple[Path, ...]
     voice: Path
     most: int | None
     seed: int
@@ -54,17 +56,21 @@ def run(
         hear, opinion: the judges; the second may be missing.
         say: takes a line of progress.
     """
-    conversations = read_questions(plan.questions, plan.most)
-    presets, lines = {}, {}
+    sets = {folder.resolve().name: read_questions(folder, plan.most) for folder in plan.questions}
+    presets: dict[str, Any] = {}
+    lines: dict[str, Any] = {}
     first: list[Answer] = []
     schedules = {}
     for preset in plan.presets:
-        say(f"{preset}: {len(conversations)} conversations")
         engine = Engine.load(built_engine(model, preset, plan.voice, folder), threads=plan.threads)
-        answers = answer_all(engine, conversations, plan.seed)
-        judged = judge_answers(answers, engine.sample_rate, hear, opinion)
-        presets[preset], lines[preset] = judged.figures(), judged.lines()
-        if not first:
+        presets[preset], lines[preset] = {}, {}
+        for name, conversations in sets.items():
+            say(f"{preset}: {len(conversations)} conversations of {name}")
+            answers = answer_all(engine, conversations, plan.seed)
+            judged = judge_answers(answers, engine.sample_rate, hear, opinion)
+            presets[preset][name], lines[preset][name] = judged.figures(), judged.lines()
+            if first:
+                continue
             first = [answer for answer in answers if answer.units]
             offline = [render(engine, answer.units, "offline", plan.seed) for answer in first]
             for schedule in plan.schedules:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from omni2_bench.quality.answers import answer_all
+from omni2_bench.quality.answers import Answer, answer_all
 from omni2_bench.quality.questions import read_questions
 from omni2_bench.quality.report import judge_answers, judge_schedule, write_report
 from omni2_bench.quality.schedules import checked, chunk_sizes, render
@@ -86,12 +86,35 @@ def test_an_engine_is_judged(tiny_engine: Engine, question: Path, tmp_path: Path
     judged = judge_answers(answers, rate, lambda pcm, rate: text + " more", lambda pcm, rate: 3.0)
     figures = judged.figures()
     assert figures["kinds"]["one"]["right"] == 1.0 and figures["opinion"] == 3.0 and figures["wer"] > 0
+    assert figures["turns"][0] == 1.0 and len(figures["turns"]) == 2
     schedule = judge_schedule([text], [streamed], [offline], rate, lambda pcm, rate: text)
     assert schedule["wer"] == 0.0 and schedule["seams"] == len(streamed.edges)
-    result = {"machine": {}, "presets": {"exact": figures}, "schedules": {"10": schedule}, "answers": {}}
+    result = {"machine": {}, "presets": {"exact": {"q": figures}}, "schedules": {"10": schedule}, "answers": {}}
     report = write_report(tmp_path / "out", result)
-    assert "| exact | 3 |" in report and "| 10 | 0.0% |" in report
-    assert json.loads((tmp_path / "out" / "quality.json").read_text())["presets"]["exact"]["answers"] == 3
+    assert "| exact | q | 3 |" in report and "| 10 | 0.0% |" in report
+    assert json.loads((tmp_path / "out" / "quality.json").read_text())["presets"]["exact"]["q"]["answers"] == 3
+
+
+def test_long_conversations_are_counted_by_turn(tmp_path: Path) -> None:
+    turns = [Answer("mixed", turn, 8, "", "", turn < 3, [], tone(200, 0.1, 0.1), 0.0, 0.0) for turn in range(8)]
+    short = Answer("mixed", 0, 1, "", "", False, [], tone(200, 0.1, 0.1), 0.0, 0.0)
+    figures = judge_answers([*turns, short], RATE, lambda pcm, rate: "", None).figures()
+    assert figures["turns"] == [1.0] * 3 + [0.0] * 5, "those that end early do not count"
+    result = {"machine": {}, "presets": {"exact": {"long": figures}}, "schedules": {}, "answers": {}}
+    report = write_report(tmp_path, result)
+    assert "| turn (long, exact) | text right |" in report and "| 3 | 100.0% |" in report and "| 4 | 0.0% |" in report
+
+
+def test_an_answer_may_be_accepted_by_a_pattern(tmp_path: Path, question: Path) -> None:
+    folder = questions(tmp_path / "q", question, "It is nine.")
+    turn = {"audio": "q.wav", "question": "?", "accept": r"nine\b"}
+    (folder / "questions.jsonl").write_text(json.dumps({"kind": "a", "turns": [turn, {**turn, "accept": "("}]}))
+    with pytest.raises(SettingError, match="line 1"):
+        read_questions(folder)
+    (folder / "questions.jsonl").write_text(json.dumps({"kind": "a", "turns": [turn]}))
+    [conversation] = read_questions(folder)
+    accepts = conversation.turns[0].accepts
+    assert accepts("That makes Nine.") and not accepts("Ninety.")
 
 
 @pytest.mark.parametrize("line", ['{"kind": "a"}', "no json", '{"kind": "a", "turns": [{"audio": "none.wav"}]}'])

@@ -20,6 +20,7 @@ from omni2_training.domain import (
     talk,
 )
 from omni2_training.domain.item import Item, Kind, share
+from omni2_training.domain.others import KEPT, plain
 
 KINDS: tuple[Kind, ...] = tuple(
     kind
@@ -44,8 +45,8 @@ class Corpus:
 
 
 def held_out(item: Item) -> bool:
-    """Whether an item is kept from training: one of its wordings is, or one of its combinations."""
-    if item.held:
+    """Whether an item is kept from training: one of its wordings is, one of its combinations, or a whole question."""
+    if item.held or any(plain(turn.question) in KEPT for turn in item.turns):
         return True
     kind = next(kind for kind in KINDS if kind.name == item.kind)
     return kind.open and any(share(combination) < HELD_COMBINATIONS for combination in item.combinations)

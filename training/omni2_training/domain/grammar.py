@@ -67,10 +67,9 @@ class Worded:
 
 
 @cache
-def read(name: str) -> dict[str, Any]:
-    """The fields of `NAME.yaml`."""
-    fields: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-    return fields
+def read(name: str) -> Any:
+    """What `NAME.yaml` holds."""
+    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def lines(text: str, form: str) -> tuple[Wording, ...]:
