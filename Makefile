@@ -19,7 +19,7 @@ help:
 	@echo "make lint      lint and type checks alone (.pre-commit-config.yaml)"
 	@echo "make sanitize  the C++ tests under the thread, address and undefined-behaviour sanitizers"
 	@echo "make docs      the documentation as a site, in build/site"
-	@echo "make train-demo  train the demonstration model anew: eleven and a half hours of one core, two at a time; goes on when repeated"
+	@echo "make train-demo  train the demonstration model anew: thirteen hours of one core, two at a time; goes on when repeated"
 	@echo "make clean     remove .venv and everything built"
 	@echo "PYTHON=...     the Python (3.11 or newer) that .venv is made of; now: $(PYTHON)"
 

@@ -16,6 +16,7 @@ from omni2_export.checkpoint import open_checkpoint
 from omni2_export.reference.build import load_flow, load_llm, load_speech_lm
 from omni2_export.reference.whisper import SpeechEncoder
 from omni2_training import released
+from omni2_training.adopt import adopt_released
 from omni2_training.config import Settings
 from omni2_training.domain import exercises
 from omni2_training.domain.corpus import held_out
@@ -24,16 +25,18 @@ from omni2_training.flow_mels import with_flow_mels, write_mels
 from omni2_training.gates import write_units
 from omni2_training.listening import hear
 from omni2_training.listening.hear import Heard, Question, heard_shards, new_questions, questions
-from omni2_training.loop import load_averaged
+from omni2_training.loop import Task, Trainer, load_averaged
 from omni2_training.synthesise import answers
-from omni2_training.train_flow import train_flow
+from omni2_training.train_flow import STAGE as FLOW
+from omni2_training.train_flow import make_flow, train_flow
 from omni2_training.train_join import spoken_items, train_join
-from omni2_training.train_llm import LISTENING, make_listener, train_listening, train_llm
+from omni2_training.train_llm import LISTENING, READING, make_listener, train_listening, train_llm
 from omni2_training.train_speech_lm import make_speech_lm, train_speech_lm
 from omni2_training.train_tokenizer import load_units, train_tokenizer
 from omni2_training.train_tokenizer import write_units as write_all_units
-from omni2_training.train_vocoder import draws, finish_vocoder, load_vocoder, train_vocoder
-from omni2_training.vocabulary import TextIds, read_vocabulary
+from omni2_training.train_vocoder import STAGE as VOCODER
+from omni2_training.train_vocoder import draws, finish_vocoder, load_vocoder, make_vocoder, train_vocoder
+from omni2_training.vocabulary import TextIds, make_vocabulary, read_vocabulary
 from omni2_training.workspace import Workspace
 
 from .conftest import copy_of
@@ -219,6 +222,41 @@ def test_released_files_hold_what_was_trained(
     with engine.session(seed=1, max_new_tokens=6, max_last_write=20) as session:
         chunks = list(session.stream(voice, long="truncate"))
     assert sum(len(chunk.pcm) for chunk in chunks) > 0
+
+
+def test_a_run_begins_with_released_weights(
+    trained: Workspace, settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(released, "load_encoder", lambda config: _random_encoder(config))
+    path = released.export(settings, trained, console)
+    mine = Workspace(tmp_path)
+    mine.save_corpus(trained.corpus())
+    make_vocabulary(settings.model_copy(update={"merges": settings.merges + 40}), mine)
+    adopt_released(settings, mine, console, path)
+
+    ids, old = TextIds.load(mine), TextIds.load(trained)
+    model = make_listener(settings, ids)
+    Trainer(mine, Task(READING, model, lambda step, rng: {}), settings.llm.reading, 1, console)
+    listener = load_averaged(trained, LISTENING, make_listener(settings, old))
+    table, before = model.model.embed_tokens.weight, listener.model.embed_tokens.weight
+    assert ids.size == old.size + 40 and table is model.model.lm_head.weight
+    assert torch.allclose(table[ids.end], before[old.end], atol=1e-3)
+    word = next(i for i in range(ids.size) if len(old.tokenizer.encode(ids.tokenizer.decode([i]))) > 1)
+    pieces = old.tokenizer.encode(ids.tokenizer.decode([word]))
+    assert torch.allclose(table[word], before[pieces].mean(0), atol=1e-3)
+    for name, value in listener.projector.state_dict().items():
+        assert torch.allclose(model.projector.state_dict()[name], value, atol=1e-3)
+
+    vocoder, flow = make_vocoder(settings), make_flow(settings)
+    units = flow.table.parts.detach().clone()
+    Trainer(mine, Task(VOCODER, vocoder, lambda step, rng: {}), settings.vocoder.schedule, 1, console)
+    Trainer(mine, Task(FLOW, flow, lambda step, rng: {}), settings.flow.schedule, 1, console)
+    own = load_vocoder(settings, trained)
+    for name, value in own.state_dict().items():
+        assert torch.allclose(vocoder.state_dict()[name], value, atol=2e-3, rtol=2e-3), name
+    trained_flow = load_averaged(trained, FLOW, make_flow(settings)).flow
+    assert torch.allclose(flow.flow.encoder_proj.weight, trained_flow.encoder_proj.weight, atol=1e-3)
+    assert torch.equal(flow.table.parts, units), "units are the run's own"
 
 
 def test_a_released_vocoder_makes_of_scaled_mels_what_the_trained_one_makes_of_its_own(

@@ -205,7 +205,7 @@ def run_all(
     config: Config = "demo",
     jobs: Annotated[int, typer.Option(help="Stages side by side, one thread each.")] = 2,
 ) -> None:
-    """Run every stage that is not done, in order; about eleven and a half hours of one core."""
+    """Run every stage that is not done, in order; about thirteen hours of one core."""
     from omni2_training.run_all import Runner
 
     _ended(Runner(Workspace(state), config, jobs, Console()).run())

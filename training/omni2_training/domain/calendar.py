@@ -128,7 +128,7 @@ def draw_ahead(rng: random.Random, most: int = 6) -> Item:
 
 
 KINDS = (
-    Kind("dates", draw_neighbour, open=False),
+    Kind("dates", draw_neighbour, open=False, emphasis=1.5),
     Kind(
         "dates again",
         draw_neighbour_again,

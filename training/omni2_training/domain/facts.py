@@ -61,8 +61,8 @@ def draw_fact(rng: random.Random) -> Item:
 
 
 KINDS = (
-    Kind("capitals", draw_capital, open=False),
+    Kind("capitals", draw_capital, open=False, emphasis=1.5),
     Kind("capitals again", draw_capital_again, open=True, turns=2),
     Kind("opposites", draw_opposite, open=False),
-    Kind("facts", draw_fact, open=False),
+    Kind("facts", draw_fact, open=False, emphasis=1.5),
 )

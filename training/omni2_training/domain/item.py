@@ -46,7 +46,7 @@ class Kind:
             some are held out; otherwise only wordings are.
         practise: draws exercises in its rule, from more combinations than are ever asked if there are more, so that a
             model learns the rule and not the table; None where there is no rule to learn.
-        emphasis: how many times as often it is drawn as its size says; rules take more than tables.
+        emphasis: how many times as often it is drawn as its size says.
         turns: of each of its items.
     """
 

@@ -34,4 +34,4 @@ def draw(rng: random.Random) -> Item:
     return Item("spelling", (word,), asked.phrasing, asked.held, (Turn(asked.text, answer),))
 
 
-KINDS = (Kind("spelling", draw, open=False),)
+KINDS = (Kind("spelling", draw, open=False, emphasis=1.5),)

@@ -20,4 +20,4 @@ def draw_talk(rng: random.Random) -> Item:
     return Item("talk", (answer,), asked.phrasing, asked.held, (Turn(asked.text, answer),))
 
 
-KINDS = (Kind("talk", draw_talk, open=False),)
+KINDS = (Kind("talk", draw_talk, open=False, emphasis=2.5),)
