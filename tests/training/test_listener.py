@@ -104,6 +104,12 @@ def test_typed_questions_are_what_the_chat_template_renders(workspace: Workspace
 two_silent = Item("silence", ("",), "", False, (Turn("", "I did not hear you."),))
 
 
+def test_silence_has_a_transcript_without_a_word(workspace: Workspace, settings: Settings) -> None:
+    model = make_listener(settings, TextIds.load(workspace))
+    heard = torch.randn(2, 20, settings.llm.model.hidden)
+    assert torch.isfinite(model.transcript_loss(heard, [[], []])) and len(model.read([[], []])[0]) > 0
+
+
 def test_typing_changes_spelling_only() -> None:
     rng = random.Random(0)
     question = "What is twenty one plus five?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from omni2_bench.quality.questions import read_questions
 from omni2_engine.audio.source import read_audio
 from omni2_training.config import Settings
 from omni2_training.domain.others import OTHERS
-from omni2_training.listening import spoken_set
+from omni2_training.listening import spoken_set, voices
 from omni2_training.listening.unheard import unheard
 from omni2_training.listening.voices import SAMPLE_RATE, Asking, heard
 from omni2_training.workspace import Workspace
@@ -81,3 +82,14 @@ def test_what_is_no_speech_differs_and_is_never_too_loud() -> None:
     assert all(0.3 <= len(sound) / SAMPLE_RATE <= 7.5 for sound in made)
     asking = Asking.draw(np.random.default_rng(1))
     assert np.array_equal(heard("", asking), unheard(np.random.default_rng(asking.seed), SAMPLE_RATE))
+
+
+def test_a_long_question_is_spoken_fast_enough_for_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(text: str, asking: Asking) -> np.ndarray:
+        return np.ones(int(len(text) / asking.speed * 1600), np.float32)
+
+    monkeypatch.setattr(voices, "spoken", slow)
+    asking = replace(Asking.draw(np.random.default_rng(0)), speed=1.0, lead=0.4)
+    short, long = heard("x" * 70, asking), heard("x" * 120, asking)
+    assert len(short) == int(7.4 * SAMPLE_RATE), "as it is asked"
+    assert 7.0 * SAMPLE_RATE < len(long) <= voices.LONGEST * SAMPLE_RATE

@@ -241,8 +241,11 @@ def test_a_run_begins_with_released_weights(
     table, before = model.model.embed_tokens.weight, listener.model.embed_tokens.weight
     assert ids.size == old.size + 40 and table is model.model.lm_head.weight
     assert torch.allclose(table[ids.end], before[old.end], atol=1e-3)
-    word = next(i for i in range(ids.size) if len(old.tokenizer.encode(ids.tokenizer.decode([i]))) > 1)
+    known = {old.tokenizer.token_bytes(i, skip_special=False) for i in range(old.size)}
+    new = [i for i in range(ids.size) if ids.tokenizer.token_bytes(i, skip_special=False) not in known]
+    word = new[-1]
     pieces = old.tokenizer.encode(ids.tokenizer.decode([word]))
+    assert len(new) == 40 and len(pieces) > 1
     assert torch.allclose(table[word], before[pieces].mean(0), atol=1e-3)
     for name, value in listener.projector.state_dict().items():
         assert torch.allclose(model.projector.state_dict()[name], value, atol=1e-3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ SPEEDS = (0.8, 1.25)
 LEVELS = (0.03, 0.25)  # RMS of the speech
 SNR = (8.0, 45.0)  # dB
 LEAD = (0.0, 0.5)  # seconds before the first word
+LONGEST = 7.9  # seconds of a question: a longer one is spoken faster, so that the encoder's window holds it
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ def heard(text: str, asking: Asking) -> Floats:
     if not text:
         return unheard(np.random.default_rng(asking.seed), SAMPLE_RATE)
     speech = spoken(text, asking)
+    room = LONGEST - asking.lead
+    if (seconds := len(speech) / SAMPLE_RATE) > room:
+        speech = spoken(text, replace(asking, speed=asking.speed * seconds / room * 1.03))[: int(room * SAMPLE_RATE)]
     speech = speech * (asking.level / max(float(np.sqrt(np.mean(speech**2))), 1e-6))
     lead = np.zeros(int(asking.lead * SAMPLE_RATE), np.float32)
     clean = np.concatenate([lead, speech])

@@ -111,7 +111,7 @@ class Listener(nn.Module):
         """CTC of the question's words over the projected positions: it aligns what is heard with words early on."""
         blank = self.spelling.out_features - 1
         scores = self.spelling(heard).log_softmax(-1).transpose(0, 1)
-        targets = torch.tensor([i for ids in questions for i in ids])
+        targets = torch.tensor([i for ids in questions for i in ids], dtype=torch.long)
         lengths = torch.tensor([len(ids) for ids in questions])
         positions = torch.full((len(questions),), heard.shape[1])
         return F.ctc_loss(scores, targets, positions, lengths, blank=blank, zero_infinity=True)
