@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from omni2_training import quiet
 from omni2_training.quiet import VARIABLE, StopRequest, pause_while_measured
 
 from ..waiting import SOON, let_others_run
@@ -46,3 +49,19 @@ def test_a_signal_is_a_request_and_ends_a_pause(tmp_path: Path, monkeypatch: pyt
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+def test_a_session_of_lowest_priority_gives_way_as_a_group_too() -> None:
+    code = "import os, pathlib; print(os.nice(0)); print(pathlib.Path('/proc/self/autogroup').read_text())"
+    if not quiet.AUTOGROUP.is_file():
+        pytest.skip("needs Linux's groups of sessions; run this on a kernel with them")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=True,
+        preexec_fn=quiet.lowest_priority,
+    )
+    nice, group = done.stdout.split(maxsplit=1)
+    assert nice == "19" and group.split()[-1] == "19"

@@ -10,8 +10,11 @@ import fcntl
 import os
 import signal
 import time
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
+AUTOGROUP = Path("/proc/self/autogroup")
 VARIABLE = "OMNI2_QUIET_LOCK"
 POLL = 0.2  # seconds between two looks at a lock that is held
 
@@ -31,6 +34,16 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self._asked
+
+
+def lowest_priority() -> None:
+    """Give way to everything else on the machine.
+
+    Linux may share the processor between sessions whatever the priorities in them are: the session gives way too.
+    """
+    os.nice(19)
+    with suppress(OSError):  # another system, or one without such groups
+        AUTOGROUP.write_text("19", encoding="ascii")
 
 
 def pause_while_measured(stop: StopRequest | None = None) -> None:

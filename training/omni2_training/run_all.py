@@ -12,6 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from omni2_training.quiet import lowest_priority
 from omni2_training.workspace import Workspace
 
 
@@ -103,7 +104,7 @@ class Runner:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
-                preexec_fn=lambda: os.nice(19),
+                preexec_fn=lowest_priority,
                 start_new_session=True,
             )
 
