@@ -38,7 +38,7 @@ from omni2_training.workspace import Workspace
 
 NAME = "omni2-demo"
 STORAGE = "F16"
-CAPABILITIES = Capabilities(typed_turns=False, history_turns=0)  # its corpus: spoken questions, most on their own
+CAPABILITIES = Capabilities(typed_turns=True, history_turns=1)  # a question may follow from the one before it
 
 
 @dataclass(frozen=True)

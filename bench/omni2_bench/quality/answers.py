@@ -45,8 +45,8 @@ class Answer:
 def answer_all(engine: Engine, conversations: list[Conversation], seed: int) -> list[Answer]:
     """Ask everything, each conversation in a session of its own.
 
-    Up to `FOLLOW_UP` turns belong together and have all their history; longer conversations have what the model was made
-    for.
+    Up to `FOLLOW_UP` turns belong together and have all their history; longer conversations have as much of it as the
+    model was made for.
     """
     answers: list[Answer] = []
     for conversation in conversations:
@@ -69,7 +69,7 @@ def answer_all(engine: Engine, conversations: list[Conversation], seed: int) -> 
                     Answer(
                         conversation.kind,
                         number,
-                        len(conversation.turns),
+                        turns,
                         turn.accept.pattern if turn.accept else turn.answer or "",
                         text,
                         turn.accepts(text),
