@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_bench.quality.questions import Conversation
-from omni2_bench.quality.spelling import plain
 from omni2_engine import Engine
 from omni2_engine.sampling import Stream
 

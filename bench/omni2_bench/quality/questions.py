@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni2_bench.quality.judge import plain
+from omni2_bench.quality.spelling import plain
 from omni2_engine.errors import SettingError
 from omni2_engine.file_content import read_text
 
