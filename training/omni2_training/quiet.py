@@ -41,7 +41,7 @@ def lowest_priority() -> None:
 
     Linux may share the processor between sessions whatever the priorities in them are: the session gives way too.
     """
-    os.nice(19)
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
     with suppress(OSError):  # another system, or one without such groups
         AUTOGROUP.write_text("19", encoding="ascii")
 
