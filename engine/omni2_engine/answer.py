@@ -12,7 +12,7 @@ from omni2_engine.chunk import CANCELLED, Chunk, cancelled_chunk
 from omni2_engine.errors import BusyError
 from omni2_engine.runtime import Runtime
 from omni2_engine.schedule.base import SessionQueue
-from omni2_engine.turn.output import ChunkQueue
+from omni2_engine.turn.output import ChunkQueue, DeadlinePassed
 
 ERROR = "error"  # how a turn ended, beside its finish reasons
 
@@ -67,7 +67,7 @@ class Answer:
         try:
             self._run_steps()
             chunk = self._output.get(self._timeout())
-        except TimeoutError:
+        except DeadlinePassed:
             self._finish(ERROR)
             raise self._late() from None
         except BaseException as error:
@@ -89,7 +89,7 @@ class Answer:
         try:
             self._run_steps()
             chunk = await self._output.aget(self._timeout())
-        except TimeoutError:
+        except DeadlinePassed:
             await self._afinish(ERROR)
             raise self._late() from None
         except BaseException as error:

@@ -256,6 +256,24 @@ def test_a_deadline_ends_a_turn_that_comes_too_late(
     assert list(shared_engine.stream(utterance(1), sample_rate=16_000, deadline=1000.0, **LIMITS))[-1].final
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_time_out_of_the_users_own_is_no_deadline(shared_engine: Engine, asynchronous: bool) -> None:
+    """What a callback raises comes out as it is."""
+
+    def give_up(_: str) -> None:
+        raise TimeoutError("the user's own")
+
+    async def collect() -> None:
+        async for _ in shared_engine.astream(text="hello", on_text=give_up, **LIMITS):
+            pass
+
+    with pytest.raises(TimeoutError, match="the user's own"):
+        if asynchronous:
+            asyncio.run(collect())
+        else:
+            list(shared_engine.stream(text="hello", on_text=give_up, **LIMITS))
+
+
 def test_a_deadline_ends_the_wait_for_memory(
     tiny_engine_dir: Path, utterance: Utterance, is_free: Callable[[Engine], bool]
 ) -> None:

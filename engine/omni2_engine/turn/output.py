@@ -11,6 +11,10 @@ from collections.abc import Callable
 from omni2_engine.chunk import Chunk
 
 
+class DeadlinePassed(Exception):
+    """No chunk came in time. Not a TimeoutError, which a step of the turn may raise for reasons of its own."""
+
+
 class ChunkQueue:
     """Chunks of one turn on their way from the threads that make them to the consumer, a thread or a coroutine.
 
@@ -86,26 +90,35 @@ class ChunkQueue:
             The chunk; None at the end.
 
         Raises:
-            TimeoutError: nothing came in time.
+            DeadlinePassed: nothing came in time.
             BaseException: what `end` was given.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._chunks or self._ended, timeout):
-                raise TimeoutError
+                raise DeadlinePassed
             return self._take()
 
     async def aget(self, timeout: float | None = None) -> Chunk | None:
         """`get` for a coroutine; no thread waits meanwhile."""
         arrived = asyncio.Event()
-        async with asyncio.timeout(timeout):
-            while True:
-                with self._changed:
-                    if self._chunks or self._ended:
-                        self._waiter = None
-                        return self._take()
-                    arrived.clear()
-                    self._waiter = asyncio.get_running_loop(), arrived
-                await arrived.wait()
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._is_ready_or_tells(arrived):
+                    await arrived.wait()
+        except TimeoutError:
+            raise DeadlinePassed from None
+        with self._changed:
+            self._waiter = None
+            return self._take()
+
+    def _is_ready_or_tells(self, arrived: asyncio.Event) -> bool:
+        """Whether there is something to take; if not, the event is set at the next change."""
+        with self._changed:
+            if self._chunks or self._ended:
+                return True
+            arrived.clear()
+            self._waiter = asyncio.get_running_loop(), arrived
+            return False
 
     def _wake(self) -> None:
         """Tell the consumer that something has changed."""
