@@ -190,9 +190,15 @@ async def _ask_together(engine: Engine, utterance: Utterance, go: threading.Even
         async for _ in sessions[number].astream(utterance(number), sample_rate=16_000):
             pass
 
-    tasks = [asyncio.create_task(one(number)) for number in range(8)]
-    while any(session._turn is None or session._turn.output is None for session in sessions):
-        await asyncio.sleep(0)
+    async def submitted(number: int) -> None:
+        while (turn := sessions[number]._turn) is None or turn.output is None:
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(one(0))]
+    await submitted(0)  # it has the encoder; another whose audio is read sooner would take it while it is free
+    tasks += [asyncio.create_task(one(number)) for number in range(1, 8)]
+    for number in range(1, 8):
+        await submitted(number)
     order = [session._turn.recorder for session in sessions if session._turn is not None]
     go.set()
     await asyncio.gather(*tasks)
