@@ -1,6 +1,6 @@
 """Several conversations on one engine, each on a thread of its own; their decoding shares calls.
 
-    python examples/many_conversations.py ENGINE question.wav CONVERSATIONS
+python examples/many_conversations.py ENGINE question.wav CONVERSATIONS
 """
 
 import sys

@@ -1,6 +1,6 @@
 """What a turn cost: the first sound and its parts, the time of every stage, the real-time factor.
 
-    python examples/metrics.py ENGINE question.wav
+python examples/metrics.py ENGINE question.wav
 """
 
 import logging

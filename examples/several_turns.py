@@ -1,6 +1,6 @@
 """A conversation: every question is a turn of one session, and what was said before stays in its KV cache.
 
-    python examples/several_turns.py ENGINE first.wav second.wav …
+python examples/several_turns.py ENGINE first.wav second.wav …
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Answer one spoken question: text as it is written, sound into a WAV file.
 
-    python examples/stream_file.py ENGINE question.wav answer.wav
+python examples/stream_file.py ENGINE question.wav answer.wav
 """
 
 import sys

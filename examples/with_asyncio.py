@@ -1,6 +1,6 @@
 """Several conversations in one event loop. No call blocks the loop, and no executor of the program's is used.
 
-    python examples/with_asyncio.py ENGINE question.wav CONVERSATIONS
+python examples/with_asyncio.py ENGINE question.wav CONVERSATIONS
 """
 
 import asyncio

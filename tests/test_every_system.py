@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import soundfile
 
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
 
 if TYPE_CHECKING:
     from omni2_bench.random_checkpoint import CheckpointPaths
@@ -36,10 +36,10 @@ for name in MODULES:
     sys.modules[name] = None  # importing it fails
 
 checkpoint, decoder, voice, question, folder = map(Path, sys.argv[1:])
-import omni2_engine.locked_file
-import omni2_engine.memory
-omni2_engine.locked_file.NAME_LAST = False  # before anything has taken it from there
-omni2_engine.memory.PRIVATE = {}
+import omni2_engine.system.locked_file
+import omni2_engine.system.reservation
+omni2_engine.system.locked_file.NAME_LAST = False  # before anything has taken it from there
+omni2_engine.system.reservation.PRIVATE = {}
 
 from omni2_bench.common import machine, process as worker_processes
 from omni2_bench.random_checkpoint import PRESETS, write_checkpoint

@@ -27,14 +27,14 @@ from omni2_engine.errors import (
 
 TYPE_CHECKING = False  # type checkers take it for true; `typing` would take longer to load than all of this
 if TYPE_CHECKING:
-    from omni2_engine.answer import Answer
-    from omni2_engine.chunk import Chunk
     from omni2_engine.engine import Engine
-    from omni2_engine.metrics import TurnMetrics
-    from omni2_engine.options import Options
     from omni2_engine.sampling import Sampling, Stream
-    from omni2_engine.session import Session
-    from omni2_engine.turn_record import TurnRecord
+    from omni2_engine.sessions.answer import Answer
+    from omni2_engine.sessions.session import Session
+    from omni2_engine.sessions.turn_record import TurnRecord
+    from omni2_engine.turn.chunk import Chunk
+    from omni2_engine.turn.metrics import TurnMetrics
+    from omni2_engine.turn.options import Options
 
     __version__: str
 
@@ -60,15 +60,15 @@ __all__ = [
 ]
 
 MODULES = {
-    "Answer": "answer",
-    "Chunk": "chunk",
+    "Answer": "sessions.answer",
+    "Chunk": "turn.chunk",
     "Engine": "engine",
-    "Options": "options",
+    "Options": "turn.options",
     "Sampling": "sampling",
-    "Session": "session",
+    "Session": "sessions.session",
     "Stream": "sampling",
-    "TurnMetrics": "metrics",
-    "TurnRecord": "turn_record",
+    "TurnMetrics": "turn.metrics",
+    "TurnRecord": "sessions.turn_record",
 }
 
 

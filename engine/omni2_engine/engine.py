@@ -15,33 +15,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine._core import Scheduler
-from omni2_engine.answer import Answer
 from omni2_engine.audio.source import AudioInput
 from omni2_engine.backends.base import Backend
 from omni2_engine.backends.choose import Device, choose_backend
-from omni2_engine.budget import SHARE, Admission, MemoryBudget
-from omni2_engine.chunk import Chunk
-from omni2_engine.config import ModelConfig
 from omni2_engine.device.memory_plan import MemoryPlan
 from omni2_engine.errors import SettingError
-from omni2_engine.manifest import EngineDirectory
-from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, Options, SessionOptions
-from omni2_engine.pipeline import load_pipeline
-from omni2_engine.playout import Playout
-from omni2_engine.process import check_not_forked
-from omni2_engine.runtime import Runtime, Voices
+from omni2_engine.memory.budget import SHARE, Admission, MemoryBudget
+from omni2_engine.memory.states import StatePool
+from omni2_engine.model.config import ModelConfig
+from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
 from omni2_engine.schedule.threaded import ThreadedSchedule
-from omni2_engine.session import Session
+from omni2_engine.sessions.answer import Answer
+from omni2_engine.sessions.runtime import Runtime, Voices
+from omni2_engine.sessions.session import Session
+from omni2_engine.sessions.waiting_turns import WaitingTurns
 from omni2_engine.settings import choice, integer, real
 from omni2_engine.stages.flow import LEFT_CONTEXT
-from omni2_engine.states import StatePool
+from omni2_engine.stages.pipeline import load_pipeline
+from omni2_engine.system.process import check_not_forked
 from omni2_engine.text.template import ChatTemplate
+from omni2_engine.turn.chunk import Chunk
+from omni2_engine.turn.options import LAST_WRITE, MAX_NEW_TOKENS, Options, SessionOptions
+from omni2_engine.turn.playout import Playout
 from omni2_engine.turn.prefix import PrefixCache
 from omni2_engine.turn.prompt import PromptBuilder
 from omni2_engine.turn.run import Forced, OnText, Steer
-from omni2_engine.waiting_turns import WaitingTurns
 
 MAX_CONTEXT = 4096  # positions of the language model's KV cache unless asked otherwise
 WARM_UP_TOKENS = 4
@@ -87,9 +87,7 @@ class Engine:
         self.config: ModelConfig = directory.manifest.model
         self.sample_rate = self.config.vocoder.sample_rate
         self.pipeline = p = load_pipeline(directory, backend, left_context, sessions)
-        self.prompts = PromptBuilder(
-            ChatTemplate.load(directory.path / "text"), p.tokenizer, self.config.tokens.speech
-        )
+        self.prompts = PromptBuilder(ChatTemplate.load(directory.path / "text"), p.tokenizer, self.config.tokens.speech)
         self.max_context = p.llm.fitting(min(max_context, directory.manifest.longest_context))
         positions = p.speech_lm.fitting(p.speech_positions(MAX_NEW_TOKENS, LAST_WRITE))
         self.memory_plan = self._plan_memory(backend, sessions, positions)

@@ -19,6 +19,7 @@ from omni2_engine.errors import SettingError
 
 MOST_DIGITS = 400  # of a decimal, before or behind the point: floats have fewer
 
+
 def real(name: str, value: Any, use: str, *, none: float | None = None) -> float:
     """A number as a float.
 

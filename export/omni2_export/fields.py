@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from omni2_engine.errors import CheckpointError
-from omni2_engine.file_content import read_text
+from omni2_engine.system.file_content import read_text
 from omni2_export.input_files import require_content
 
 LARGEST = 2**31 - 1  # no dimension, id or rate comes near it

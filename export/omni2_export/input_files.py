@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from omni2_engine.errors import CheckpointError
-from omni2_engine.file_content import placeholder
+from omni2_engine.system.file_content import placeholder
 
 
 def require_content(path: Path, *, text: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from omni2_engine.errors import CheckpointError, EngineDirectoryError
-from omni2_engine.file_content import read_text
+from omni2_engine.system.file_content import read_text
 from omni2_engine.text import TextTokenizer
 from omni2_export.fields import LARGEST, Fields, read_json
 from omni2_export.input_files import is_there, require_content

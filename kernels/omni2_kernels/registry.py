@@ -26,6 +26,7 @@ SIZES: Sizes = {
     "element": 2,
 }
 
+
 def _parameters(**types: tuple[str, DTypeLike]) -> tuple[Parameter, ...]:
     return tuple(Parameter(name, type_, np.dtype(dtype)) for name, (type_, dtype) in types.items())
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from omni2_engine import Chunk, Engine, Session
-from omni2_engine import session as session_module
 from omni2_engine.errors import AudioError, SettingError
 from omni2_engine.sampling import Stream
+from omni2_engine.sessions import session as session_module
 from omni2_engine.stages.encoder import SpeechEncoder
 
 from ..waiting import SOON, Moments, eventually

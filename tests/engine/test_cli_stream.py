@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from omni2_engine.cli.app import run
-from omni2_engine.manifest import MANIFEST
+from omni2_engine.model.manifest import MANIFEST
 
 QUICK = ["--max-new-tokens", "8", "--max-last-write", "20", "--threads", "1"]
 COMMAND = [sys.executable, "-m", "omni2_engine"]

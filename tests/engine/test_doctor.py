@@ -18,7 +18,7 @@ from omni2_engine._core import processor_instructions
 from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt
 from omni2_engine.cli import doctor
 from omni2_engine.errors import BackendError
-from omni2_engine.manifest import MANIFEST, Manifest, PlanEntry
+from omni2_engine.model.manifest import MANIFEST, Manifest, PlanEntry
 
 Run = Callable[..., tuple[int, str]]
 
@@ -161,9 +161,7 @@ def planned(tiny_engine_dir: Path, tmp_path: Path) -> Callable[..., Path]:
             if item.is_dir() and (graphs or item.name != "graphs"):
                 (folder / item.name).symlink_to(item)
         manifest = Manifest.model_validate_json((tiny_engine_dir / MANIFEST).read_text())
-        entry = PlanEntry(
-            stage="llm", target="sm89", flavour=MAINLINE, version="10.9", precision="bf16", dimensions={}
-        )
+        entry = PlanEntry(stage="llm", target="sm89", flavour=MAINLINE, version="10.9", precision="bf16", dimensions={})
         files = {name: file for name, file in manifest.files.items() if graphs or not name.startswith("graphs/")}
         changed = manifest.model_copy(update={"plans": (entry,), "files": files, "targets": ("sm89",)})
         (folder / MANIFEST).write_text(changed.model_dump_json())

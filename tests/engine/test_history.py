@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from omni2_engine import Chunk, Engine, Session, TurnRecord
-from omni2_engine.config import Capabilities
 from omni2_engine.errors import SettingError
-from omni2_engine.manifest import MANIFEST, EngineDirectory
+from omni2_engine.model.config import Capabilities
+from omni2_engine.model.manifest import MANIFEST, EngineDirectory
 
 LIMITS = {"max_new_tokens": 8, "max_last_write": 20}
 Utterance = Callable[..., np.ndarray]

@@ -9,7 +9,7 @@ import pytest
 
 from omni2_engine.cli.app import run
 from omni2_engine.errors import EngineDirectoryError
-from omni2_engine.manifest import EngineDirectory, FileEntry, PlanEntry, StageEntry
+from omni2_engine.model.manifest import EngineDirectory, FileEntry, PlanEntry, StageEntry
 
 LLM = PlanEntry(
     stage="llm",

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from omni2_engine.memory import Reservation, zeros
+from omni2_engine.system.reservation import Reservation, zeros
 
 
 def test_arrays_are_zero_and_do_not_overlap() -> None:
@@ -50,7 +50,7 @@ def test_only_whole_pages_of_a_part_are_given_back() -> None:
 FILLING = """
 import gc, json
 from pathlib import Path
-from omni2_engine.memory import zeros
+from omni2_engine.system.reservation import zeros
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from omni2_engine.playout import RECENT, USUAL_SOUND, VARIATION, Arrivals, Playout, playback
+from omni2_engine.turn.playout import RECENT, USUAL_SOUND, VARIATION, Arrivals, Playout, playback
 
 
 @dataclass(frozen=True)

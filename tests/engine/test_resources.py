@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from omni2_engine import cgroups
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
-from omni2_engine.resources import available_memory, processors, total_memory
+from omni2_engine.system import cgroups
+from omni2_engine.system.resources import available_memory, processors, total_memory
 
 GIB = 1 << 30
 UNLIMITED = 9_223_372_036_854_771_712  # as version 1 writes it

@@ -15,9 +15,9 @@ import pytest
 from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Chunk, Engine, Sampling
 from omni2_engine.errors import AudioError, ContextError, SettingError
-from omni2_engine.options import Options, SessionOptions, TurnOptions
 from omni2_engine.sampling import Stream
-from omni2_engine.session import Session
+from omni2_engine.sessions.session import Session
+from omni2_engine.turn.options import Options, SessionOptions, TurnOptions
 from omni2_engine.turn.prefix import PREFIXES
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.checkpoint import open_checkpoint

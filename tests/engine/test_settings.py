@@ -196,9 +196,7 @@ def test_a_turn_with_numbers_of_all_kinds(
         return np.concatenate([chunk.pcm for chunk in engine.stream(utterance(1), sample_rate=rate, **options)])
 
     assert loaded_with_numbers.max_context == loaded_with_numbers.directory.manifest.longest_context
-    plain = answer(
-        tiny_engine, seed=3, max_new_tokens=8, max_last_write=20, speech_sampling=Sampling(0.5, 20, 0.75)
-    )
+    plain = answer(tiny_engine, seed=3, max_new_tokens=8, max_last_write=20, speech_sampling=Sampling(0.5, 20, 0.75))
     other = answer(
         loaded_with_numbers,
         sample_rate=np.float32(16_000),

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.errors import CapacityError, ContextError
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.stages.language_model import MOST_IDLE, LanguageModel
 from omni2_engine.stages.slots import GRANULE, DecoderState
-from omni2_engine.tables import EmbeddingTable
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import parse_precision
 from omni2_export.checkpoint import open_checkpoint

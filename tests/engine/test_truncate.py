@@ -11,7 +11,7 @@ import pytest
 from omni2_engine import Chunk, Engine
 from omni2_engine.errors import SettingError
 from omni2_engine.sampling import Stream
-from omni2_engine.session import Session
+from omni2_engine.sessions.session import Session
 from omni2_engine.turn.prompt import Exchange
 
 LIMITS = {"max_new_tokens": 14, "max_last_write": 30}

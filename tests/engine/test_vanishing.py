@@ -18,7 +18,7 @@ import pytest
 
 from omni2_engine import Chunk, Engine
 from omni2_engine.sampling import Stream
-from omni2_engine.session import Session
+from omni2_engine.sessions.session import Session
 
 from ..waiting import SOON, Moment, Moments, eventually, sleeps
 

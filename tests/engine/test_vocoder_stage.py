@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeGraph
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES, EncoderConfig, VocoderConfig
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, EncoderConfig, VocoderConfig
 from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.vocoder import Vocoder
 from omni2_export.checkpoint import Checkpoint, open_checkpoint

@@ -19,9 +19,9 @@ from omni2_engine import Engine
 from omni2_engine.errors import BusyError, SettingError
 from omni2_engine.sampling import Stream
 from omni2_engine.schedule.calls import StageCalls, Task
+from omni2_engine.sessions.waiting_turns import WaitingTurns
 from omni2_engine.stages.encoder import SpeechEncoder
 from omni2_engine.turn.plan import RunVocoder
-from omni2_engine.waiting_turns import WaitingTurns
 
 from ..waiting import SOON
 

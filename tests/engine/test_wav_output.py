@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from omni2_engine import locked_file
 from omni2_engine.audio.sink import open_writer
 from omni2_engine.cli.app import run
 from omni2_engine.errors import AudioError
-from omni2_engine.locked_file import open_locked
+from omni2_engine.system import locked_file
+from omni2_engine.system.locked_file import open_locked
 
 SOUND = np.sin(np.arange(2400, dtype=np.float32))
 only_unix = pytest.mark.skipif(os.name == "nt", reason="of this kind of file")

@@ -17,7 +17,7 @@ from omni2_bench.random_checkpoint.speaker import write_campplus
 from omni2_engine import Engine
 from omni2_engine.cli.app import run as command
 from omni2_engine.errors import AudioError, CheckpointError, Omni2Error, SettingError
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import PRESETS, Precisions, parse_precision
 from omni2_export.build.run import Silent

@@ -10,7 +10,7 @@ import pytest
 
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.errors import BackendError, EngineDirectoryError
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
 from omni2_export.inspection import Tap, cut, open_cut
 
 BACKEND = OnnxRuntimeBackend(1)

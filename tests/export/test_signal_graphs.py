@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeGraph
-from omni2_engine.config import EncoderConfig, VocoderConfig
+from omni2_engine.model.config import EncoderConfig, VocoderConfig
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
 from omni2_export.graphs.builder import FLOAT, GraphBuilder
 from omni2_export.graphs.log_mel import build_log_mel

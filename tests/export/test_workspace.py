@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from omni2_engine.errors import Omni2Error
-from omni2_engine.manifest import EngineDirectory, Manifest
+from omni2_engine.model.manifest import EngineDirectory, Manifest
 from omni2_export.build.workspace import MARK, REPLACED, Workspace
 
 only_unix = pytest.mark.skipif(os.name == "nt", reason="links and mount points")

@@ -18,7 +18,7 @@ from omni2_engine.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCudaBack
 from omni2_engine.backends.tensorrt import TensorRTBackend, target_of
 from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt, new_logger, open_device
 from omni2_engine.errors import BackendError, Omni2Error
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
 from omni2_export.build import PRESETS, BuildRequest, build_engine, parse_precision
 from omni2_export.build.precision import GPU, device_floor
 from omni2_export.checkpoint import Checkpoint

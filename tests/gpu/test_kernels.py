@@ -13,8 +13,8 @@ from omni2_engine.device.decode_batch import DecodeBatch
 from omni2_engine.device.kernels import DeviceKernels
 from omni2_engine.device.lane import Lane
 from omni2_engine.device.table import DeviceTable
+from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Stream
-from omni2_engine.tables import EmbeddingTable
 from omni2_kernels.decoding import State
 from omni2_kernels.registry import KERNELS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from omni2_engine.config import (
+from omni2_engine.model.config import (
     DecoderConfig,
     EncoderConfig,
     EstimatorConfig,

@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from omni2_engine.config import Frozen
+from omni2_engine.model.config import Frozen
 from omni2_training.quiet import StopRequest, pause_while_measured
 from omni2_training.workspace import Workspace
 

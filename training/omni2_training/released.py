@@ -19,7 +19,7 @@ from omni2_bench.random_checkpoint.safetensors_stream import write_file, write_s
 from omni2_bench.random_checkpoint.speaker import write_campplus
 from omni2_bench.random_checkpoint.tokenizer import Vocabulary, write_speech_tokenizer, write_text_tokenizer
 from omni2_bench.random_checkpoint.write import model_fields
-from omni2_engine.config import Capabilities
+from omni2_engine.model.config import Capabilities
 from omni2_export.reference.fusion import Fusion
 from omni2_export.reference.qwen2 import Qwen2
 from omni2_export.reference.solver import Flow

@@ -89,9 +89,7 @@ def train_listening(settings: Settings, workspace: Workspace, console: Console) 
     ears = Heard(settings, workspace)
     learnt = {turns: Pool(ears.items(held=False, turns=turns)) for turns in (1, 2)}
 
-    def heard_losses(
-        said: list[list[Item]], noise: float, rng: np.random.Generator | None = None
-    ) -> dict[str, Tensor]:
+    def heard_losses(said: list[list[Item]], noise: float, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
         """Of conversations, each of one item or of several with the same number of turns in all."""
         slots, spelled = [], []
         places = [[(item, turn) for item in items for turn in range(len(item.turns))] for items in said]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from omni2_engine.resources import processors, total_memory
+from omni2_engine.system.resources import processors, total_memory
 
 PACKAGES = ("omni2-engine", "onnxruntime", "torch", "numpy")
 FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve")

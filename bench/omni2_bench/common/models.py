@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 from omni2_bench import random_checkpoint
 from omni2_bench.random_checkpoint import PRESETS, CheckpointPaths, Dimensions, write_checkpoint
-from omni2_engine.config import ModelConfig
 from omni2_engine.errors import Omni2Error, SettingError
-from omni2_engine.file_content import read_text
+from omni2_engine.model.config import ModelConfig
+from omni2_engine.system.file_content import read_text
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import GPU, parse_precision
 from omni2_export.checkpoint import Checkpoint, open_checkpoint

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES, ModelConfig
 from omni2_engine.errors import SettingError
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, ModelConfig
 from omni2_engine.sampling import Stream
 from omni2_engine.text import TextTokenizer, UnitTable
 
@@ -32,7 +32,7 @@ class Script:
     chosen: list[int] = field(default_factory=list)
 
     def steer(self, stream: Stream, generated: list[int], chosen: int) -> int:
-        """The id to go on with instead of the chosen one; see `omni2_engine.session.Session.stream`."""
+        """The id to go on with instead of the chosen one; see `omni2_engine.sessions.session.Session.stream`."""
         if stream is Stream.SPEECH:
             return self.speech[len(generated)]
         self.chosen[len(generated) :] = [chosen]
@@ -40,7 +40,7 @@ class Script:
 
     @property
     def forced(self) -> dict[Stream, list[int]]:
-        """The same ids, to be taken along; see `omni2_engine.session.Session.stream`."""
+        """The same ids, to be taken along; see `omni2_engine.sessions.session.Session.stream`."""
         return {Stream.TEXT: self.text, Stream.SPEECH: self.speech}
 
     def opening(self, config: ModelConfig, rounds: int) -> Script:

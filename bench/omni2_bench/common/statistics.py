@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from omni2_engine.errors import SettingError
-from omni2_engine.playout import playback
+from omni2_engine.turn.playout import playback
 
 AUDIBLE = 0.1  # seconds of silence in a turn's speech that make it discontinuous
 STEADY = 0.1  # a cost that the fitted line changes by less than this share of its mean is called constant

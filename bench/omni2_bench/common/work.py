@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omni2_engine.config import (
+from omni2_engine.model.config import (
     DecoderConfig,
     EncoderConfig,
     EstimatorConfig,

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from omni2_bench.common.mel import HOP, mel_spectrogram, to_mel
 from omni2_bench.common.style import INK, LINE, PALE, STYLE
-from omni2_engine.chunk import Chunk
-from omni2_engine.metrics import TurnMetrics
+from omni2_engine.turn.chunk import Chunk
+from omni2_engine.turn.metrics import TurnMetrics
 
 Floats = NDArray[np.float32]
 ROWS = {  # timeline rows from the top, each with its stages and the colour of its group

@@ -16,10 +16,10 @@ from omni2_bench.common.models import built_engine, default_cache, released_mode
 from omni2_bench.common.results import table
 from omni2_bench.common.statistics import Summary, summarise
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.stages.language_model import LanguageModel
 from omni2_engine.stages.slots import DecoderState
-from omni2_engine.tables import EmbeddingTable
 
 MODELS = ("llm", "speech_lm")
 Times = dict[int, tuple[list[float], list[float]]]  # conversations → seconds of every round: in one call, in one each

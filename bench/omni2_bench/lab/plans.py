@@ -16,9 +16,9 @@ import typer
 from omni2_bench.common.models import dimensions_of
 from omni2_bench.common.results import table
 from omni2_bench.lab.random_weights import StandInGraph, random_modules
-from omni2_engine.config import ModelConfig
 from omni2_engine.errors import SettingError
-from omni2_engine.manifest import PlanEntry
+from omni2_engine.model.config import ModelConfig
+from omni2_engine.model.manifest import PlanEntry
 from omni2_export.build.precision import GPU, Precisions, parse_precision
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.tensorrt.plans import plan_specs

@@ -23,7 +23,7 @@ from omni2_bench.lab.probes import QUESTIONS, Material, Question
 from omni2_engine.audio.source import read_audio
 from omni2_engine.backends.base import Graph
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
-from omni2_engine.config import WHISPER_SAMPLE_RATE
+from omni2_engine.model.config import WHISPER_SAMPLE_RATE
 from omni2_export.build.graphs import GraphSpec, graph_specs
 from omni2_export.build.precision import CHOICES, COMPUTE, GPU, WEIGHTS
 from omni2_export.checkpoint import Checkpoint

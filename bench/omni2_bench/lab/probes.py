@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.backends.base import Graph
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES, DecoderConfig
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, DecoderConfig
 from omni2_engine.sampling import DrawKey, Stream, normal
 from omni2_engine.stages.encoder import SpeechEncoder
 from omni2_engine.stages.flow import Flow

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from omni2_bench.random_checkpoint import Dimensions
-from omni2_engine.config import ModelConfig, TokenConfig
+from omni2_engine.model.config import ModelConfig, TokenConfig
 from omni2_export.build.graphs import GraphSpec
 from omni2_export.checkpoint.names import expected_shapes
 from omni2_export.checkpoint.tensors import Tensors

@@ -13,9 +13,9 @@ from omni2_bench.latency.turn import WARM_UP_ROUNDS, TurnRequest, TurnResult
 from omni2_engine.backends.base import Backend
 from omni2_engine.backends.choose import Device, choose_backend
 from omni2_engine.engine import Engine
-from omni2_engine.manifest import EngineDirectory
-from omni2_engine.metrics import TurnMetrics
-from omni2_engine.options import TurnOptions
+from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.turn.metrics import TurnMetrics
+from omni2_engine.turn.options import TurnOptions
 
 
 def run(request: TurnRequest) -> TurnResult:

@@ -12,7 +12,7 @@ from omni2_bench.common.style import INK, LINE, PALE, STYLE
 from omni2_bench.latency.record import Report
 from omni2_bench.latency.rounds import REFERENCE
 from omni2_bench.latency.turn import TurnResult
-from omni2_engine.playout import playback
+from omni2_engine.turn.playout import playback
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -23,7 +23,7 @@ from omni2_bench.common.statistics import (
 from omni2_bench.latency.rounds import REFERENCE, Plan, Run
 from omni2_bench.latency.turn import TurnResult
 from omni2_bench.simulate.paper import Row
-from omni2_engine.metrics import LLM_STAGES
+from omni2_engine.turn.metrics import LLM_STAGES
 
 SCHEMA_VERSION = 1
 Figure = Callable[[TurnResult], float]

@@ -20,9 +20,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from omni2_bench.common.script import units_per_chunk
 from omni2_engine.audio.source import read_audio
-from omni2_engine.config import WHISPER_SAMPLE_RATE
-from omni2_engine.metrics import Recorder
+from omni2_engine.model.config import WHISPER_SAMPLE_RATE
 from omni2_engine.text import ChatTemplate, UnitTable
+from omni2_engine.turn.metrics import Recorder
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.reference.build import load_reference
 from omni2_export.reference.frontend import log_mel

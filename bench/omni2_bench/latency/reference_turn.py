@@ -14,9 +14,9 @@ import torch
 from omni2_bench.common.script import Script, write_script
 from omni2_bench.latency.reference import Answer, ReferencePipeline
 from omni2_bench.latency.turn import WARM_UP_ROUNDS, TurnRequest, TurnResult
-from omni2_engine.metrics import Recorder, TurnMetrics
 from omni2_engine.sampling import DrawKey, Stream, normal, uniform
 from omni2_engine.text import TextTokenizer
+from omni2_engine.turn.metrics import Recorder, TurnMetrics
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.reference.read_write import Pick, penalised, sampled
 from omni2_export.reference.vocoder import SourceDraws
@@ -88,7 +88,7 @@ def _steered(pick: Pick, stream: Stream, script: Script) -> Pick:
 
 
 def draws(waves: int, call: int, samples: int, device: torch.device | None = None) -> SourceDraws:
-    """The numbers the engine's vocoder draws in the same call (`omni2_engine.speech_decoder`)."""
+    """The numbers the engine's vocoder draws in the same call (`omni2_engine.stages.speech_decoder`)."""
     phase = uniform(-math.pi, math.pi, (1, waves, 1), DrawKey(SEED, Stream.VOCODER_PHASE, TURN), call)
     noise = normal((1, waves, samples), DrawKey(SEED, Stream.VOCODER_NOISE, TURN), call)
     return SourceDraws(torch.from_numpy(phase).to(device), torch.from_numpy(noise).to(device))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from omni2_engine.metrics import TurnMetrics, covered
+from omni2_engine.turn.metrics import TurnMetrics, covered
 
 TURN = "omni2_bench.latency.turn:answer_turn"  # what a worker process runs
 WARM_UP_ROUNDS = 2  # rounds of reading and writing before the measured turn: every stage has then run

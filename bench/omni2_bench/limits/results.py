@@ -11,8 +11,8 @@ from omni2_bench.common.models import Model, built_engine
 from omni2_bench.common.process import run_worker
 from omni2_bench.common.results import Say, table, write_results
 from omni2_bench.common.work import Work, encoder_work, flow_work, prefill_work, vocoder_work, weight_bytes
-from omni2_engine.config import ModelConfig
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.config import ModelConfig
+from omni2_engine.model.manifest import EngineDirectory
 
 GEMM_FP32 = ("ort fp32", "torch fp32", "numpy fp32")
 GEMM_INT8 = ("ort int8",)

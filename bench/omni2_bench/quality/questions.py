@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omni2_bench.quality.spelling import plain
 from omni2_engine.errors import SettingError
-from omni2_engine.file_content import read_text
+from omni2_engine.system.file_content import read_text
 
 INDEX = "questions.jsonl"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from omni2_engine.config import (
+from omni2_engine.errors import SettingError
+from omni2_engine.model.config import (
     Capabilities,
     DecoderConfig,
     EncoderConfig,
@@ -17,7 +18,6 @@ from omni2_engine.config import (
     TokenConfig,
     VocoderConfig,
 )
-from omni2_engine.errors import SettingError
 
 STORAGE = ("F32", "F16", "BF16")
 INPUTS = 4  # x, μ, speaker and condition channels of the estimator, spec §8.3
@@ -83,7 +83,7 @@ class Dimensions:
             known = modules.get(key, own)
             for name in value if key in modules else [key]:
                 if name not in known:
-                    raise SettingError(f"a checkpoint has no dimension {key}.{name}", "see omni2_engine.config")
+                    raise SettingError(f"a checkpoint has no dimension {key}.{name}", "see omni2_engine.model.config")
             if key in modules:
                 modules[key] |= value
         _follow(modules, changes)

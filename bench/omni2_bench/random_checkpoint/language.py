@@ -20,7 +20,7 @@ import numpy as np
 from omni2_bench.random_checkpoint.dimensions import Dimensions
 from omni2_bench.random_checkpoint.draw import Floats, Rule, chain, set_rows
 from omni2_bench.random_checkpoint.tokenizer import SPECIALS, Vocabulary
-from omni2_engine.config import DecoderConfig
+from omni2_engine.model.config import DecoderConfig
 from omni2_export.checkpoint.whisper import positional_table
 
 IN, OUT, CONST = 0, 1, 2  # components of the residual stream

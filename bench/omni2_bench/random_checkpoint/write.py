@@ -32,8 +32,8 @@ from omni2_bench.random_checkpoint.tokenizer import (
     write_speech_tokenizer,
     write_text_tokenizer,
 )
-from omni2_engine.config import Capabilities, DecoderConfig, TokenConfig
 from omni2_engine.errors import SettingError
+from omni2_engine.model.config import Capabilities, DecoderConfig, TokenConfig
 from omni2_export.checkpoint.names import expected_shapes
 
 BYTES_AND_ADDED = 256 + len(SPECIALS) + 1  # tokens besides the merges

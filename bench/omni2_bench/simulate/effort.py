@@ -21,7 +21,7 @@ from omni2_bench.common.work import (
 )
 from omni2_bench.random_checkpoint.dimensions import Dimensions
 from omni2_bench.simulate.device import Effort
-from omni2_engine.config import DecoderConfig, TokenConfig
+from omni2_engine.model.config import DecoderConfig, TokenConfig
 from omni2_export.checkpoint.names import decoder_shapes, encoder_shapes, fusion_shapes, vocoder_shapes
 
 BF16 = 2  # bytes

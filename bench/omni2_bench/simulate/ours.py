@@ -15,16 +15,16 @@ from omni2_bench.simulate.stages import ModelState, NoPrefixes, SoundState, Stag
 from omni2_bench.simulate.trace import Span
 from omni2_bench.simulate.turns import Turn
 from omni2_engine._core import Simulation
-from omni2_engine.chunk import Chunk
-from omni2_engine.metrics import Recorder
-from omni2_engine.options import Options
-from omni2_engine.playout import Playout
+from omni2_engine.memory.states import TurnStates
 from omni2_engine.schedule.calls import Errors, StageCalls, Task
 from omni2_engine.schedule.threaded import ThreadedQueue, stages_of
-from omni2_engine.states import TurnStates
+from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.history import History
+from omni2_engine.turn.metrics import Recorder
+from omni2_engine.turn.options import Options
 from omni2_engine.turn.output import ChunkQueue
 from omni2_engine.turn.plan import STAGE_OF, Decode, StageIndex, Write
+from omni2_engine.turn.playout import Playout
 from omni2_engine.turn.prompt import Exchange, Layout
 from omni2_engine.turn.run import Question, TurnRun
 
@@ -106,9 +106,7 @@ class OverlappedServer:
         prefixes: Any = NoPrefixes()
         states = TurnStates(speech, sound, seconds=0.0, left_context=0.0, promised=0)
         history, recorder = History([spoken]), Recorder(turn=0)
-        return TurnRun(
-            self._pipeline, prefixes, history, text, states, question, queue, output, recorder, Playout()
-        )
+        return TurnRun(self._pipeline, prefixes, history, text, states, question, queue, output, recorder, Playout())
 
     def _begin(self, stage: int, tasks: list[Task]) -> float:
         """Begin a call of a stage; the seconds it takes. Steps that are not decoded together follow one another."""

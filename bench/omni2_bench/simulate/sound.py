@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES, FlowEncoderConfig, ModelConfig
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, FlowEncoderConfig, ModelConfig
 
 
 @dataclass(frozen=True)

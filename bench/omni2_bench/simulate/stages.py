@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from omni2_bench.simulate.device import Effort, Limits
 from omni2_bench.simulate.model import Model
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES
-from omni2_engine.pipeline import Pipeline
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES
 from omni2_engine.sampling import Choose
 from omni2_engine.schedule.calls import Errors, StageCalls, Task
 from omni2_engine.stages.burst import Burst, Tokens
+from omni2_engine.stages.pipeline import Pipeline
 from omni2_engine.text.units import NO_UNIT, UnitTable
 
 Floats = NDArray[np.float32]

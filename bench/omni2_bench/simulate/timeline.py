@@ -11,7 +11,7 @@ import matplotlib
 from omni2_bench.common.style import INK, LINE, PALE, STYLE
 from omni2_bench.simulate.trace import Span
 from omni2_bench.simulate.turns import Turn
-from omni2_engine.playout import playback
+from omni2_engine.turn.playout import playback
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

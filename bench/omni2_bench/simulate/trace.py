@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omni2_bench.simulate.turns import Turn
-from omni2_engine.playout import playback
+from omni2_engine.turn.playout import playback
 
 MODEL = "computed from a model of stage times; nothing ran on a GPU"
 PLAYERS = "players"

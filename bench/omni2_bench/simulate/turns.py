@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from omni2_bench.common.statistics import Starvation, continuity, starvation
-from omni2_engine.playout import Stretch, playback
+from omni2_engine.turn.playout import Stretch, playback
 
 
 @dataclass

@@ -113,9 +113,7 @@ def _chunks(file: BinaryIO, container: Container, begin: int, total: int) -> Ite
             return
 
 
-def _corrected(
-    file: BinaryIO, container: Container, data: Chunk, wide: Chunk | None, total: int
-) -> dict[int, bytes]:
+def _corrected(file: BinaryIO, container: Container, data: Chunk, wide: Chunk | None, total: int) -> dict[int, bytes]:
     """See `corrections`; `wide` is the chunk of an RF64 file that holds the real sizes."""
     there, length = total - data.begin, data.length
     if wide is not None and length == 2**32 - 1:

@@ -19,8 +19,8 @@ import soxr
 from numpy.typing import NDArray
 
 from omni2_engine.errors import AudioError
-from omni2_engine.locked_file import LockedFile, open_locked
 from omni2_engine.settings import integer
+from omni2_engine.system.locked_file import LockedFile, open_locked
 from omni2_kernels.audio import pack_pcm16
 
 Floats = NDArray[np.float32]

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from omni2_engine.audio.files import in_memory, on_disk, read_file
 from omni2_engine.audio.samples import Floats, Recording, check_rate, mono, scaled
-from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_engine.errors import AudioError
-from omni2_engine.file_content import placeholder
+from omni2_engine.model.config import WHISPER_SAMPLE_RATE
 from omni2_engine.settings import choice, integer
+from omni2_engine.system.file_content import placeholder
 
 AudioInput = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from omni2_engine.device.stopwatch import Stopwatch
-    from omni2_engine.manifest import EngineDirectory
+    from omni2_engine.model.manifest import EngineDirectory
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]

@@ -12,7 +12,7 @@ from omni2_engine.backends.base import Backend
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.backends.tensorrt_library import open_device
 from omni2_engine.errors import BackendError, Omni2Error
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
 
 PROVIDER = "CUDAExecutionProvider"  # ONNX Runtime's name for it
 FIRST = "llm"  # every engine has it: what holds for its files holds for all
@@ -80,9 +80,7 @@ def _on_gpu(directory: EngineDirectory, cuda_graphs: bool, timed: bool) -> Backe
     return None
 
 
-def _tensorrt(
-    directory: EngineDirectory, cuda_graphs: bool, timed: bool, gpu: CudaDevice | None = None
-) -> Backend:
+def _tensorrt(directory: EngineDirectory, cuda_graphs: bool, timed: bool, gpu: CudaDevice | None = None) -> Backend:
     from omni2_engine.backends.tensorrt import TensorRTBackend
 
     backend = TensorRTBackend(gpu, cuda_graphs=cuda_graphs, timed=timed)

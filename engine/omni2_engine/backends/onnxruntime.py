@@ -23,9 +23,9 @@ from omni2_engine.backends.base import (
 from omni2_engine.backends.int8 import EXACT_PRODUCTS, needs_exact_products
 from omni2_engine.device.stopwatch import Stopwatch
 from omni2_engine.errors import BackendError, EngineDirectoryError
-from omni2_engine.manifest import EngineDirectory
-from omni2_engine.memory import Reservation
-from omni2_engine.resources import available_memory, processors
+from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.system.reservation import Reservation
+from omni2_engine.system.resources import available_memory, processors
 
 DTYPES = {
     "tensor(float)": np.float32,

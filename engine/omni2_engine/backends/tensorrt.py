@@ -15,7 +15,7 @@ from omni2_engine.backends.tensorrt_library import TensorRt, find_tensorrt, open
 from omni2_engine.backends.tensorrt_plan import REBUILD, Plan
 from omni2_engine.device.stopwatch import Stopwatch
 from omni2_engine.errors import BackendError, EngineDirectoryError
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
 
 
 class TensorRTBackend:

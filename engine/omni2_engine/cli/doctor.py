@@ -22,8 +22,8 @@ from omni2_engine.backends.tensorrt import target_of
 from omni2_engine.backends.tensorrt_library import TensorRt, cudart_path, find_tensorrt, open_device
 from omni2_engine.device.memory_plan import gib
 from omni2_engine.errors import BackendError, Omni2Error
-from omni2_engine.manifest import EngineDirectory
-from omni2_engine.resources import available_memory, processors, total_memory
+from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.system.resources import available_memory, processors, total_memory
 
 EXTRAS = {
     "export": ("onnx", "onnx-ir", "huggingface-hub", "ml-dtypes", "pyyaml"),
@@ -165,7 +165,7 @@ def _gpu(device: CudaDevice | BackendError) -> Iterator[Finding]:
         yield Finding(
             "gpu",
             f"GPU {device.name}, {target_of(device)}, {gib(free)} of {gib(total)} GiB free, "
-            f"driver for CUDA {major}.{minor}"
+            f"driver for CUDA {major}.{minor}",
         )
         yield Finding("gpu", "its makers had no GPU: `make test-gpu` in a checkout checks everything on yours")
         return

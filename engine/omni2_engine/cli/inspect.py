@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
 
 STORAGE_NAMES = {"flow_step": "flow"}  # stage → what the manifest calls its precision, where that differs
 

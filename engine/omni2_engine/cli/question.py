@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from omni2_engine.audio.raw import RawFormat, record
 from omni2_engine.audio.source import SLACK
 from omni2_engine.errors import AudioError, SettingError
-from omni2_engine.manifest import is_engine
+from omni2_engine.model.manifest import is_engine
 
 STDIN = "-"
 

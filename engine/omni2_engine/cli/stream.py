@@ -19,10 +19,10 @@ from omni2_engine.cli.question import check_order, open_question, raw_format
 from omni2_engine.cli.stream_report import StreamReport
 from omni2_engine.engine import MAX_CONTEXT, Engine
 from omni2_engine.errors import SettingError
-from omni2_engine.manifest import EngineDirectory
-from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS, SPEECH_SAMPLING, Chunks, OnLong, Options
+from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.sampling import Sampling
 from omni2_engine.stages.flow import LEFT_CONTEXT
+from omni2_engine.turn.options import LAST_WRITE, MAX_NEW_TOKENS, SPEECH_SAMPLING, Chunks, OnLong, Options
 
 QUESTION, ANSWER, SAMPLING, MACHINE, SHOWN = "Question", "Answer", "Sampling", "Machine and memory", "What is shown"
 
@@ -40,9 +40,7 @@ def register(app: typer.Typer) -> None:
             str, typer.Option("--output", "-o", help="WAV to write; - for raw s16le as it is made")
         ] = "answer.wav",
         rate: Annotated[int | None, typer.Option(help="sample rate of the output, Hz")] = None,
-        text: Annotated[
-            str | None, typer.Option(help="type the question instead", rich_help_panel=QUESTION)
-        ] = None,
+        text: Annotated[str | None, typer.Option(help="type the question instead", rich_help_panel=QUESTION)] = None,
         typed_turns: Annotated[
             bool | None,
             typer.Option("--typed-turns", help="type even if the model was taught none", rich_help_panel=QUESTION),
@@ -77,9 +75,7 @@ def register(app: typer.Typer) -> None:
             str, typer.Option(help="units per flow call: fixed, or growing with the lead", rich_help_panel=ANSWER)
         ] = "fixed",
         seed: Annotated[int, typer.Option(help="one seed, one answer", rich_help_panel=SAMPLING)] = 0,
-        temperature: Annotated[
-            float, typer.Option(help="of the text; 0 is greedy", rich_help_panel=SAMPLING)
-        ] = 0.0,
+        temperature: Annotated[float, typer.Option(help="of the text; 0 is greedy", rich_help_panel=SAMPLING)] = 0.0,
         top_k: Annotated[int, typer.Option(help="of the text; 0 keeps all", rich_help_panel=SAMPLING)] = 0,
         top_p: Annotated[float, typer.Option(help="of the text", rich_help_panel=SAMPLING)] = 1.0,
         speech_temperature: Annotated[
@@ -91,9 +87,7 @@ def register(app: typer.Typer) -> None:
         speech_top_p: Annotated[
             float, typer.Option(help="of the speech units", rich_help_panel=SAMPLING)
         ] = SPEECH_SAMPLING.top_p,
-        device: Annotated[
-            str, typer.Option(help="auto, cpu, cuda or tensorrt", rich_help_panel=MACHINE)
-        ] = Device.AUTO,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt", rich_help_panel=MACHINE)] = Device.AUTO,
         threads: Annotated[int | None, typer.Option(help="processor threads", rich_help_panel=MACHINE)] = None,
         max_context: Annotated[
             int, typer.Option(help="positions of the KV cache", rich_help_panel=MACHINE)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, TextIO
 
 from omni2_engine.audio.sink import STDOUT
-from omni2_engine.chunk import Chunk
 from omni2_engine.cli.terminal import Terminal, one_line
-from omni2_engine.metrics import TurnMetrics
+from omni2_engine.turn.chunk import Chunk
+from omni2_engine.turn.metrics import TurnMetrics
 
 SCHEMA_VERSION = 1  # of `StreamReport.record`
 

@@ -10,26 +10,24 @@ from numpy.typing import NDArray
 
 from omni2_engine.backends.base import Graph
 from omni2_engine.backends.tensorrt_graph import TensorRTGraph
-from omni2_engine.config import DecoderConfig
 from omni2_engine.device.decode_batch import RING, DecodeBatch
 from omni2_engine.device.decode_loop import DecodeLoop, serves
 from omni2_engine.device.decode_step import KERNELS_OF_A_STEP
 from omni2_engine.device.kernels import DeviceKernels
 from omni2_engine.device.prefill import Prefill
 from omni2_engine.device.table import DeviceTable
+from omni2_engine.model.config import DecoderConfig
+from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Choose
 from omni2_engine.stages.burst import Burst, Enough, Tokens
 from omni2_engine.stages.language_model import DecoderState, LanguageModel, check_room
 from omni2_engine.stages.slots import SlotCache
-from omni2_engine.tables import EmbeddingTable
 
 Floats = NDArray[np.float32]
 USUAL = 1024  # positions: two spoken turns of half a minute, or the units of one
 
 
-def language_model_on(
-    graph: Graph, config: DecoderConfig, table: EmbeddingTable, pairs: bool = False
-) -> LanguageModel:
+def language_model_on(graph: Graph, config: DecoderConfig, table: EmbeddingTable, pairs: bool = False) -> LanguageModel:
     """The language model that fits where its graph runs; arguments of `LanguageModel`."""
     if isinstance(graph, TensorRTGraph):
         return DeviceLanguageModel(graph, config, table)

@@ -26,8 +26,7 @@ class DeviceState:
         owner = lane.pool.take(total)
         begin = owner.address
         self.arrays = {
-            name: DeviceArray.whole(begin + places[name], shape, dtype, owner)
-            for name, (shape, dtype) in specs.items()
+            name: DeviceArray.whole(begin + places[name], shape, dtype, owner) for name, (shape, dtype) in specs.items()
         }
         with lane.lock:
             lane.stream.fill(begin, 0, total)
@@ -49,4 +48,3 @@ class DeviceState:
 
     def give_back(self, part: DeviceArray) -> None:
         """Nothing: memory goes back to the lane's pool as a whole, with its last view; see `StateMemory.give_back`."""
-

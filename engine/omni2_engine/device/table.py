@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from omni2_engine._core import CudaDevice, CudaStream
-from omni2_engine.tables import EmbeddingTable
+from omni2_engine.model.tables import EmbeddingTable
 from omni2_kernels.decoding import ElementType, element_type
 
 PIECE = 1 << 26  # bytes that are copied at a time: what is mapped from a file passes through memory of the host

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.backends.base import Graph
-from omni2_engine.config import EncoderConfig
+from omni2_engine.model.config import EncoderConfig
 
 Floats = NDArray[np.float32]
 

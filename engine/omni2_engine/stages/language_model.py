@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.backends.base import Graph
-from omni2_engine.config import DecoderConfig
 from omni2_engine.errors import ContextError
+from omni2_engine.model.config import DecoderConfig
+from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Choose
 from omni2_engine.stages.burst import Burst, Enough, Tokens
 from omni2_engine.stages.slots import RELEASED, DecoderState, SlotCache, most_positions, rounded, slot_bytes
-from omni2_engine.tables import EmbeddingTable
 
 __all__ = ["DecoderState", "LanguageModel"]
 

@@ -206,9 +206,7 @@ class DecoderState:
 
     def keep(self) -> Prefix:
         """A copy of the filled positions and the outputs of the last, which takes no more memory than that."""
-        return Prefix(
-            self.cache.keep(self.index, self.length), self.length, self.logits.copy(), self.hidden.copy()
-        )
+        return Prefix(self.cache.keep(self.index, self.length), self.length, self.logits.copy(), self.hidden.copy())
 
     def copy_prefix(self, other: DecoderState | Prefix) -> None:
         """Become a copy of another state's filled positions (a prefix prefilled once); it may be of another cache."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.backends.base import Graph
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES, VocoderConfig
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, VocoderConfig
 from omni2_kernels.audio import cross_fade
 
 Floats = NDArray[np.float32]

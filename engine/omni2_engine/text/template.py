@@ -18,7 +18,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from omni2_engine.errors import CheckpointError, EngineDirectoryError, SettingError
-from omni2_engine.file_content import read_text
+from omni2_engine.system.file_content import read_text
 
 TEMPLATE = "chat_template.jinja"
 SPECIAL_TOKENS = "special_tokens.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders
 
 from omni2_engine.errors import EngineDirectoryError
-from omni2_engine.file_content import read_text
+from omni2_engine.system.file_content import read_text
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from omni2_engine.chunk import Chunk
+from omni2_engine.turn.chunk import Chunk
 
 
 class DeadlinePassed(Exception):
@@ -25,9 +25,7 @@ class ChunkQueue:
         on_first: called when the first chunk comes, likewise.
     """
 
-    def __init__(
-        self, most: float, hold: Callable[[bool], None], on_first: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, most: float, hold: Callable[[bool], None], on_first: Callable[[], None] = lambda: None) -> None:
         self._most = most
         self._hold = hold
         self._on_first = on_first

@@ -117,9 +117,7 @@ class TurnPlan:
         tokens: per step.
     """
 
-    def __init__(
-        self, read: int, write: int, chunks: ChunkSchedule, tokens: TokensPerStep = TokensPerStep()
-    ) -> None:
+    def __init__(self, read: int, write: int, chunks: ChunkSchedule, tokens: TokensPerStep = TokensPerStep()) -> None:
         self._read = read
         self._write = write
         self._text = min(tokens.text, read)

@@ -18,25 +18,25 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.chunk import Chunk
 from omni2_engine.errors import SettingError
-from omni2_engine.metrics import Recorder
-from omni2_engine.options import Options
-from omni2_engine.pipeline import Pipeline
-from omni2_engine.playout import Playout
+from omni2_engine.memory.states import TurnStates
 from omni2_engine.sampling import Chooser, DrawKey, Stream, checked_ids
-from omni2_engine.schedule.base import SessionQueue
 from omni2_engine.settings import shown
 from omni2_engine.stages.burst import Burst, Tokens
 from omni2_engine.stages.language_model import DecoderState
-from omni2_engine.states import TurnStates
+from omni2_engine.stages.pipeline import Pipeline
 from omni2_engine.text.tokenizer import TextStream
+from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.chunking import ChunkSchedule
 from omni2_engine.turn.history import History
+from omni2_engine.turn.metrics import Recorder
+from omni2_engine.turn.options import Options
 from omni2_engine.turn.output import ChunkQueue
 from omni2_engine.turn.plan import RunFlow, Step, TokensPerStep, TurnPlan
+from omni2_engine.turn.playout import Playout
 from omni2_engine.turn.prefix import PrefixCache
 from omni2_engine.turn.prompt import Layout
+from omni2_engine.turn.queue import SessionQueue
 from omni2_engine.turn.writers import Group, SpeechWriter, TextWriter
 
 Floats = NDArray[np.float32]

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.metrics import Recorder
-from omni2_engine.pipeline import Pipeline
 from omni2_engine.sampling import Choose
 from omni2_engine.stages.burst import Burst
 from omni2_engine.stages.language_model import DecoderState
+from omni2_engine.stages.pipeline import Pipeline
 from omni2_engine.text.units import UnitStream
+from omni2_engine.turn.metrics import Recorder
 
 Floats = NDArray[np.float32]
 

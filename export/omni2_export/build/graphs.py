@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from omni2_engine.config import DecoderConfig, ModelConfig
+from omni2_engine.model.config import DecoderConfig, ModelConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import GraphBuilder, Numerics
 from omni2_export.graphs.encoder import build_encoder

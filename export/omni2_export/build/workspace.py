@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Any
 
 from omni2_engine.errors import Omni2Error
-from omni2_engine.file_content import read_text
-from omni2_engine.locked_file import NAME_LAST, LockedFile, open_locked
-from omni2_engine.manifest import MANIFEST, RUNTIME_CACHE, TIMING_CACHE, FileEntry, Manifest, StageEntry, sha256
+from omni2_engine.model.manifest import MANIFEST, RUNTIME_CACHE, TIMING_CACHE, FileEntry, Manifest, StageEntry, sha256
+from omni2_engine.system.file_content import read_text
+from omni2_engine.system.locked_file import NAME_LAST, LockedFile, open_locked
 
 RECORD = "stages.json"
 SCRATCH = "unfinished"

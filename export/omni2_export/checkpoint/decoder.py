@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from omni2_engine.config import EstimatorConfig, FlowEncoderConfig, VocoderConfig
 from omni2_engine.errors import CheckpointError
-from omni2_engine.file_content import is_apple_double
+from omni2_engine.model.config import EstimatorConfig, FlowEncoderConfig, VocoderConfig
+from omni2_engine.system.file_content import is_apple_double
 from omni2_export.checkpoint.plain_yaml import TAG, read_yaml
 from omni2_export.checkpoint.tensors import Tensors, agreed_dimension, renamed
 from omni2_export.checkpoint.torch_file import open_weights

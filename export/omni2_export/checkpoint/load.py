@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from omni2_engine.config import Capabilities, ModelConfig
 from omni2_engine.errors import CheckpointError
-from omni2_engine.file_content import is_apple_double
+from omni2_engine.model.config import Capabilities, ModelConfig
+from omni2_engine.system.file_content import is_apple_double
 from omni2_engine.text import ChatTemplate
 from omni2_export.checkpoint.decoder import open_flow, open_vocoder, read_decoder_yaml
 from omni2_export.checkpoint.names import check_names

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from omni2_engine.config import (
+from omni2_engine.errors import CheckpointError
+from omni2_engine.model.config import (
     DecoderConfig,
     EncoderConfig,
     EstimatorConfig,
@@ -16,7 +17,6 @@ from omni2_engine.config import (
     ModelConfig,
     VocoderConfig,
 )
-from omni2_engine.errors import CheckpointError
 from omni2_export.checkpoint.tensors import Tensors
 
 Shapes = dict[str, tuple[int, ...]]

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from omni2_engine.errors import CheckpointError
-from omni2_engine.file_content import read_text
+from omni2_engine.system.file_content import read_text
 from omni2_export.input_files import require_content
 
 TAG = "!tag"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from omni2_engine.config import DecoderConfig, FusionConfig
 from omni2_engine.errors import CheckpointError
+from omni2_engine.model.config import DecoderConfig, FusionConfig
 from omni2_export.checkpoint.tensors import Selection, Tensors, agreed_dimension, overlaid, renamed, under_prefix
 from omni2_export.fields import MOST_LAYERS, Fields
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from omni2_engine.errors import CheckpointError, SettingError
-from omni2_engine.file_content import is_apple_double
+from omni2_engine.system.file_content import is_apple_double
 from omni2_export.checkpoint.tensors import Float32, Selection, Tensors, finite, to_float32
 from omni2_export.fields import read_json
 from omni2_export.input_files import is_there, require_content

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from omni2_engine.config import TokenConfig
 from omni2_engine.errors import CheckpointError
+from omni2_engine.model.config import TokenConfig
 from omni2_export.fields import LARGEST, Fields, read_json
 from omni2_export.input_files import is_there
 from omni2_export.tokenizer_files import load_tokenizer

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from omni2_engine.config import EncoderConfig
 from omni2_engine.errors import CheckpointError
+from omni2_engine.model.config import EncoderConfig
 from omni2_export.checkpoint.tensors import (
     Arrays,
     Float32,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from omni2_engine.config import EncoderConfig
+from omni2_engine.model.config import EncoderConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.attention import attend
 from omni2_export.graphs.builder import FLOAT, GraphBuilder

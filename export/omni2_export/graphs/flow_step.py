@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from omni2_engine.config import EstimatorConfig
+from omni2_engine.model.config import EstimatorConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.attention import attend
 from omni2_export.graphs.builder import BOOL, FLOAT, INT64, Dim, GraphBuilder, in_float32

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omni2_engine.config import FusionConfig
+from omni2_engine.model.config import FusionConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import FLOAT, GraphBuilder
 from omni2_export.graphs.linear import LinearWriter, Precision

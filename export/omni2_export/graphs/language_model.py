@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from omni2_engine.config import DecoderConfig
+from omni2_engine.model.config import DecoderConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.attention import attend
 from omni2_export.graphs.builder import BOOL, FLOAT, INT64, Dim, GraphBuilder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from omni2_engine.config import WHISPER_FFT, WHISPER_HOP, WHISPER_SAMPLE_RATE, EncoderConfig
+from omni2_engine.model.config import WHISPER_FFT, WHISPER_HOP, WHISPER_SAMPLE_RATE, EncoderConfig
 from omni2_export.graphs.builder import DOUBLE, FLOAT, GraphBuilder, in_float32
 from omni2_export.graphs.framing import cut_frames
 from omni2_export.graphs.split_product import split_product

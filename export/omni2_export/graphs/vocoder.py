@@ -7,7 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from omni2_engine.config import VocoderConfig
+from omni2_engine.model.config import VocoderConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import FLOAT, GraphBuilder, in_float32
 from omni2_export.graphs.vocoder_source import (

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from omni2_engine.config import VocoderConfig
+from omni2_engine.model.config import VocoderConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import DOUBLE, FLOAT, INT64, INT64_MAX, GraphBuilder, in_float32
 from omni2_export.graphs.split_product import split_product

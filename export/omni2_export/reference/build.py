@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from omni2_engine.config import ModelConfig
+from omni2_engine.model.config import ModelConfig
 from omni2_export.checkpoint import Checkpoint, Tensors
 from omni2_export.reference.fusion import Fusion
 from omni2_export.reference.solver import Flow

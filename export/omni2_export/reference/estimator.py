@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omni2_engine.config import EstimatorConfig
+from omni2_engine.model.config import EstimatorConfig
 from omni2_export.reference.blocks import block_causal_mask
 
 TIME_SCALE = 1000.0  # of the sinusoidal time embedding

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omni2_engine.config import FlowEncoderConfig
+from omni2_engine.model.config import FlowEncoderConfig
 from omni2_export.reference.blocks import block_causal_mask
 
 LAYER_EPS = 1e-12  # of both norms inside a layer; every other norm has 1e-5

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omni2_engine.config import WHISPER_FFT, WHISPER_HOP, WHISPER_SAMPLE_RATE, EncoderConfig
+from omni2_engine.model.config import WHISPER_FFT, WHISPER_HOP, WHISPER_SAMPLE_RATE, EncoderConfig
 
 LOG_FLOOR = 1e-10  # smallest mel power, spec §2
 DYNAMIC_RANGE = 8.0  # decades below the window's loudest point, spec §2

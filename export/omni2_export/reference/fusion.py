@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from omni2_engine.config import FusionConfig
+from omni2_engine.model.config import FusionConfig
 
 
 class Fusion(nn.Module):

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from omni2_engine.audio.source import read_audio
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES, WHISPER_SAMPLE_RATE, ModelConfig
 from omni2_engine.errors import Omni2Error
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, WHISPER_SAMPLE_RATE, ModelConfig
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.reference.build import load_reference
 from omni2_export.reference.golden_speech import SpeechGoldens, save

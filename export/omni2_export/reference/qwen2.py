@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omni2_engine.config import DecoderConfig
+from omni2_engine.model.config import DecoderConfig
 
 Cache = list[tuple[Tensor, Tensor]]  # keys and values of every layer, each (B, kv_heads, positions, head_dim)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omni2_engine.config import EstimatorConfig, FlowEncoderConfig
+from omni2_engine.model.config import EstimatorConfig, FlowEncoderConfig
 from omni2_export.reference.estimator import Estimator
 from omni2_export.reference.flow_encoder import FlowEncoder
 

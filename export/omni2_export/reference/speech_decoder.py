@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES
 from omni2_export.reference.solver import Flow
 from omni2_export.reference.vocoder import HiFT, SourceDraws
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omni2_engine.config import VocoderConfig
+from omni2_engine.model.config import VocoderConfig
 
 EDGE_KERNEL = 7  # of conv_pre and conv_post, hard-coded upstream
 F0_KERNEL = 3  # of the F0 predictor's convolutions, hard-coded upstream

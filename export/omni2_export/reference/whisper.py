@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omni2_engine.config import EncoderConfig
+from omni2_engine.model.config import EncoderConfig
 
 
 class Attention(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from omni2_engine.errors import Omni2Error
-from omni2_engine.resources import available_memory
+from omni2_engine.system.resources import available_memory
 
 FIXED = 0.55e9  # bytes that Python and TensorRT take for any plan
 PER_ATTENTION = 15e6  # for each attention and what stands around it

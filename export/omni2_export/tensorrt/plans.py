@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from omni2_engine.config import ModelConfig
 from omni2_engine.errors import SettingError
+from omni2_engine.model.config import ModelConfig
 from omni2_export.build.graphs import GraphSpec, graph_specs
 from omni2_export.build.precision import Precisions
 from omni2_export.build.stages import BYTES, graph_bytes

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES, ModelConfig
 from omni2_engine.engine import MAX_CONTEXT, MOST_SESSIONS
 from omni2_engine.errors import SettingError
-from omni2_engine.options import LAST_WRITE, MAX_NEW_TOKENS
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, ModelConfig
 from omni2_engine.stages.flow import LEFT_CONTEXT, WORKING_BLOCKS
 from omni2_engine.turn.chunking import GROWTH
+from omni2_engine.turn.options import LAST_WRITE, MAX_NEW_TOKENS
 
 GRANULE = 64  # caches are a multiple of so many positions long
 PREFILL = 512  # positions of one call; a longer prompt takes several

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omni2_engine.backends.tensorrt_library import TensorRt
-from omni2_engine.config import ModelConfig
-from omni2_engine.manifest import PlanEntry
+from omni2_engine.model.config import ModelConfig
+from omni2_engine.model.manifest import PlanEntry
 from omni2_export.build.stages import OnBytes, Stage, file_identity, stage_key
 from omni2_export.graphs.linear import Precision
 from omni2_export.tensorrt.memory import building_memory

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.config import ModelConfig
 from omni2_engine.errors import Omni2Error
-from omni2_engine.file_content import is_apple_double, placeholder
+from omni2_engine.model.config import ModelConfig
+from omni2_engine.system.file_content import is_apple_double, placeholder
 from omni2_export.verify.schema import Expected, Kind, kind_of, schema
 
 FIT = "verify with goldens of the checkpoint the engine was built from"

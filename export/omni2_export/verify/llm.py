@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from omni2_engine.audio.source import read_audio
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
-from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_engine.engine import Engine
-from omni2_engine.options import LAST_WRITE, Options
+from omni2_engine.model.config import WHISPER_SAMPLE_RATE
 from omni2_engine.sampling import DrawKey, Stream, choose
 from omni2_engine.text.units import units_of_text
+from omni2_engine.turn.options import LAST_WRITE, Options
 from omni2_export.inspection import open_cut
 from omni2_export.verify.compare import FileComparison
 from omni2_export.verify.goldens import REMAKE, Golden, GoldenError
@@ -114,9 +114,7 @@ def _compare_forced(engine: Engine, compare: FileComparison) -> None:
     turn = run_turn(
         engine,
         golden["inputs_embeds"],
-        Options(
-            max_new_tokens=len(text_ids), max_last_write=_last_write(golden, "f_group_unit_len", "f_tts_tokens")
-        ),
+        Options(max_new_tokens=len(text_ids), max_last_write=_last_write(golden, "f_group_unit_len", "f_tts_tokens")),
         forced={Stream.TEXT: text_ids, Stream.SPEECH: golden.ids("f_tts_tokens")},
     )
     compare.same("f_text_ids", LLM, _chosen(engine, turn.text_logits, text_ids))

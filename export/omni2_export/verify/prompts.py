@@ -7,8 +7,8 @@ import re
 import numpy as np
 
 from omni2_engine.audio.source import read_audio
-from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_engine.engine import Engine
+from omni2_engine.model.config import WHISPER_SAMPLE_RATE
 from omni2_engine.turn.prompt import REPLY_MARK, Exchange, Layout
 from omni2_export.verify.compare import FileComparison
 from omni2_export.verify.goldens import Golden

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omni2_engine.config import ModelConfig
 from omni2_engine.errors import CheckpointError
-from omni2_engine.options import LAST_WRITE, SPEECH_SAMPLING
+from omni2_engine.model.config import ModelConfig
+from omni2_engine.turn.options import LAST_WRITE, SPEECH_SAMPLING
 from omni2_export.fields import read_json
 from omni2_export.verify.goldens import REMAKE, GoldenError
 from omni2_export.verify.rows import Comparison

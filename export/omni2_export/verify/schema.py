@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from omni2_engine.config import ModelConfig
+from omni2_engine.model.config import ModelConfig
 from omni2_export.speaker import BINS
 
 

@@ -10,26 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
-from omni2_engine.budget import Admission, MemoryBudget
-from omni2_engine.config import WHISPER_SAMPLE_RATE
 from omni2_engine.engine import Engine
-from omni2_engine.options import Options
-from omni2_engine.pipeline import Pipeline
-from omni2_engine.playout import Playout
-from omni2_engine.runtime import Runtime
+from omni2_engine.memory.budget import Admission, MemoryBudget
+from omni2_engine.memory.states import StatePool
+from omni2_engine.model.config import WHISPER_SAMPLE_RATE
 from omni2_engine.sampling import Stream
 from omni2_engine.schedule.base import Schedule
 from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
 from omni2_engine.schedule.threaded import ThreadedSchedule
-from omni2_engine.session import Session
-from omni2_engine.speech_decoder import SpeechDecoder, SpeechState
+from omni2_engine.sessions.runtime import Runtime
+from omni2_engine.sessions.session import Session
+from omni2_engine.sessions.waiting_turns import WaitingTurns
 from omni2_engine.stages.flow import Flow
+from omni2_engine.stages.pipeline import Pipeline
+from omni2_engine.stages.speech_decoder import SpeechDecoder, SpeechState
 from omni2_engine.stages.vocoder import Vocoder
-from omni2_engine.states import StatePool
 from omni2_engine.text.units import units_of_text
+from omni2_engine.turn.options import Options
+from omni2_engine.turn.playout import Playout
 from omni2_engine.turn.prefix import PrefixCache
-from omni2_engine.waiting_turns import WaitingTurns
 from omni2_export.verify.compare import FileComparison
 from omni2_export.verify.goldens import Golden
 from omni2_export.verify.tolerances import STREAMED_WAVE

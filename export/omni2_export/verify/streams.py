@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES
 from omni2_engine.engine import Engine
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES
 from omni2_engine.stages.flow import FlowState
 from omni2_engine.stages.vocoder import Vocoder, VocoderState
 from omni2_export.inspection import open_cut

@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.engine import Engine
-from omni2_engine.metrics import Recorder
-from omni2_engine.options import Options
-from omni2_engine.playout import Playout
+from omni2_engine.memory.states import TurnStates
 from omni2_engine.sampling import Choose, Sampling, Stream
 from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
 from omni2_engine.stages.burst import Burst, Tokens
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
-from omni2_engine.states import TurnStates
 from omni2_engine.turn.history import History
+from omni2_engine.turn.metrics import Recorder
+from omni2_engine.turn.options import Options
 from omni2_engine.turn.output import ChunkQueue
+from omni2_engine.turn.playout import Playout
 from omni2_engine.turn.prefix import PrefixCache
 from omni2_engine.turn.prompt import Exchange, Layout
 from omni2_engine.turn.run import Question, TurnRun
@@ -122,13 +122,9 @@ def run_turn(
     def end_behind(stream: Stream, generated: list[int], chosen: int) -> int:
         return chosen if len(generated) < len((forced or {})[stream]) else ends[stream]
 
-    question = Question(
-        _layout_of(prompt), None, options, steer=None if forced is None else end_behind, forced=forced
-    )
+    question = Question(_layout_of(prompt), None, options, steer=None if forced is None else end_behind, forced=forced)
     positions = pipeline.speech_positions(options.max_new_tokens, options.max_last_write)
-    states = TurnStates(
-        p.speech_lm.new_state(positions), p.decoder.new_state(engine.voice_features(None)), 0.0, 0.0, 0
-    )
+    states = TurnStates(p.speech_lm.new_state(positions), p.decoder.new_state(engine.voice_features(None)), 0.0, 0.0, 0)
     schedule = InlineSchedule(StageCalls(llm, speech_lm))
     history = History(exchanges=[Exchange()], fed=[0])  # something is fed, so that no other prefix is put in front
     state = p.llm.new_state(len(prompt) + options.max_new_tokens)

@@ -27,7 +27,7 @@ from omni2_bench.random_checkpoint import PRESETS, CheckpointPaths
 from omni2_bench.simulate.paper import find_row, table6
 from omni2_engine.cli.app import run
 from omni2_engine.errors import BackendError
-from omni2_engine.metrics import Recorder
+from omni2_engine.turn.metrics import Recorder
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.reference.read_write import greedy
 

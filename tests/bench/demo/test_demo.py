@@ -18,7 +18,7 @@ from omni2_bench.common.mel import DYNAMIC_RANGE, mel_filters, mel_spectrogram
 from omni2_bench.demo import __main__ as demo
 from omni2_bench.demo.plot import plot_answer
 from omni2_engine.errors import Omni2Error
-from omni2_engine.metrics import TurnMetrics
+from omni2_engine.turn.metrics import TurnMetrics
 
 
 def run(output: Path, cache: Path, repository: Path, question: Path | None = None) -> tuple[TurnMetrics, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from omni2_bench.lab.batching import MODELS, gain, measure
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
 
 
 def test_gains_are_of_rounds_and_not_of_medians() -> None:

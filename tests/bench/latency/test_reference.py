@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from omni2_bench.latency.reference import Answer, ReferencePipeline, Voice
-from omni2_engine.metrics import Recorder
 from omni2_engine.sampling import Stream
+from omni2_engine.turn.metrics import Recorder
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.reference.read_write import Pick, penalised
 from omni2_export.reference.vocoder import SourceDraws

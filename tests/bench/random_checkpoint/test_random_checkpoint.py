@@ -17,8 +17,8 @@ from omni2_bench.random_checkpoint.tokenizer import SPECIALS, learn_vocabulary
 from omni2_bench.random_checkpoint.write import CheckpointPaths, flow_tensors, model_tensors, vocoder_tensors
 from omni2_engine import Engine
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
-from omni2_engine.config import Capabilities
 from omni2_engine.errors import SettingError
+from omni2_engine.model.config import Capabilities
 from omni2_engine.text.units import UnitTable
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.checkpoint import open_checkpoint

@@ -13,7 +13,7 @@ from omni2_engine import Engine
 from omni2_engine.backends import choose
 from omni2_engine.backends.choose import Device, choose_backend
 from omni2_engine.errors import BackendError, EngineDirectoryError, SettingError
-from omni2_engine.manifest import EngineDirectory, PlanEntry
+from omni2_engine.model.manifest import EngineDirectory, PlanEntry
 
 
 class Directory:
@@ -89,9 +89,7 @@ def test_a_gpu_without_plans_takes_what_onnx_runtime_has(
         name(directory(target="sm89"), Device.TENSORRT)
 
 
-def test_what_is_asked_for_and_not_there_is_an_error(
-    gpu: Any, directory: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_what_is_asked_for_and_not_there_is_an_error(gpu: Any, directory: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="no CUDA provider"):
         name(directory(), Device.CUDA)
     gpu.set_devices(0)

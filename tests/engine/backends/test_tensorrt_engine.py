@@ -19,7 +19,7 @@ from omni2_engine.backends.tensorrt_library import MAINLINE, RTX, TensorRt, new_
 from omni2_engine.device.decode_loop import DecodeLoop
 from omni2_engine.device.language_model import DeviceLanguageModel
 from omni2_engine.errors import BackendError, CapacityError, EngineDirectoryError
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.sampling import Sampling, Stream
 from omni2_engine.stages.burst import Burst, Tokens
 from omni2_engine.stages.language_model import LanguageModel

@@ -22,11 +22,11 @@ from omni2_engine.device.decode_loop import LEAST_VISIBLE, visible_sizes
 from omni2_engine.device.lane import Lane
 from omni2_engine.device.language_model import DeviceLanguageModel, language_model_on
 from omni2_engine.errors import BackendError, ContextError
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Chooser, DrawKey, Sampling, Stream
 from omni2_engine.stages.burst import Burst, Tokens
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
-from omni2_engine.tables import EmbeddingTable
 from omni2_export.build.precision import GPU, parse_precision
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.tensorrt.plans import plan_specs
@@ -333,9 +333,7 @@ def test_warming_up_records_what_most_need(open_model: Open, host: LanguageModel
     assert "CudaStream.end_capture" not in calls
 
 
-def test_without_graphs_every_step_is_enqueued(
-    open_model: Open, calls: list[str], fake_tensorrt: FakeTensorRt
-) -> None:
+def test_without_graphs_every_step_is_enqueued(open_model: Open, calls: list[str], fake_tensorrt: FakeTensorRt) -> None:
     model = open_model(cuda_graphs=False)
     burst = asked(prefilled(model, model.new_state(CAPACITY), 1), 1, 6)
     model.burst([burst])

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni2_engine import Engine
-from omni2_engine.budget import Admission, MemoryBudget
 from omni2_engine.errors import CapacityError
-from omni2_engine.resources import available_memory
-from omni2_engine.speech_decoder import SpeechState
+from omni2_engine.memory.budget import Admission, MemoryBudget
+from omni2_engine.memory.states import LEAST_CONTEXT, Conversation, StatePool, TurnStates
 from omni2_engine.stages.graph_state import cache_bytes
-from omni2_engine.states import LEAST_CONTEXT, Conversation, StatePool, TurnStates
-from omni2_engine.waits import run
+from omni2_engine.stages.speech_decoder import SpeechState
+from omni2_engine.system.resources import available_memory
+from omni2_engine.system.waits import run
 
 from ...waiting import SOON, let_others_run, sleeps
 

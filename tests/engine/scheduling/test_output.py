@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni2_engine.chunk import Chunk
+from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.output import ChunkQueue
 
 from ...waiting import SOON, sleeps

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from omni2_engine.backends.tensorrt_library import TensorRt
-from omni2_engine.manifest import MANIFEST, Manifest, sha256
+from omni2_engine.model.manifest import MANIFEST, Manifest, sha256
 from omni2_export.build.precision import GPU, parse_precision
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.tensorrt.plans import plan_specs

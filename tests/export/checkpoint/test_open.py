@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from omni2_engine.config import Capabilities
 from omni2_engine.errors import CheckpointError
+from omni2_engine.model.config import Capabilities
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
 from omni2_export.checkpoint.names import expected_shapes
 from omni2_export.checkpoint.whisper import positional_table

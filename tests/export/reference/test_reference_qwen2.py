@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from omni2_engine.config import DecoderConfig
+from omni2_engine.model.config import DecoderConfig
 from omni2_export.reference.qwen2 import Qwen2
 
 

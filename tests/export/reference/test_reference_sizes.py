@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from omni2_engine.config import EstimatorConfig, FlowEncoderConfig, VocoderConfig
+from omni2_engine.model.config import EstimatorConfig, FlowEncoderConfig, VocoderConfig
 from omni2_export.reference.solver import Flow
 from omni2_export.reference.speech_decoder import SpeechDecoder, Utterance
 from omni2_export.reference.vocoder import HiFT

@@ -13,7 +13,7 @@ from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine.backends.tensorrt_library import TensorRt
 from omni2_engine.cli.app import run as command
 from omni2_engine.errors import EngineDirectoryError, Omni2Error
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.manifest import EngineDirectory
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import GPU, parse_precision
 from omni2_export.build.run import Silent

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omni2_bench.random_checkpoint import PRESETS
-from omni2_engine.config import ModelConfig, TokenConfig
 from omni2_engine.errors import SettingError
-from omni2_engine.pipeline import Pipeline
+from omni2_engine.model.config import ModelConfig, TokenConfig
 from omni2_engine.stages.flow import WORKING_BLOCKS
+from omni2_engine.stages.pipeline import Pipeline
 from omni2_export.tensorrt.shapes import Range, Sizes, Space, cache_length, plan_spaces
 
 

@@ -67,6 +67,4 @@ def conversations(
     sizes: Mapping[str, int], turns: int, follow_ups: float, count: int, rng: np.random.Generator
 ) -> list[Item]:
     """Mixed conversations of so many turns, drawn as `drawn` draws their items."""
-    return [
-        joined(parts(turns, follow_ups, rng, lambda length: drawn(sizes, length, 1, rng)[0])) for _ in range(count)
-    ]
+    return [joined(parts(turns, follow_ups, rng, lambda length: drawn(sizes, length, 1, rng)[0])) for _ in range(count)]

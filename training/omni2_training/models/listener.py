@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omni2_engine.config import DecoderConfig, EncoderConfig
+from omni2_engine.model.config import DecoderConfig, EncoderConfig
 from omni2_export.reference.qwen2 import Qwen2
 from omni2_export.reference.whisper import Projector
 from omni2_training.models.start import EMBEDDING, initialise

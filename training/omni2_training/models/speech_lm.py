@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from omni2_engine.config import DecoderConfig, FusionConfig
+from omni2_engine.model.config import DecoderConfig, FusionConfig
 from omni2_export.reference.fusion import Fusion
 from omni2_export.reference.qwen2 import Qwen2
 from omni2_training.models.fsq import UnitTable

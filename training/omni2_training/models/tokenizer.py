@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from omni2_engine.config import Frozen
+from omni2_engine.model.config import Frozen
 from omni2_training.models.fsq import quantise, to_units
 
 RATIO = 2  # mel frames of a unit

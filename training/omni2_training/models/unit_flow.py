@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from omni2_engine.config import EstimatorConfig, FlowEncoderConfig
+from omni2_engine.model.config import EstimatorConfig, FlowEncoderConfig
 from omni2_export.reference.solver import Flow
 from omni2_training.models.fsq import UnitTable
 from omni2_training.models.start import initialise

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from omni2_engine.config import DecoderConfig
-from omni2_engine.tables import EmbeddingTable
+from omni2_engine.model.config import DecoderConfig
+from omni2_engine.model.tables import EmbeddingTable
 from omni2_export.reference.checks.subject import Floats, Subject, tensor
 from omni2_export.reference.qwen2 import Layer, RMSNorm, rotary_table
 from omni2_export.verify.rows import Row

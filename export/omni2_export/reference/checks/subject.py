@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from omni2_engine.backends.base import Graph
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
-from omni2_engine.config import ModelConfig
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.config import ModelConfig
+from omni2_engine.model.manifest import EngineDirectory
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.checkpoint.tensors import under_prefix
 from omni2_export.inspection import open_cut

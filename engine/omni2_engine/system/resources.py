@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from omni2_engine import cgroups
+from omni2_engine.system import cgroups
 
 
 def available_memory(root: Path = cgroups.ROOT) -> int:

@@ -18,25 +18,25 @@ from typing import Any, TypeVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine import waits
 from omni2_engine._core import SchedulerError, SessionCancelledError
-from omni2_engine.answer import Answer, late
 from omni2_engine.audio.source import AudioInput, read_audio
-from omni2_engine.chunk import Chunk
 from omni2_engine.errors import ContextError, SettingError
-from omni2_engine.metrics import Recorder, TurnMetrics
-from omni2_engine.options import FIXED, Options, TurnOptions
-from omni2_engine.process import check_not_forked
-from omni2_engine.runtime import Runtime
-from omni2_engine.schedule.base import SessionQueue
+from omni2_engine.memory.states import Conversation, StatePool, TurnStates
+from omni2_engine.sessions.answer import Answer, late
+from omni2_engine.sessions.runtime import Runtime
+from omni2_engine.sessions.turn_record import TurnRecord
 from omni2_engine.settings import real
-from omni2_engine.states import Conversation, StatePool, TurnStates
+from omni2_engine.system import waits
+from omni2_engine.system.process import check_not_forked
+from omni2_engine.system.waits import Waits
+from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.history import History
+from omni2_engine.turn.metrics import Recorder, TurnMetrics
+from omni2_engine.turn.options import FIXED, Options, TurnOptions
 from omni2_engine.turn.output import ChunkQueue
 from omni2_engine.turn.prompt import Exchange, Layout
+from omni2_engine.turn.queue import SessionQueue
 from omni2_engine.turn.run import Forced, Hooks, OnText, Question, Steer, TurnRun, checked_hooks
-from omni2_engine.turn_record import TurnRecord
-from omni2_engine.waits import Waits
 
 Floats = NDArray[np.float32]
 T = TypeVar("T")

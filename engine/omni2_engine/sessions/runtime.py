@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.errors import SettingError
-from omni2_engine.manifest import EngineDirectory
-from omni2_engine.pipeline import Pipeline
-from omni2_engine.playout import Playout
-from omni2_engine.process import own
+from omni2_engine.memory.states import StatePool
+from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.model.tables import map_table
 from omni2_engine.schedule.base import Schedule
+from omni2_engine.sessions.waiting_turns import WaitingTurns
 from omni2_engine.stages.flow import Flow
-from omni2_engine.states import StatePool
-from omni2_engine.tables import map_table
+from omni2_engine.stages.pipeline import Pipeline
+from omni2_engine.system.process import own
+from omni2_engine.turn.playout import Playout
 from omni2_engine.turn.prefix import PrefixCache
 from omni2_engine.turn.prompt import PromptBuilder
-from omni2_engine.waiting_turns import WaitingTurns
 
 HELPERS = 4  # threads that read audio and end turns for coroutines
 Floats = NDArray[np.float32]

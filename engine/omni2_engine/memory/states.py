@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.budget import Admission, MemoryBudget
-from omni2_engine.speech_decoder import SpeechDecoder, SpeechState
+from omni2_engine.memory.budget import Admission, MemoryBudget
 from omni2_engine.stages.language_model import DecoderState, LanguageModel
 from omni2_engine.stages.slots import SlotCache
-from omni2_engine.waits import Waits
+from omni2_engine.stages.speech_decoder import SpeechDecoder, SpeechState
+from omni2_engine.system.waits import Waits
 
 Floats = NDArray[np.float32]
 LEAST_CONTEXT = 4.0  # seconds of its own sound below which a flow is not shortened

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from omni2_engine.backends.base import Backend
-from omni2_engine.config import DecoderConfig, ModelConfig
 from omni2_engine.device.language_model import language_model_on
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.config import DecoderConfig, ModelConfig
+from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Stream
-from omni2_engine.speech_decoder import SpeechDecoder, load_decoder
 from omni2_engine.stages.encoder import SpeechEncoder
 from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.fusion import Fusion
 from omni2_engine.stages.language_model import LanguageModel
-from omni2_engine.tables import EmbeddingTable
+from omni2_engine.stages.speech_decoder import SpeechDecoder, load_decoder
 from omni2_engine.text.tokenizer import TextTokenizer
 from omni2_engine.text.units import UnitTable
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from omni2_engine.config import Frozen, ModelConfig
 from omni2_engine.errors import EngineDirectoryError
-from omni2_engine.file_content import is_apple_double, placeholder, read_text
+from omni2_engine.model.config import Frozen, ModelConfig
+from omni2_engine.system.file_content import is_apple_double, placeholder, read_text
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"

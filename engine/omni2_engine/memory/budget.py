@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from omni2_engine.errors import CapacityError
-from omni2_engine.waits import Waits
+from omni2_engine.system.waits import Waits
 
 SHARE = 0.8  # of the memory that is free when an engine is loaded
 

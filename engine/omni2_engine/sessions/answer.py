@@ -8,11 +8,11 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from omni2_engine.chunk import CANCELLED, Chunk, cancelled_chunk
 from omni2_engine.errors import BusyError
-from omni2_engine.runtime import Runtime
-from omni2_engine.schedule.base import SessionQueue
+from omni2_engine.sessions.runtime import Runtime
+from omni2_engine.turn.chunk import CANCELLED, Chunk, cancelled_chunk
 from omni2_engine.turn.output import ChunkQueue, DeadlinePassed
+from omni2_engine.turn.queue import SessionQueue
 
 ERROR = "error"  # how a turn ended, beside its finish reasons
 

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.backends.base import Backend, Graph
-from omni2_engine.config import VOCODER_OVERLAP_FRAMES, VocoderConfig
-from omni2_engine.manifest import EngineDirectory
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, VocoderConfig
+from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.model.tables import map_table
 from omni2_engine.sampling import DrawKey, Stream, normal, uniform
 from omni2_engine.stages.flow import LEFT_CONTEXT, Flow, FlowState
 from omni2_engine.stages.vocoder import Vocoder, VocoderState
-from omni2_engine.tables import map_table
 
 Floats = NDArray[np.float32]
 Draws = Callable[[int], tuple[Floats, Floats]]  # samples → (phase (H,), noise (H, samples))
@@ -91,9 +91,7 @@ class SpeechDecoder:
         return draw
 
 
-def load_decoder(
-    directory: EngineDirectory, backend: Backend, left_context: float = LEFT_CONTEXT
-) -> SpeechDecoder:
+def load_decoder(directory: EngineDirectory, backend: Backend, left_context: float = LEFT_CONTEXT) -> SpeechDecoder:
     """Flow and vocoder of an engine directory.
 
     Args:

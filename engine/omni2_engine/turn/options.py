@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal, TypedDict
 
-from omni2_engine.config import Capabilities, ModelConfig, TokenConfig
 from omni2_engine.errors import SettingError
+from omni2_engine.model.config import Capabilities, ModelConfig, TokenConfig
 from omni2_engine.sampling import SEED_LIMIT, Sampling
 from omni2_engine.settings import choice, integer, real, shown
 

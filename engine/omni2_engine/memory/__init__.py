@@ -1,0 +1,1 @@
+"""The memory of conversations and turns: its budget, its admission, its states."""

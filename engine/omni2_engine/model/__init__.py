@@ -1,0 +1,1 @@
+"""The engine directory: dimensions of the model, manifest, tables."""

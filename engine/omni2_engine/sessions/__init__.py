@@ -1,0 +1,1 @@
+"""Conversations: sessions, what they share, and their answers as iterators of chunks."""
