@@ -48,7 +48,7 @@ DEPENDENCIES = [
 ]
 
 # Random numbers must agree to the last bit everywhere: no fused multiply-adds, no re-ordering, no -march. The last two
-# flags change no result; they tell the compiler that nobody reads errno or floating-point traps, so loops vectorise.
+# flags change no result; they tell the compiler that errno and floating-point traps are not read, so loops vectorise.
 EXACT_FLOATS = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 WINDOWS_ARGS = ["/O2", "/fp:precise", "/utf-8"]
 COMPILE_ARGS = WINDOWS_ARGS if sys.platform == "win32" else ["-O3", "-Wall", "-Wextra", *EXACT_FLOATS]

@@ -105,7 +105,7 @@ def speaker_vector(campplus: Path, audio: Floats) -> Floats:
     """Describe a voice by the checkpoint's own CAM++ network.
 
     Args:
-        campplus: the checkpoint's `campplus.onnx`. Its first input and output are used, whatever they are called.
+        campplus: the checkpoint's `campplus.onnx`. Its first input and output are used; their names do not matter.
         audio: (n,) float32 in ±1 at 16 kHz, as `read_voice` gives it.
 
     Returns:

@@ -140,7 +140,7 @@ def compile_source(source: str, target: str, cache: Path | None = None) -> Modul
 
 
 def compile_text(source: str, target: str, texts: Mapping[str, bytes]) -> Module:
-    """Run NVRTC, whatever the cache has.
+    """Run NVRTC, without a look at the cache.
 
     Args:
         source: which of the texts.
@@ -218,7 +218,7 @@ def _load(entry: Path, source: str, target: str) -> Module | None:
 
 
 def _store(entry: Path, module: Module) -> None:
-    """Write under another name and rename: whoever reads meanwhile finds all of it or nothing."""
+    """Write under another name and rename: a reader finds all of it or nothing."""
     body = module.log.encode() + b"\0" + module.cubin
     temporary = None
     try:

@@ -76,7 +76,7 @@ def dimensions_of(size: str, file: Path | None) -> Dimensions:
 
 
 def size_of(config: ModelConfig) -> str | None:
-    """The released size whose language model has these dimensions, whatever the checkpoint is called."""
+    """The released size whose language model has these dimensions; the name of the checkpoint does not matter."""
     for size, dimensions in PRESETS.items():
         llm = dimensions.llm
         if (llm.hidden, llm.layers, llm.heads) == (config.llm.hidden, config.llm.layers, config.llm.heads):

@@ -1,4 +1,4 @@
-"""What both pipelines are made to say, so that they do the same work whatever the weights would say.
+"""What both pipelines are made to say, so that they do the same work with any weights.
 
 Every id is chosen from the logits as always, and then the scripted one is gone on with.
 """
@@ -44,7 +44,7 @@ class Script:
         return {Stream.TEXT: self.text, Stream.SPEECH: self.speech}
 
     def opening(self, config: ModelConfig, rounds: int) -> Script:
-        """The same answer cut after so many rounds of reading and writing."""
+        """The same answer cut after a number of rounds of reading and writing."""
         return Script(self.text[: rounds * config.read], self.speech[: rounds * config.write])
 
 

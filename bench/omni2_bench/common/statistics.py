@@ -50,7 +50,7 @@ def starvation(ready: Sequence[float], durations: Sequence[float], wait: float =
 
 
 def continuity(worst: Sequence[float]) -> float:
-    """Share of turns whose worst underrun nobody hears."""
+    """Share of turns whose worst underrun is too short to be heard."""
     return sum(gap < AUDIBLE for gap in worst) / len(worst)
 
 

@@ -22,7 +22,7 @@ def call(function: str, request: dict[str, Any]) -> Any:
 
 def main() -> None:
     """Serve one request."""
-    # whatever libraries print goes to standard error: standard output carries the answer alone
+    # prints of libraries go to standard error: standard output carries the answer alone
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     request = json.loads(sys.stdin.readline())

@@ -44,7 +44,7 @@ def run(request: TurnRequest) -> TurnResult:
 
 
 def _answer(engine: Engine, audio: Path, script: Script, on_gpu: bool) -> tuple[TurnMetrics, list[np.ndarray]]:
-    # whoever steers has a GPU wait for the host at every token; it takes ids along, but does not tell what it chose
+    # with a token hook a GPU waits for the host at every token; it takes ids along, but does not tell what it chose
     how: dict[str, Any] = {"forced": script.forced} if on_gpu else {"steer": script.steer}
     limits: TurnOptions = {"max_new_tokens": len(script.text), "max_last_write": engine.config.write}
     limits["long"] = "truncate"

@@ -77,7 +77,7 @@ class Plan:
         ]
 
     def order(self) -> Iterator[tuple[int, Variant]]:
-        """Rounds and variants; every other round runs backwards, so that a machine that warms up favours nobody."""
+        """Rounds and variants; every other round runs backwards, so that a machine that warms up favours no variant."""
         for number in range(self.rounds):
             variants = self.variants()
             yield from ((number, variant) for variant in (variants if number % 2 == 0 else variants[::-1]))

@@ -11,7 +11,7 @@ from omni2_engine import Engine
 from omni2_engine.errors import SettingError
 
 Floats = NDArray[np.float32]
-GROWTH = 4  # "growing" doubles its chunks up to so many times the first
+GROWTH = 4  # "growing" doubles its chunks up to this multiple of the first
 
 
 @dataclass(frozen=True)

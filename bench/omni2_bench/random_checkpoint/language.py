@@ -186,7 +186,7 @@ def _first_head(part: str, kind: str, c: DecoderConfig, marks: Marks) -> Callabl
 
 
 def _cleared(first: bool, c: DecoderConfig, marks: Marks) -> Callable[[Floats, int], None]:
-    """Nobody writes to the marks but layer 0's first head."""
+    """Only layer 0's first head writes to the marks."""
 
     def change(column: int, value: float) -> Callable[[Floats], None]:
         def set_row(row: Floats) -> None:

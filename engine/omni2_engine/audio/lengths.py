@@ -99,7 +99,7 @@ def _container(start: bytes) -> Container | None:
 
 
 def _chunks(file: BinaryIO, container: Container, begin: int, total: int) -> Iterator[Chunk]:
-    """The chunks from an offset on, as far as their headers lie in the file."""
+    """The chunks from an offset on whose headers lie in the file."""
     for _ in range(MOST_CHUNKS):
         file.seek(begin)
         header = file.read(container.header)

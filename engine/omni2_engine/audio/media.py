@@ -39,7 +39,7 @@ def read_media(name: str, content: BinaryIO, limit_seconds: float | None) -> Rec
         limit_seconds: decode a little more than this at most; None for all.
 
     Returns:
-        The recording, as far as it can be decoded.
+        The recording up to the first part that cannot be decoded.
 
     Raises:
         AudioError: it has no audio track, or one of an impossible rate.

@@ -34,7 +34,7 @@ LARGEST = (1 << 32) - 1 - 36  # bytes of samples that a WAV header can name
 
 
 class ReaderGone(AudioError):
-    """Whoever read the raw samples has stopped; nothing is wrong, there is nobody left to write for."""
+    """The reader of the raw samples has stopped: writing ends, without an error."""
 
 
 class PcmWriter(ABC):
@@ -45,7 +45,7 @@ class PcmWriter(ABC):
         rate: of the output, Hz; the chunks' own if None.
 
     Raises:
-        SettingError: a rate nobody plays.
+        SettingError: a sample rate outside the range that players take.
     """
 
     def __init__(self, sample_rate: int, rate: int | None = None) -> None:
@@ -265,7 +265,7 @@ def open_writer(target: str | os.PathLike[str] | BinaryIO, sample_rate: int, rat
 
     Raises:
         AudioError: the target cannot be written, or it is a terminal.
-        SettingError: a rate nobody plays.
+        SettingError: a sample rate outside the range that players take.
     """
     if target == STDOUT:
         if sys.stdout is None:

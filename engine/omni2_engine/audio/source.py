@@ -1,4 +1,4 @@
-"""Input audio: whatever a user hands in → mono float32 samples, at their own rate or resampled to 16 kHz."""
+"""Input audio: a file, bytes or samples → mono float32 samples, at their own rate or resampled to 16 kHz."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _asynchronous() -> AudioError:
 
 
 def _drop(awaitable: Any) -> None:
-    """Give up what nobody will await, without the interpreter's warning about it."""
+    """Drop a coroutine that will not be awaited, without the interpreter's warning."""
     for method in ("close", "cancel"):  # of a coroutine, of a future
         if hasattr(awaitable, method):
             getattr(awaitable, method)()

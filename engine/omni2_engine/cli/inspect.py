@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
         directory = EngineDirectory(engine)
         manifest = directory.manifest
         if json:
-            typer.echo(dumps(manifest.model_dump(mode="json"), indent=1))  # ASCII, whatever the encoding
+            typer.echo(dumps(manifest.model_dump(mode="json"), indent=1))  # ASCII, which every encoding has
         else:
             _show(directory)
         if check:

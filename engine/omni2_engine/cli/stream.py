@@ -122,7 +122,7 @@ def register(app: typer.Typer) -> None:
         """
         if log:
             logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-        # whatever is wrong with what was asked for is said before the model is loaded
+        # faults of the question and of its options are reported before the model is loaded
         check_order(engine, audio)
         model = EngineDirectory(engine).manifest.model
         options = Options(

@@ -122,7 +122,7 @@ class MemoryBudget:
         self.give_back(taken)
 
     def _grant(self) -> None:
-        """Promise what the oldest requests ask for, as far as there is room."""
+        """Promise memory to the oldest requests, while there is room."""
         with self._lock:
             if self._granting:
                 return  # garbage collection gave bytes back in the loop below, which sees them

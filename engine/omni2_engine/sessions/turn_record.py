@@ -11,7 +11,7 @@ class TurnRecord:
 
     Args:
         typed: the question, if it was typed; None if it was spoken, as the model makes no transcript.
-        answer: the answer's text as far as it was written, or heard if `truncated`.
+        answer: the part of the answer's text that was written, or that was heard if `truncated`.
         finish_reason: "end", "limit" or "cancelled", as in `Chunk`, or "error" if an error ended it.
         truncated: `Session.truncate` cut the answer to what was heard.
     """

@@ -41,7 +41,7 @@ class TextTokenizer:
     def __init__(self, source: str) -> None:
         try:
             self._tokenizer = Tokenizer.from_str(source)
-        except Exception as error:  # the library raises bare Exception for whatever it dislikes
+        except Exception as error:  # the library raises bare Exception for any fault of the file
             raise EngineDirectoryError(f"the tokenizer cannot be read: {error}", "build the engine again") from error
         if not isinstance(self._tokenizer.decoder, decoders.ByteLevel):
             raise EngineDirectoryError("the tokenizer is not byte-level", "use a checkpoint with Qwen2 tokenizers")

@@ -62,7 +62,7 @@ class UnitTable:
 
     @classmethod
     def build(cls, tokenizer: TextTokenizer) -> UnitTable:
-        """Work the table out from a speech tokenizer, whatever its units are spelled like and wherever they lie."""
+        """Work the table out from a speech tokenizer. The spelling of its units and their place do not matter."""
         pieces = (tokenizer.token_bytes(token_id) for token_id in range(tokenizer.size))
         return cls(np.fromiter(map(_classify, pieces), np.int32), tokenizer)
 

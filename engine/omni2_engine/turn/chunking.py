@@ -14,7 +14,7 @@ class ChunkSchedule:
 
     A longer chunk costs less per second of sound, as the flow computes an unfinished block anew in every call, and
     comes later. What is heard depends a little on where chunks end, so only a fixed schedule gives the same samples
-    whatever the machine's speed.
+    on a machine of any speed.
 
     Args:
         first: units of the first call, and of every call of a fixed schedule.

@@ -1,7 +1,7 @@
 """A conversation as the language model sees it: a row of items, each a token id or a position of spoken input.
 
 The whole row is laid out anew for every turn. What the KV cache already holds of it is found by comparing items, so a
-turn costs only what is new, and whatever a chat template does with earlier turns stays right.
+turn costs only what is new, and a chat template may do anything with earlier turns.
 """
 
 from __future__ import annotations

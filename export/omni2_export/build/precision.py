@@ -67,7 +67,7 @@ DEVICE_FLOORS = {
     "llm": {"fp16": 43.0, "bf16": 25.0, "int8": 15.0, "int4": 1.5},
     "fusion": {"fp16": 58.0, "bf16": 40.0},
     "speech_lm": {"fp16": 38.0, "bf16": 20.0, "int8": 12.0, "int4": 0.5},
-    "flow_conditions": {"fp16": FLOAT32_FLOOR},  # float32 whatever the flow computes in
+    "flow_conditions": {"fp16": FLOAT32_FLOOR},  # float32 at every precision of the flow
     "flow_encoder": {"fp16": 50.0},
     "flow_step": {"fp16": 40.0},  # the mel after all Euler steps; measured 58
     "vocoder": {"fp32": 60.0, "fp16": 35.0},

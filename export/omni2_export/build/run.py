@@ -42,7 +42,7 @@ SPARE = 64 << 20  # bytes left free beside what is written
 
 
 class Progress(Protocol):
-    """Who is told how a build goes."""
+    """Takes the progress of a build."""
 
     def plan(self, stages: list[tuple[str, int]]) -> None:
         """What will be built: names and bytes."""
@@ -51,7 +51,7 @@ class Progress(Protocol):
         """A stage begins."""
 
     def advance(self, stage: str, size: int) -> None:
-        """So many bytes more are written."""
+        """This number of further bytes is written."""
 
     def end(self, stage: str, reused: bool) -> None:
         """A stage is done, or was there already."""
@@ -61,7 +61,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Tells nobody."""
+    """Ignores all progress."""
 
     def plan(self, stages: list[tuple[str, int]]) -> None:
         """See `Progress`."""

@@ -52,7 +52,7 @@ class Stage:
 
 
 def plan_shared_stages(checkpoint: Checkpoint) -> list[Stage]:
-    """Every part but those about voices that is the same whatever device the engine is for."""
+    """Every part that is the same on all devices, but for those about voices."""
 
     def table(module: str) -> Stage:
         tensors = checkpoint.modules[module]

@@ -101,7 +101,8 @@ def llm_tensors(tensors: Tensors, config: Fields, warnings: list[str]) -> Select
 
 
 def speech_lm_tensors(tensors: Tensors, warnings: list[str]) -> Selection:
-    """The speech language model; its head is used if it is there, whatever the flag says, and else tied (spec §1.1)."""
+    """The speech language model. Its head is used if the file has one, with either value of the flag; else it is tied
+    (spec §1.1)."""
     inner = under_prefix(tensors, "speech_generator.model.")
 
     def rename(name: str) -> str | None:

@@ -71,8 +71,8 @@ def open_whisper(path: Path) -> WhisperFile:
 def find_whisper(model: Path, stated: str) -> Path | None:
     """The file `config.json` names as `speech_encoder`, if it can be found.
 
-    The path was relative to somebody's working directory; so it, and then its shorter tails, are looked for in the
-    model directory, in the two above it and in the working directory, as it is called and as `.safetensors`.
+    The path was relative to the working directory of the training. So it, and then its shorter tails, are looked for
+    in the model directory, in the two above it and in the working directory, as it is called and as `.safetensors`.
     """
     parts = [part for part in Path(stated).parts if part not in ("..", Path(stated).anchor)]
     places = [model, model.resolve().parent, model.resolve().parent.parent, Path()]
@@ -146,7 +146,7 @@ def open_encoder(
 def _whisper_beside(
     own: Selection, config: Fields, stated: Fields, model: Path, given: Path | None
 ) -> WhisperFile | None:
-    """The Whisper file, unless nobody has it, or it would tell nothing new and torch to read it is missing."""
+    """The Whisper file. None if it is missing, or if it says nothing new and torch to read it is not installed."""
     path = given or find_whisper(model, config.text("speech_encoder", ""))
     if path is None:
         return None

@@ -172,7 +172,7 @@ class GraphBuilder:
             given = names[index] if index < len(names) else None
             values.append(ir.Value(name=given or f"{kind}_{self._counter}" + (f"_{index}" if outputs > 1 else "")))
         self._types |= zip(values, output_types(kind, types, attributes, outputs), strict=True)
-        # In a graph of narrower floats, says of a node that it is float32 on purpose: for whoever audits the types.
+        # In a graph of narrower floats, marks a node that is float32 on purpose, for an audit of the types.
         notes = {ISLAND: FLOAT.name} if self.current != self.compute else None
         name = f"{kind}_{self._counter}"
         self._nodes.append(ir.node(kind, inputs, attributes, outputs=values, name=name, metadata_props=notes))

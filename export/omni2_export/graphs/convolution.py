@@ -19,7 +19,7 @@ class Unfolded:
 
     Args:
         tensors: holds `.weight` (C_out, C_in, kernel) and `.bias` (C_out) of every convolution.
-        inputs: take only the first so many input channels (the rest is known to be zero).
+        inputs: take only this number of input channels, the first ones (the rest is known to be zero).
     """
 
     def __init__(self, tensors: Tensors, inputs: int | None = None) -> None:
@@ -65,7 +65,7 @@ def convolve(
         x: (B, T + kernel − 1, C_in) or (T + kernel − 1, B, C_in) float32, context included.
         layer: prefix of `.weight` (C_out, C_in, kernel) and `.bias` (C_out).
         axis: of time, 1 or 0.
-        inputs: use only the first so many input channels (the rest is known to be zero).
+        inputs: use only this number of input channels, the first ones (the rest is known to be zero).
         precision: of the weights.
 
     Returns:

@@ -21,7 +21,7 @@ FLOATS = {
 MOVING = frozenset({"Concat", "Expand", "Flatten", "Gather", "GatherND", "Identity", "Pad", "Reshape", "Slice"})
 MOVING |= {"Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 WRITING = frozenset({"ScatterElements", "ScatterND", "TensorScatter"})
-# Operators whose output is of one type whatever they read.
+# Operators whose output has one type for inputs of any type.
 BOOLEAN = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or"})
 COUNTING = frozenset({"ArgMax", "ArgMin", "NonZero", "Shape", "Size"})
 LIKE_INPUT = {"Where": 1, "DequantizeLinear": 1}  # others' output is of their first input's type
@@ -33,7 +33,7 @@ class Numerics:
 
     Args:
         compute: type of float values outside islands of float32, of float weights and of caches: FLOAT, FLOAT16 or
-            BFLOAT16. Other inputs and outputs of a graph are float32 whatever it computes in.
+            BFLOAT16. Other inputs and outputs of a graph are float32, also where it computes in less.
         doubles: use float64 where float32 loses digits that are needed. TensorRT has no float64.
         device: formulate for a GPU where that differs from what is fastest on the CPU. Caches are (rows, heads,
             capacity, width), the one layout that TensorRT updates in place; no shape hangs on the value of an input,

@@ -9,7 +9,7 @@ from omni2_export.graphs.builder import GraphBuilder, in_float32
 
 EXACT = 2**24  # integers of up to this magnitude add up exactly in float32, in any order
 WEIGHT_BITS = 8  # of a weight's coarse part
-SMALLEST = 1e-20  # stands for the largest magnitude of nothing but zeros
+SMALLEST = 1e-20  # stands for the largest magnitude where all values are zero
 
 
 @in_float32

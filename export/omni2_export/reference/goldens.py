@@ -33,7 +33,7 @@ class Plan:
 
 
 def default_plan(config: ModelConfig) -> Plan:
-    """Sizes that cross two block boundaries, whatever the model's block is, and a short stream beside a long one.
+    """Sizes that cross two block boundaries of any model's block, and a short stream beside a long one.
 
     Both streams end with fewer than W units, as a turn's do, so that `verify` can make the same calls in a session.
     """

@@ -50,7 +50,7 @@ def sampled(generator: torch.Generator, top_k: int = SPEECH_TOP_K) -> Pick:
 
 
 def forced(ids: Iterable[int]) -> Pick:
-    """The given ids in their order, whatever the logits say."""
+    """The given ids in their order; logits are ignored."""
     given = iter(ids)
     return lambda logits, generated: next(given)
 

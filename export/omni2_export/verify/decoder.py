@@ -116,7 +116,7 @@ def drive_vocoder(
 
 
 def check_source(engine: Engine, golden: Golden, source: str, frames: int) -> None:
-    """Refuse a source (1, 1, samples) that is not as long as so many mel frames."""
+    """Refuse a source (1, 1, samples) whose length does not fit this number of mel frames."""
     samples = frames * engine.config.vocoder.hop
     if golden[source].shape[2] != samples:
         found = golden[source].shape[2]

@@ -42,7 +42,7 @@ def compare_sampling(directory: Path, config: ModelConfig, comparison: Compariso
         "max_new_tokens": LAST_WRITE,
         "eos_token_id": config.tokens.speech_eos,
     }
-    if not sampled:  # greedy, whatever the temperature says
+    if not sampled:  # greedy at any temperature
         observed["temperature"] = 0.0
     in_force = {
         "TemperatureLogitsWarper": SPEECH_SAMPLING.temperature != 1.0,

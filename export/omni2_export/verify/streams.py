@@ -113,7 +113,7 @@ def compare_offline(
 
 
 class _SingleCalls:
-    """Vocoder calls of a stream on golden mel: what must hold whatever mel the flow makes."""
+    """Vocoder calls of a stream on golden mel: what must hold for any mel."""
 
     def __init__(self, engine: Engine, backend: OnnxRuntimeBackend, compare: FileComparison) -> None:
         self._engine = engine

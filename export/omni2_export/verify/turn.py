@@ -157,7 +157,7 @@ def _record(run: TurnRun, history: History, text: _Recorded, speech: _Recorded, 
 
 
 def _layout_of(prompt: Floats) -> Layout:
-    """A prompt that is nothing but given vectors."""
+    """A prompt of given vectors alone."""
     exchange = Exchange(speech=prompt)
     return Layout(list(exchange.items()), [exchange])
 

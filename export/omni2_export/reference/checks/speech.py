@@ -41,7 +41,7 @@ class _Utterance:
         self.stage, self.state = stage, stage.new_state(stage.speaker_features(self.voice[0]))
 
     def say(self, units: list[int], final: bool) -> tuple[Row, Row, Row]:
-        """Compare μ, the first solver step and the mel of one call, as far as the stage computes them anew."""
+        """Compare μ, the first solver step and the mel of one call, where the stage computes them anew."""
         self.step.runs.clear()
         output = self.stage.step(self.state, units, final)
         everything = torch.tensor([self.state.units])
