@@ -12,14 +12,15 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from omni2_bench.random_checkpoint import CheckpointPaths, Dimensions
-from omni2_bench.random_checkpoint.decoder_yaml import decoder_yaml
-from omni2_bench.random_checkpoint.safetensors_stream import Tensor as Stored
-from omni2_bench.random_checkpoint.safetensors_stream import write_file, write_shards
 from omni2_bench.random_checkpoint.speaker import write_campplus
-from omni2_bench.random_checkpoint.tokenizer import Vocabulary, write_speech_tokenizer, write_text_tokenizer
-from omni2_bench.random_checkpoint.write import model_fields
 from omni2_engine.model.config import Capabilities
+from omni2_export.checkpoint_writer.config_json import model_fields
+from omni2_export.checkpoint_writer.decoder_yaml import decoder_yaml
+from omni2_export.checkpoint_writer.dimensions import Dimensions
+from omni2_export.checkpoint_writer.paths import CheckpointPaths
+from omni2_export.checkpoint_writer.safetensors_stream import Tensor as Stored
+from omni2_export.checkpoint_writer.safetensors_stream import write_file, write_shards
+from omni2_export.checkpoint_writer.tokenizer import Vocabulary, write_speech_tokenizer, write_text_tokenizer
 from omni2_export.reference.fusion import Fusion
 from omni2_export.reference.qwen2 import Qwen2
 from omni2_export.reference.solver import Flow

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tokenizers import Regex, pre_tokenizers
 
-from omni2_bench.random_checkpoint.tokenizer import (
+from omni2_engine.text import ChatTemplate, TextTokenizer
+from omni2_export.checkpoint_writer.tokenizer import (
     ROLES,
     SPECIALS,
     SPEECH,
@@ -17,7 +18,6 @@ from omni2_bench.random_checkpoint.tokenizer import (
     write_speech_tokenizer,
     write_text_tokenizer,
 )
-from omni2_engine.text import ChatTemplate, TextTokenizer
 from omni2_export.tokenizer_files import QWEN_SPLIT, load_tokenizer
 from omni2_training.config import Settings
 from omni2_training.domain import Corpus

@@ -17,11 +17,12 @@ from statistics import NormalDist
 
 import numpy as np
 
-from omni2_bench.random_checkpoint.dimensions import Dimensions
 from omni2_bench.random_checkpoint.draw import Floats, Rule, chain, set_rows
-from omni2_bench.random_checkpoint.tokenizer import SPECIALS, Vocabulary
+from omni2_bench.random_checkpoint.vocabulary import whole_words
 from omni2_engine.model.config import DecoderConfig
 from omni2_export.checkpoint.whisper import positional_table
+from omni2_export.checkpoint_writer.dimensions import Dimensions
+from omni2_export.checkpoint_writer.tokenizer import SPECIALS, Vocabulary
 
 IN, OUT, CONST = 0, 1, 2  # components of the residual stream
 MARKS = slice(0, 3)
@@ -68,7 +69,7 @@ class Marks:
 
 def text_marks(d: Dimensions, vocabulary: Vocabulary) -> Marks:
     """The language model's: the end token wins once words have the share of the context that `text_tokens` make."""
-    words, width = vocabulary.words(), d.llm.hidden
+    words, width = whole_words(vocabulary), d.llm.hidden
     head = EMBEDDING if d.tie_llm else 1 / math.sqrt(width)
     share = d.text_tokens / (d.encoder.positions + PROMPT_TOKENS + d.text_tokens)
     highest = NormalDist().inv_cdf(1 - 0.5 / (len(words) + 1))  # about the highest of as many normal logits

@@ -14,9 +14,9 @@ import re
 
 import numpy as np
 
-from omni2_bench.random_checkpoint.dimensions import Dimensions
 from omni2_bench.random_checkpoint.draw import Edit, Floats, Rule
 from omni2_engine.model.config import VocoderConfig
+from omni2_export.checkpoint_writer.dimensions import Dimensions
 
 MEL_MEAN, MEL_TILT, MEL_SWING = -5.0, -3.0, 3.0  # of the log mel: middle, from first to last bin, deviation
 PITCH, PITCH_SWING = 150.0, 60.0  # Hz; the lowest dips are voiceless

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from omni2_bench.random_checkpoint.decoder_yaml import decoder_yaml
-from omni2_bench.random_checkpoint.dimensions import Dimensions
 from omni2_bench.random_checkpoint.draw import Floats, Rule, draw
 from omni2_bench.random_checkpoint.language import (
     decoder_rule,
@@ -21,36 +18,26 @@ from omni2_bench.random_checkpoint.language import (
     speech_marks,
     text_marks,
 )
-from omni2_bench.random_checkpoint.safetensors_stream import Tensor, write_file, write_model
 from omni2_bench.random_checkpoint.sound import flow_rule, vocoder_rule
 from omni2_bench.random_checkpoint.speaker import write_campplus
-from omni2_bench.random_checkpoint.tokenizer import (
-    MERGES,
+from omni2_bench.random_checkpoint.vocabulary import MERGES, learn_vocabulary
+from omni2_engine.errors import SettingError
+from omni2_engine.model.config import TokenConfig
+from omni2_export.checkpoint.names import expected_shapes
+from omni2_export.checkpoint_writer.config_json import model_fields
+from omni2_export.checkpoint_writer.decoder_yaml import decoder_yaml
+from omni2_export.checkpoint_writer.dimensions import Dimensions
+from omni2_export.checkpoint_writer.paths import CheckpointPaths
+from omni2_export.checkpoint_writer.safetensors_stream import Tensor, write_file, write_model
+from omni2_export.checkpoint_writer.tokenizer import (
     SPECIALS,
     Vocabulary,
-    learn_vocabulary,
     write_speech_tokenizer,
     write_text_tokenizer,
 )
-from omni2_engine.errors import SettingError
-from omni2_engine.model.config import Capabilities, DecoderConfig, TokenConfig
-from omni2_export.checkpoint.names import expected_shapes
 
 BYTES_AND_ADDED = 256 + len(SPECIALS) + 1  # tokens besides the merges
 NARROWEST_HEAD = 4  # the marks in `language` need a slow rotary pair
-
-
-@dataclass(frozen=True)
-class CheckpointPaths:
-    """Where `omni2_export.checkpoint.open_checkpoint` finds the two directories."""
-
-    model: Path
-    decoder: Path
-
-    @classmethod
-    def below(cls, path: Path) -> CheckpointPaths:
-        """The two directories `write_checkpoint` makes below `path`."""
-        return cls(path / "omni2", path / "decoder")
 
 
 def write_checkpoint(path: Path, dimensions: Dimensions, seed: int = 0) -> CheckpointPaths:
@@ -160,57 +147,3 @@ def _check(d: Dimensions, vocabulary: Vocabulary) -> None:
 
 def _write_json(path: Path, fields: dict[str, Any]) -> None:
     path.write_text(json.dumps(fields, indent=2), encoding="utf-8")
-
-
-def model_fields(d: Dimensions, vocabulary: Vocabulary) -> dict[str, Any]:
-    """`config.json` (spec §1.1)."""
-    ids = {"bos_token_id": vocabulary.id(SPECIALS[0]), "eos_token_id": vocabulary.id(SPECIALS[2])}
-    encoder = d.encoder
-    return {
-        "architectures": ["Omni2Speech2SQwen2ForCausalLM"],
-        "model_type": "omni2_speech2s_qwen2",
-        **_qwen_fields(d.llm, d.tie_llm),
-        **ids,
-        "speech_encoder": "models/speech_encoder/large-v3.pt",
-        "speech_encoder_type": "whisper",
-        "speech_encoder_ds_rate": encoder.stack,
-        "speech_encoder_hidden_size": encoder.width,
-        "speech_encoder_dims": {
-            "n_mels": encoder.mel_bins,
-            "n_audio_ctx": encoder.context,
-            "n_audio_state": encoder.width,
-            "n_audio_head": encoder.heads,
-            "n_audio_layer": encoder.layers,
-        },
-        "speech_projector_type": "linear",
-        "speech_generator": {
-            "architectures": ["Qwen2ForCausalLM"],
-            "model_type": "qwen2",
-            **_qwen_fields(d.speech_lm, d.tie_speech),
-            **ids,
-        },
-        "stream_params": f"({d.read},{d.write})",
-        "tts_tokenizer": f"models/{d.name}/tts_tokenizer",
-        "unit_vocab_size": d.flow_encoder.units,
-        **({} if d.capabilities == Capabilities() else {"capabilities": d.capabilities.model_dump()}),
-    }
-
-
-def _qwen_fields(c: DecoderConfig, tied: bool) -> dict[str, Any]:
-    head = {} if c.hidden == c.heads * c.head_dim else {"head_dim": c.head_dim}
-    return {
-        "vocab_size": c.vocab,
-        "hidden_size": c.hidden,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "num_key_value_heads": c.kv_heads,
-        **head,
-        "intermediate_size": c.ffn,
-        "hidden_act": "silu",
-        "rms_norm_eps": c.rms_eps,
-        "rope_theta": c.rope_theta,
-        "max_position_embeddings": c.max_positions,
-        "tie_word_embeddings": tied,
-        "use_sliding_window": False,
-        "torch_dtype": "bfloat16",
-    }

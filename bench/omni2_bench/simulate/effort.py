@@ -19,10 +19,10 @@ from omni2_bench.common.work import (
     prefill_work,
     vocoder_work,
 )
-from omni2_bench.random_checkpoint.dimensions import Dimensions
 from omni2_bench.simulate.device import Effort
 from omni2_engine.model.config import DecoderConfig, TokenConfig
 from omni2_export.checkpoint.names import decoder_shapes, encoder_shapes, fusion_shapes, vocoder_shapes
+from omni2_export.checkpoint_writer.dimensions import Dimensions
 
 BF16 = 2  # bytes
 KEY_AND_VALUE = 2

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from omni2_bench.common.script import units_per_chunk
-from omni2_bench.random_checkpoint.dimensions import PRESETS
 from omni2_bench.simulate.effort import Efforts
 from omni2_bench.simulate.load import Answer
 from omni2_bench.simulate.sound import Sound
+from omni2_export.checkpoint_writer.dimensions import PRESETS
 
 TEMPLATE = 30  # positions of the chat template around a spoken question, its default system prompt included (spec §4)
 

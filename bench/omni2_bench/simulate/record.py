@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from omni2_bench.common.results import Say
-from omni2_bench.random_checkpoint.dimensions import PRESETS
 from omni2_bench.simulate import fit, load, paper
 from omni2_bench.simulate.device import Device, Limits
 from omni2_bench.simulate.load import Answer, Talk, converse
@@ -18,6 +17,7 @@ from omni2_bench.simulate.sweep import ORIGINAL, OVERLAPPED, SHARED, cells, effi
 from omni2_bench.simulate.trace import MODEL
 from omni2_bench.simulate.turns import Turn
 from omni2_engine.errors import SettingError
+from omni2_export.checkpoint_writer.dimensions import PRESETS
 
 SCHEMA_VERSION = 1
 GOAL = 0.12  # seconds to the first chunk that the engine is built for

@@ -12,9 +12,8 @@ import pytest
 
 from omni2_bench.random_checkpoint import PRESETS, Dimensions, write_checkpoint
 from omni2_bench.random_checkpoint.draw import Rule, draw
-from omni2_bench.random_checkpoint.safetensors_stream import Tensor, write_file
-from omni2_bench.random_checkpoint.tokenizer import SPECIALS, learn_vocabulary
-from omni2_bench.random_checkpoint.write import CheckpointPaths, flow_tensors, model_tensors, vocoder_tensors
+from omni2_bench.random_checkpoint.vocabulary import learn_vocabulary, whole_words
+from omni2_bench.random_checkpoint.write import flow_tensors, model_tensors, vocoder_tensors
 from omni2_engine import Engine
 from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
 from omni2_engine.errors import SettingError
@@ -23,6 +22,9 @@ from omni2_engine.text.units import UnitTable
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.checkpoint.safetensors_file import SafetensorsFile
+from omni2_export.checkpoint_writer.paths import CheckpointPaths
+from omni2_export.checkpoint_writer.safetensors_stream import Tensor, write_file
+from omni2_export.checkpoint_writer.tokenizer import SPECIALS
 from omni2_export.tokenizer_files import load_tokenizer
 
 PARAMETERS = {"0.5B": 0.494e9, "1.5B": 1.544e9, "3B": 3.086e9, "7B": 7.616e9, "14B": 14.770e9, "32B": 32.764e9}
@@ -263,7 +265,7 @@ def test_other_dimensions_answer_too(tmp_path: Path, repository: Path, question:
 def test_the_vocabulary_is_learnt_by_frequency() -> None:
     vocabulary = learn_vocabulary()
     assert len(set(vocabulary.tokens)) == len(vocabulary.tokens) == 256 + len(vocabulary.merges)
-    assert len(vocabulary.words()) > 100
+    assert len(whole_words(vocabulary)) > 100
     assert learn_vocabulary(10).merges == vocabulary.merges[:10]
     tokens = set(vocabulary.tokens)
     assert all({left, right, left + right} <= tokens for left, right in vocabulary.merges)

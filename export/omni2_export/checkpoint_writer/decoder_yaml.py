@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omni2_bench.random_checkpoint.dimensions import Dimensions
+from omni2_export.checkpoint_writer.dimensions import Dimensions
 
 TEMPLATE = """\
 # A decoder of the CosyVoice2 kind.
