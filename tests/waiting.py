@@ -14,7 +14,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 
 SOON = 300.0  # seconds after which a test is taken to hang, on a machine however busy
 

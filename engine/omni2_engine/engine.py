@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from omni2_engine._core import Scheduler
 from omni2_engine.audio.source import AudioInput
-from omni2_engine.backends.base import Backend
-from omni2_engine.backends.choose import Device, choose_backend
-from omni2_engine.device.memory_plan import MemoryPlan
+from omni2_engine.backends.base.backend import Backend
+from omni2_engine.backends.select import Device, select_backend
 from omni2_engine.errors import SettingError
 from omni2_engine.memory.budget import SHARE, Admission, MemoryBudget
+from omni2_engine.memory.plan import MemoryPlan
 from omni2_engine.memory.states import StatePool
 from omni2_engine.model.config import ModelConfig
 from omni2_engine.model.manifest import EngineDirectory
@@ -184,7 +184,7 @@ class Engine:
         directory = EngineDirectory(Path(path))
         engine = cls(
             directory,
-            backend or choose_backend(directory, Device(device), threads, cuda_graphs),
+            backend or select_backend(directory, Device(device), threads, cuda_graphs),
             max_context,
             left_context,
             sessions,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_export.build.precision import snr_floors
 from omni2_export.checkpoint import Checkpoint

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from omni2_engine.backends.base import Array, Arrays, BoundGraph, Graph, Shape, StateMemory, run_one_by_one
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.base.graph import Array, Arrays, BoundGraph, Graph, Shape, StateMemory, run_one_by_one
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.errors import EngineDirectoryError
 
 REMEDY = "build the engine again with this version of omni2-engine"

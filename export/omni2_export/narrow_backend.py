@@ -6,7 +6,8 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeGraph
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.graph import OnnxRuntimeGraph
 from omni2_export.rounded import rounded
 
 

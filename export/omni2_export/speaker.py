@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.audio.source import read_native
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.errors import AudioError
 from omni2_export.checkpoint.campplus import check_campplus
 from omni2_export.sinc import resample

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omni2_engine import Engine
-from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt, new_logger
+from omni2_engine.backends.tensorrt.library import MAINLINE, TensorRt, new_logger
 
 from ..waiting import eventually
 from .stand_ins.cuda import FakeCuda, build_emulated_kernels, build_fake_cudart

@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from omni2_engine._core import processor_instructions
-from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt
+from omni2_engine.backends.tensorrt.library import MAINLINE, TensorRt
 from omni2_engine.cli import doctor
 from omni2_engine.errors import BackendError
 from omni2_engine.model.manifest import MANIFEST, Manifest, PlanEntry

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from omni2_engine import Engine, Sampling
+from omni2_engine.backends.base.decode_request import DecodeRequest
 from omni2_engine.errors import SettingError
 from omni2_engine.sampling import Chooser, DrawKey, Stream
-from omni2_engine.stages.burst import Burst
 
 RATE = 16_000
 LIMITS = {"max_new_tokens": 14, "max_last_write": 30}
@@ -45,15 +45,15 @@ def test_a_wrong_id_fails_its_row_alone(pair: Engine, number: int) -> None:
     def steer(ids: list[int], chosen: int) -> Any:
         return wrong if len(ids) == 3 else chosen
 
-    def ask(cache: Any, prompt: list[int]) -> Burst:
+    def ask(cache: Any, prompt: list[int]) -> DecodeRequest:
         state = cache.acquire()
         model.extend(state, model.embed(prompt))
-        return Burst(state, None, choose, [], 8, ())
+        return DecodeRequest(state, None, choose, [], 8, ())
 
-    (expected,) = model.burst([ask(model.new_cache(1, 40), [4, 5, 6])])
+    (expected,) = model.decode_many([ask(model.new_cache(1, 40), [4, 5, 6])])
     cache = model.new_cache(2, 40)
-    bursts = [ask(cache, [1, 2, 3]), ask(cache, [4, 5, 6])]
-    failed, other = model.burst([replace(bursts[0], choose=replace(choose, steer=steer)), bursts[1]])
+    requests = [ask(cache, [1, 2, 3]), ask(cache, [4, 5, 6])]
+    failed, other = model.decode_many([replace(requests[0], choose=replace(choose, steer=steer)), requests[1]])
     assert other.ids == expected.ids and len(failed.ids) == 3
     with pytest.raises(SettingError, match=r"what steer returned is .*use an id from 0 to"):
         failed.check()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.system import cgroups
 from omni2_engine.system.resources import available_memory, processors, total_memory
 

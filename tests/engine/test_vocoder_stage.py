@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeGraph
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.graph import OnnxRuntimeGraph
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, EncoderConfig, VocoderConfig
 from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.vocoder import Vocoder

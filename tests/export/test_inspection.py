@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.errors import BackendError, EngineDirectoryError
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_export.inspection import Tap, cut, open_cut

@@ -13,8 +13,8 @@ import pytest
 
 from omni2_bench.lab.probes import DECODED, Material, ask_flow, ask_language_model
 from omni2_bench.random_checkpoint import PRESETS, CheckpointPaths, write_checkpoint
-from omni2_engine.backends.base import Graph
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.base.graph import Graph
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.stages.flow import Flow
 from omni2_export.build.graphs import GraphSpec, graph_specs
 from omni2_export.checkpoint import Checkpoint, open_checkpoint

@@ -10,7 +10,8 @@ import onnx
 import pytest
 import torch
 
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeGraph
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.graph import OnnxRuntimeGraph
 from omni2_engine.model.config import EncoderConfig, VocoderConfig
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
 from omni2_export.graphs.builder import FLOAT, GraphBuilder

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeGraph
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.graph import OnnxRuntimeGraph
 from omni2_engine.model.config import EncoderConfig, VocoderConfig
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
 from omni2_export.graphs.builder import FLOAT, GraphBuilder, Numerics

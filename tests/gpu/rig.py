@@ -12,11 +12,12 @@ import onnxruntime as ort
 
 from omni2_engine import Engine
 from omni2_engine._core import CudaDevice
-from omni2_engine.backends.base import Backend
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
-from omni2_engine.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCudaBackend
-from omni2_engine.backends.tensorrt import TensorRTBackend, target_of
-from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt, new_logger, open_device
+from omni2_engine.backends.base.backend import Backend
+from omni2_engine.backends.cuda.library import open_device
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.cuda import PROVIDER, OnnxRuntimeCudaBackend
+from omni2_engine.backends.tensorrt.backend import TensorRTBackend, target_of
+from omni2_engine.backends.tensorrt.library import MAINLINE, TensorRt, new_logger
 from omni2_engine.errors import BackendError, Omni2Error
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_export.build import PRESETS, BuildRequest, build_engine, parse_precision

@@ -9,10 +9,10 @@ import pytest
 
 from omni2_engine import _core
 from omni2_engine._core import CudaDevice, CudaStream
-from omni2_engine.device.decode_batch import DecodeBatch
-from omni2_engine.device.kernels import DeviceKernels
-from omni2_engine.device.lane import Lane
-from omni2_engine.device.table import DeviceTable
+from omni2_engine.backends.cuda.kernels import DeviceKernels
+from omni2_engine.backends.cuda.stream import Lane
+from omni2_engine.backends.cuda.table import DeviceTable
+from omni2_engine.backends.tensorrt.decode_batch import DecodeBatch
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Stream
 from omni2_kernels.decoding import State

@@ -11,7 +11,7 @@ import pytest
 from omni2_bench.latency.engine_turn import run as run_turn
 from omni2_bench.latency.record import GROUPS
 from omni2_bench.latency.turn import TurnRequest
-from omni2_engine.backends import choose
+from omni2_engine.backends import select
 from omni2_engine.cli.app import run
 
 from .rig import Rig
@@ -24,9 +24,9 @@ def device_name(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> str:
     """What `--device` is told; where the device is a stand-in, what opens the GPU opens that."""
     backend = rig.make_backend(True)
     if rig.name == "stand-in":
-        monkeypatch.setattr("omni2_engine.backends.tensorrt.find_tensorrt", lambda: backend.library)
-        monkeypatch.setattr("omni2_engine.backends.tensorrt.open_device", rig.open_device)
-    return choose.Device.TENSORRT if backend.name == "tensorrt" else choose.Device.CUDA
+        monkeypatch.setattr("omni2_engine.backends.tensorrt.backend.find_tensorrt", lambda: backend.library)
+        monkeypatch.setattr("omni2_engine.backends.tensorrt.backend.open_device", rig.open_device)
+    return select.Device.TENSORRT if backend.name == "tensorrt" else select.Device.CUDA
 
 
 def test_a_scripted_turn_is_timed_by_the_device(

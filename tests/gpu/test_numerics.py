@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from omni2_bench.lab.probes import QUESTIONS, Material, Question
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.verify.rows import snr

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from omni2_engine import Engine
-from omni2_engine.backends.tensorrt import TensorRTBackend
+from omni2_engine.backends.tensorrt.backend import TensorRTBackend
 from omni2_engine.sampling import Stream
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.verify import verify_engine

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import onnxruntime as ort
 
-from omni2_engine.backends.choose import PROVIDER, Device
-from omni2_engine.backends.tensorrt_library import gpu_architecture
+from omni2_engine.backends.cuda.library import gpu_architecture
+from omni2_engine.backends.onnxruntime.cuda import PROVIDER
+from omni2_engine.backends.select import Device
 from omni2_engine.errors import BackendError, SettingError
 from omni2_export.tensorrt.targets import CPU, check_buildable
 

@@ -15,11 +15,11 @@ import typer
 from omni2_bench.common.models import built_engine, default_cache, released_model
 from omni2_bench.common.results import table
 from omni2_bench.common.statistics import Summary, summarise
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.base.host_language_model import HostLanguageModel
+from omni2_engine.backends.base.kv_cache import DecoderState
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import EmbeddingTable
-from omni2_engine.stages.language_model import LanguageModel
-from omni2_engine.stages.slots import DecoderState
 
 MODELS = ("llm", "speech_lm")
 Times = dict[int, tuple[list[float], list[float]]]  # conversations → seconds of every round: in one call, in one each
@@ -57,13 +57,16 @@ def measure(engine: EngineDirectory, name: str, counts: list[int], context: int,
         threads: processor threads.
 
     Returns:
-        Seconds. A call for several has an even number of rows where weights are quantised, see `LanguageModel`.
+        Seconds. A call for several has an even number of rows where weights are quantised, see `HostLanguageModel`.
     """
     graph = OnnxRuntimeBackend(threads).load(engine.graph(name))
     config = getattr(engine.manifest.model, name)
     embeddings = EmbeddingTable(engine.path / "tables" / f"{name}_embed.npy")
-    pairs = engine.manifest.precision[name] != "fp32"
-    shared, single = LanguageModel(graph, config, embeddings, pairs), LanguageModel(graph, config, embeddings)
+    even_batches = engine.manifest.precision[name] != "fp32"
+    shared, single = (
+        HostLanguageModel(graph, config, embeddings, even_batches),
+        HostLanguageModel(graph, config, embeddings),
+    )
     random, most = np.random.default_rng(0), max(counts)
     prefix = single.new_state(context)
     single.extend(prefix, single.embed(random.integers(0, config.vocab, context).tolist()))
@@ -85,7 +88,7 @@ def gain(together: list[float], alone: list[float]) -> Summary:
     return summarise([each / one for one, each in zip(together, alone, strict=True)])
 
 
-def _filled(model: LanguageModel, prefix: DecoderState, count: int) -> list[DecoderState]:
+def _filled(model: HostLanguageModel, prefix: DecoderState, count: int) -> list[DecoderState]:
     """Conversations in one cache, each with a copy of the same positions and room for one more."""
     cache = model.new_cache(count, prefix.length + 1)
     states = [cache.acquire() for _ in range(count)]
@@ -94,7 +97,7 @@ def _filled(model: LanguageModel, prefix: DecoderState, count: int) -> list[Deco
     return states
 
 
-def _step(model: LanguageModel, states: list[DecoderState], embeds: np.ndarray) -> float:
+def _step(model: HostLanguageModel, states: list[DecoderState], embeds: np.ndarray) -> float:
     """Seconds of feeding one position, which is taken back."""
     began = time.perf_counter()
     model.decode(states, embeds)

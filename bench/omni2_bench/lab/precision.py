@@ -21,8 +21,8 @@ from omni2_bench.common.models import released_model
 from omni2_bench.common.results import table
 from omni2_bench.lab.probes import QUESTIONS, Material, Question
 from omni2_engine.audio.source import read_audio
-from omni2_engine.backends.base import Graph
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.base.graph import Graph
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.config import WHISPER_SAMPLE_RATE
 from omni2_export.build.graphs import GraphSpec, graph_specs
 from omni2_export.build.precision import CHOICES, COMPUTE, GPU, WEIGHTS

@@ -12,14 +12,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.base import Graph
+from omni2_engine.backends.base.graph import Graph
+from omni2_engine.backends.base.host_language_model import HostLanguageModel
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, DecoderConfig
 from omni2_engine.sampling import DrawKey, Stream, normal
 from omni2_engine.stages.encoder import SpeechEncoder
 from omni2_engine.stages.flow import Flow
 from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.fusion import Fusion
-from omni2_engine.stages.language_model import LanguageModel
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.inspection import Tap
@@ -131,7 +131,7 @@ class Material:
 
 def ask_language_model(graph: Graph, config: DecoderConfig, inputs: Floats) -> Arrays:
     """Prefill all but the last inputs and decode those; logits and hidden states of the positions from there on."""
-    model = LanguageModel(graph, config, table=None)  # type: ignore[arg-type]  # nothing is embedded
+    model = HostLanguageModel(graph, config, table=None)  # type: ignore[arg-type]  # nothing is embedded
     state = model.new_state(len(inputs))
     found: dict[str, list[Floats]] = {"logits": [], "hidden": []}
     for piece in (inputs[:-DECODED], *inputs[-DECODED:, None]):

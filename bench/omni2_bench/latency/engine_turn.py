@@ -10,8 +10,8 @@ import numpy as np
 
 from omni2_bench.common.script import Script, write_script
 from omni2_bench.latency.turn import WARM_UP_ROUNDS, TurnRequest, TurnResult
-from omni2_engine.backends.base import Backend
-from omni2_engine.backends.choose import Device, choose_backend
+from omni2_engine.backends.base.backend import Backend
+from omni2_engine.backends.select import Device, select_backend
 from omni2_engine.engine import Engine
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.turn.metrics import TurnMetrics
@@ -27,7 +27,7 @@ def run(request: TurnRequest) -> TurnResult:
     began = time.perf_counter()
     context: dict[str, Any] = {} if request.left_context is None else {"left_context": request.left_context}
     directory = EngineDirectory(Path(request.engine))
-    backend = choose_backend(directory, Device(request.device), request.threads, timed=True)
+    backend = select_backend(directory, Device(request.device), request.threads, timed=True)
     backend.width = request.width or backend.width
     on_gpu = backend.device_memory() is not None
     # a GPU records its steps while it warms up; the processor only has to have run everything once

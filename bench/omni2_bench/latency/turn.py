@@ -26,7 +26,7 @@ class TurnRequest:
         left_context: seconds the flow looks back on; None leaves it to the engine.
         model, decoder, speech_encoder: the checkpoint, for the reference.
         width: calls that may run at once; None leaves it to the engine.
-        device: what runs the engine's graphs, see `omni2_engine.backends.choose.Device`. Where it is a GPU the
+        device: what runs the engine's graphs, see `omni2_engine.backends.select.Device`. Where it is a GPU the
             reference runs there too, if its PyTorch can.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from omni2_engine.backends.onnxruntime import Host, OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import Host, OnnxRuntimeBackend
 
 ROWS, INNER, COLUMNS = 1500, 1280, 5120  # the encoder's widest layer
 READ_BYTES = 1 << 30

@@ -11,9 +11,9 @@ import numpy as np
 
 from omni2_bench.common.script import units_per_chunk
 from omni2_engine.audio.source import read_audio
+from omni2_engine.backends.base.language_model import LanguageModel
 from omni2_engine.engine import Engine
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, WHISPER_SAMPLE_RATE
-from omni2_engine.stages.language_model import LanguageModel
 
 ENCODINGS = 3
 TOKENS = 24

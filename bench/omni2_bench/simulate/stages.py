@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 
 from omni2_bench.simulate.device import Effort, Limits
 from omni2_bench.simulate.model import Model
+from omni2_engine.backends.base.decode_request import DecodeRequest, Tokens
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES
 from omni2_engine.sampling import Choose
 from omni2_engine.schedule.calls import Errors, StageCalls, Task
-from omni2_engine.stages.burst import Burst, Tokens
 from omni2_engine.stages.pipeline import Pipeline
 from omni2_engine.text.units import NO_UNIT, UnitTable
 
 Floats = NDArray[np.float32]
 END, TOKEN = 0, 1  # the ids there are: one ends speech, the other is a piece of text or a unit
-LONGEST_BURST = 1024  # speech tokens: a device writes as far as the plan lets it
+MOST_TOKENS = 1024  # speech tokens: a device writes as far as the plan lets it
 Extend = Callable[[Sequence[tuple[int, int]]], Effort]  # (positions to feed, positions held) per turn → effort
 
 
@@ -124,24 +124,24 @@ class TimedLanguageModel:
         take_time(self._limits.seconds(effort))
         state.length += len(embeds)
 
-    def burst(self, bursts: Sequence[Burst], enough: Callable[[], bool] | None = None) -> list[Tokens]:
+    def decode_many(self, requests: Sequence[DecodeRequest], enough: Callable[[], bool] | None = None) -> list[Tokens]:
         """Choose tokens, a call for each but those that follow from what was fed last.
 
         The device does not know where a turn ends: it computes what was asked.
         """
-        states: list[Any] = [burst.state for burst in bursts]
-        calls = [burst.tokens - (burst.feed is None) for burst in bursts]
+        states: list[Any] = [request.state for request in requests]
+        calls = [request.tokens - (request.feed is None) for request in requests]
         rows = [
             [(1, state.length + call) for state, most in zip(states, calls, strict=True) if call < most]
             for call in range(max(calls))
         ]
         take_time(sum(self._limits.seconds(self._extend(row)) for row in rows))
         found = []
-        for burst, state in zip(bursts, states, strict=True):
-            left = state.tokens - len(burst.generated)
-            ids = [TOKEN] * min(burst.tokens, left) + [END] * (left < burst.tokens)
-            state.length += len(ids) - (burst.feed is None)
-            found.append(Tokens(ids, [np.zeros(0, np.float32)] * len(ids) if burst.hidden else []))
+        for request, state in zip(requests, states, strict=True):
+            left = state.tokens - len(request.generated)
+            ids = [TOKEN] * min(request.tokens, left) + [END] * (left < request.tokens)
+            state.length += len(ids) - (request.feed is None)
+            found.append(Tokens(ids, [np.zeros(0, np.float32)] * len(ids) if request.hidden else []))
         return found
 
 
@@ -196,7 +196,7 @@ def pipeline_of(model: Model, limits: Limits) -> Pipeline:
     tokenizer: Any = EmptyTokenizer()
     # text comes token by token, since others may come in between any two
     llm: Any = TimedLanguageModel(limits, efforts.extend_llm, efforts.fuse, longest=1)
-    speech_lm: Any = TimedLanguageModel(limits, efforts.extend_speech, efforts.fuse, LONGEST_BURST)
+    speech_lm: Any = TimedLanguageModel(limits, efforts.extend_speech, efforts.fuse, MOST_TOKENS)
     decoder: Any = TimedDecoder(model, limits)
 
     def run_frontend(waveform: Floats) -> Floats:

@@ -16,12 +16,13 @@ import onnxruntime as ort
 import typer
 
 from omni2_engine._core import CudaDevice, processor_instructions
-from omni2_engine.backends.choose import PROVIDER
-from omni2_engine.backends.int8 import products_saturate
-from omni2_engine.backends.tensorrt import target_of
-from omni2_engine.backends.tensorrt_library import TensorRt, cudart_path, find_tensorrt, open_device
-from omni2_engine.device.memory_plan import gib
+from omni2_engine.backends.cuda.library import cudart_path, open_device
+from omni2_engine.backends.onnxruntime.cuda import PROVIDER
+from omni2_engine.backends.onnxruntime.int8 import products_saturate
+from omni2_engine.backends.tensorrt.backend import target_of
+from omni2_engine.backends.tensorrt.library import TensorRt, find_tensorrt
 from omni2_engine.errors import BackendError, Omni2Error
+from omni2_engine.memory.plan import gib
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.system.resources import available_memory, processors, total_memory
 

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from omni2_engine.audio.sink import STDOUT, open_writer
-from omni2_engine.backends.choose import Device
+from omni2_engine.backends.select import Device
 from omni2_engine.cli.question import check_order, open_question, raw_format
 from omni2_engine.cli.stream_report import StreamReport
 from omni2_engine.engine import MAX_CONTEXT, Engine

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from omni2_engine.backends.base.kv_cache import DecoderState, SlotCache
+from omni2_engine.backends.base.language_model import LanguageModel
 from omni2_engine.memory.budget import Admission, MemoryBudget
-from omni2_engine.stages.language_model import DecoderState, LanguageModel
-from omni2_engine.stages.slots import SlotCache
 from omni2_engine.stages.speech_decoder import SpeechDecoder, SpeechState
 from omni2_engine.system.waits import Waits
 

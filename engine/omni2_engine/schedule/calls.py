@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from omni2_engine._core import SessionCancelledError
-from omni2_engine.stages.burst import Burst
-from omni2_engine.stages.language_model import LanguageModel
+from omni2_engine.backends.base.decode_request import DecodeRequest
+from omni2_engine.backends.base.language_model import LanguageModel
 from omni2_engine.turn.plan import Decode, Encode, Prefill, Read, RunFlow, RunVocoder, Step, Write
 from omni2_engine.turn.run import TurnRun
 
@@ -55,14 +55,14 @@ class StageCalls:
         """Text tokens for several turns. They take longest of all, so the call ends early for a more urgent one."""
         requests = _aligned([task.run.ask_text(task.step.tokens) for task in tasks if isinstance(task.step, Decode)])
         with _spans(tasks, "decode"):
-            found = self._llm.burst(requests, tasks[0].run.queue.preempted)
+            found = self._llm.decode_many(requests, tasks[0].run.queue.preempted)
         return [_attempt(partial(task.run.take_text, tokens)) for task, tokens in zip(tasks, found, strict=True)]
 
     def _write(self, tasks: list[Task]) -> Errors:
         """Speech tokens for several turns."""
         requests = _aligned([task.run.ask_speech(task.step.tokens) for task in tasks if isinstance(task.step, Write)])
         with _spans(tasks, "speech_decode"):
-            found = self._speech_lm.burst(requests)
+            found = self._speech_lm.decode_many(requests)
         return [_attempt(partial(task.run.take_speech, tokens)) for task, tokens in zip(tasks, found, strict=True)]
 
 
@@ -83,7 +83,7 @@ def _run_alone(task: Task) -> None:
             raise AssertionError(f"{task.step} is decoded with others")
 
 
-def _aligned(requests: list[Burst]) -> list[Burst]:
+def _aligned(requests: list[DecodeRequest]) -> list[DecodeRequest]:
     """The requests of one call, all as long as the shortest.
 
     A turn that is done would otherwise wait for the longest, and so would turns that come meanwhile: calls would serve

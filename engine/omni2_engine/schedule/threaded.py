@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from omni2_engine._core import Scheduler, Simulation, Stage
+from omni2_engine.backends.base.kv_cache import DecoderState
 from omni2_engine.schedule.base import Failed
 from omni2_engine.schedule.calls import Errors, StageCalls, Task
-from omni2_engine.stages.language_model import DecoderState
 from omni2_engine.turn.plan import STAGE_OF, Decode, Read, StageIndex, Step, Write
 from omni2_engine.turn.run import TurnRun
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.base import Graph
+from omni2_engine.backends.base.graph import Graph
 from omni2_engine.model.config import EstimatorConfig, FlowEncoderConfig
 from omni2_engine.stages.flow_window import BlockWindow
 from omni2_engine.stages.graph_state import GraphState, cache_bytes, cache_positions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.base import Graph
+from omni2_engine.backends.base.graph import Graph
 from omni2_engine.model.config import EncoderConfig
 
 Floats = NDArray[np.float32]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.base import BoundGraph, Graph, Shape, is_cache, is_context
+from omni2_engine.backends.base.graph import BoundGraph, Graph, Shape, is_cache, is_context
 from omni2_engine.errors import CapacityError
 
 Floats = NDArray[np.float32]

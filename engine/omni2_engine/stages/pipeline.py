@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omni2_engine.backends.base import Backend
-from omni2_engine.device.language_model import language_model_on
+from omni2_engine.backends.base.backend import Backend
+from omni2_engine.backends.base.language_model import LanguageModel
 from omni2_engine.model.config import DecoderConfig, ModelConfig
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import EmbeddingTable
@@ -15,7 +15,6 @@ from omni2_engine.sampling import Stream
 from omni2_engine.stages.encoder import SpeechEncoder
 from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.fusion import Fusion
-from omni2_engine.stages.language_model import LanguageModel
 from omni2_engine.stages.speech_decoder import SpeechDecoder, load_decoder
 from omni2_engine.text.tokenizer import TextTokenizer
 from omni2_engine.text.units import UnitTable
@@ -73,8 +72,8 @@ def load_pipeline(directory: EngineDirectory, backend: Backend, left_context: fl
         return backend.open(directory, stage)
 
     def model(stage: str, dimensions: DecoderConfig) -> LanguageModel:
-        pairs = backend.by_twos and sessions > 1 and directory.manifest.precision.get(stage, "fp32") != "fp32"
-        return language_model_on(load(stage), dimensions, EmbeddingTable(tables / f"{stage}_embed.npy"), pairs)
+        table = EmbeddingTable(tables / f"{stage}_embed.npy")
+        return backend.language_model(directory, stage, dimensions, table, sessions)
 
     return Pipeline(
         config,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.base import Backend, Graph
+from omni2_engine.backends.base.backend import Backend
+from omni2_engine.backends.base.graph import Graph
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, VocoderConfig
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import map_table

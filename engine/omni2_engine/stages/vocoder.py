@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.base import Graph
+from omni2_engine.backends.base.graph import Graph
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, VocoderConfig
 from omni2_kernels.audio import cross_fade
 

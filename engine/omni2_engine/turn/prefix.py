@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from omni2_engine.stages.language_model import DecoderState, LanguageModel
-from omni2_engine.stages.slots import Prefix
+from omni2_engine.backends.base.kv_cache import DecoderState, Prefix
+from omni2_engine.backends.base.language_model import LanguageModel
 from omni2_engine.turn.prompt import Exchange, Layout, PromptBuilder
 
 PREFIXES = 4  # system prompts whose prefilled positions are kept

@@ -18,12 +18,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from omni2_engine.backends.base.decode_request import DecodeRequest, Tokens
+from omni2_engine.backends.base.kv_cache import DecoderState
 from omni2_engine.errors import SettingError
 from omni2_engine.memory.states import TurnStates
 from omni2_engine.sampling import Chooser, DrawKey, Stream, checked_ids
 from omni2_engine.settings import shown
-from omni2_engine.stages.burst import Burst, Tokens
-from omni2_engine.stages.language_model import DecoderState
 from omni2_engine.stages.pipeline import Pipeline
 from omni2_engine.text.tokenizer import TextStream
 from omni2_engine.turn.chunk import Chunk
@@ -220,9 +220,9 @@ class TurnRun:
             history.fed = layout.items[:reused]
             llm.extend(state, layout.embeds(reused, llm.table))
             history.fed = list(layout.items)
-        self.take_text(llm.burst([self.ask_text(tokens)])[0] if tokens else Tokens())
+        self.take_text(llm.decode_many([self.ask_text(tokens)])[0] if tokens else Tokens())
 
-    def ask_text(self, tokens: int) -> Burst:
+    def ask_text(self, tokens: int) -> DecodeRequest:
         """The request for at most `tokens` text tokens."""
         return self._text_writer.ask(tokens)
 
@@ -273,9 +273,9 @@ class TurnRun:
             self._read[number] = (len(self._units), self._read[number][1])
             self._history.rounds.append((len(self._units), group.total))
         self._speech_writer.read(group, self.recorder)
-        self.take_speech(self._pipeline.speech_lm.burst([self.ask_speech(tokens)])[0] if tokens else Tokens())
+        self.take_speech(self._pipeline.speech_lm.decode_many([self.ask_speech(tokens)])[0] if tokens else Tokens())
 
-    def ask_speech(self, tokens: int) -> Burst:
+    def ask_speech(self, tokens: int) -> DecodeRequest:
         """The request for at most `tokens` speech tokens."""
         return self._speech_writer.ask(tokens)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from omni2_engine.backends.base.decode_request import DecodeRequest
+from omni2_engine.backends.base.kv_cache import DecoderState
 from omni2_engine.sampling import Choose
-from omni2_engine.stages.burst import Burst
-from omni2_engine.stages.language_model import DecoderState
 from omni2_engine.stages.pipeline import Pipeline
 from omni2_engine.text.units import UnitStream
 from omni2_engine.turn.metrics import Recorder
@@ -60,11 +60,11 @@ class TextWriter:
         self._hidden: list[Floats] = []
         self.tokens: list[int] = []
 
-    def ask(self, tokens: int) -> Burst:
+    def ask(self, tokens: int) -> DecodeRequest:
         """What to ask of the language model for `tokens` further tokens, fewer where the limit is nearer."""
         feed = self.tokens[-1] if self.tokens else None
         most = min(tokens, self._limit - len(self.tokens))
-        return Burst(self.state, feed, self.choose, self.tokens, most, self._config.tokens.eos, hidden=True)
+        return DecodeRequest(self.state, feed, self.choose, self.tokens, most, self._config.tokens.eos, hidden=True)
 
     def take(self, token: int, hidden: Floats) -> None:
         """Add a token, with the hidden state (hidden,) of the position that produced it (spec §6)."""
@@ -125,11 +125,11 @@ class SpeechWriter:
         self._units = UnitStream(self._pipeline.unit_table)
         self._unfed = self.over = False
 
-    def ask(self, tokens: int) -> Burst:
+    def ask(self, tokens: int) -> DecodeRequest:
         """What to ask of the speech LM for `tokens` further tokens, fewer where the write ends before."""
         feed = self.tokens[-1] if self._unfed else None
         ends = (self._config.tokens.speech_eos,)
-        return Burst(self.state, feed, self.choose, self.tokens, min(tokens, self._left), ends)
+        return DecodeRequest(self.state, feed, self.choose, self.tokens, min(tokens, self._left), ends)
 
     def take(self, token: int) -> list[int]:
         """Add a token; the units that became certain with it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from omni2_engine.backends.tensorrt_library import TensorRt
+from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.errors import CheckpointError, Omni2Error, SettingError
 from omni2_engine.model.manifest import PLANS, RUNTIME_CACHE, SCHEMA_VERSION, TIMING_CACHE, Manifest, PlanEntry
 from omni2_export.build.graphs import LONGEST_CONTEXT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from omni2_engine.backends.tensorrt_library import TensorRt
+from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.errors import Omni2Error
 from omni2_export.tensorrt.shapes import Profile
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omni2_engine.backends.tensorrt_library import TensorRt
+from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.model.config import ModelConfig
 from omni2_engine.model.manifest import PlanEntry
 from omni2_export.build.stages import OnBytes, Stage, file_identity, stage_key

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from omni2_engine.backends.tensorrt_library import TensorRt, find_tensorrt, gpu_architecture
+from omni2_engine.backends.cuda.library import gpu_architecture
+from omni2_engine.backends.tensorrt.library import TensorRt, find_tensorrt
 from omni2_engine.errors import BackendError, SettingError
 
 CPU = "cpu"

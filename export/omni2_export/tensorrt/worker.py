@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from omni2_engine.backends.tensorrt_library import RTX, TensorRt, find_tensorrt
+from omni2_engine.backends.tensorrt.library import RTX, TensorRt, find_tensorrt
 from omni2_engine.errors import Omni2Error
 from omni2_export.tensorrt.audit import Expected, require_sound
 from omni2_export.tensorrt.network import Network

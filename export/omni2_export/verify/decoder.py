@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.base import Graph
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.base.graph import Graph
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.engine import Engine
 from omni2_engine.stages.flow import block_mask
 from omni2_export.inspection import open_cut

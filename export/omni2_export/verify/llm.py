@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.audio.source import read_audio
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.engine import Engine
 from omni2_engine.model.config import WHISPER_SAMPLE_RATE
 from omni2_engine.sampling import DrawKey, Stream, choose

@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.engine import Engine
 from omni2_export.build.precision import snr_floors
 from omni2_export.verify.compare import FileComparison

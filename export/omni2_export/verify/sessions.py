@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.engine import Engine
 from omni2_engine.memory.budget import Admission, MemoryBudget
 from omni2_engine.memory.states import StatePool

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.engine import Engine
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES
 from omni2_engine.stages.flow import FlowState

@@ -10,13 +10,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from omni2_engine.backends.base.decode_request import DecodeRequest, Tokens
+from omni2_engine.backends.base.kv_cache import DecoderState
+from omni2_engine.backends.base.language_model import LanguageModel
 from omni2_engine.engine import Engine
 from omni2_engine.memory.states import TurnStates
 from omni2_engine.sampling import Choose, Sampling, Stream
 from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
-from omni2_engine.stages.burst import Burst, Tokens
-from omni2_engine.stages.language_model import DecoderState, LanguageModel
 from omni2_engine.turn.history import History
 from omni2_engine.turn.metrics import Recorder
 from omni2_engine.turn.options import Options
@@ -83,15 +84,15 @@ class _Recorded:
         self.reads.append((len(self.fed), len(self.ids)))
         self._model.extend(state, embeds)
 
-    def burst(self, bursts: Sequence[Burst], enough: Enough | None = None) -> list[Tokens]:
-        """See `LanguageModel.burst`."""
-        found = self._model.burst(bursts, enough)
-        for burst, tokens in zip(bursts, found, strict=True):
-            if burst.feed is not None:
-                self.fed.append(self.embed([burst.feed]))
+    def decode_many(self, requests: Sequence[DecodeRequest], enough: Enough | None = None) -> list[Tokens]:
+        """See `LanguageModel.decode_many`."""
+        found = self._model.decode_many(requests, enough)
+        for request, tokens in zip(requests, found, strict=True):
+            if request.feed is not None:
+                self.fed.append(self.embed([request.feed]))
             self.ids += tokens.ids
-            self.logits.append(burst.state.logits.copy())
-            self.hidden.append(burst.state.hidden.copy())
+            self.logits.append(request.state.logits.copy())
+            self.hidden.append(request.state.hidden.copy())
         return found
 
 

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from omni2_bench.lab.plans import main
-from omni2_engine.backends.tensorrt_library import find_tensorrt
+from omni2_engine.backends.tensorrt.library import find_tensorrt
 from omni2_engine.errors import BackendError, SettingError
 
 

@@ -15,7 +15,7 @@ from omni2_bench.random_checkpoint.draw import Rule, draw
 from omni2_bench.random_checkpoint.vocabulary import learn_vocabulary, whole_words
 from omni2_bench.random_checkpoint.write import flow_tensors, model_tensors, vocoder_tensors
 from omni2_engine import Engine
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.errors import SettingError
 from omni2_engine.model.config import Capabilities
 from omni2_engine.text.units import UnitTable

@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from omni2_engine._core import CudaDevice
-from omni2_engine.backends.tensorrt_graph import TensorRTGraph
-from omni2_engine.backends.tensorrt_library import TensorRt
-from omni2_engine.backends.tensorrt_plan import Plan
-from omni2_engine.device.lane import Lane
+from omni2_engine.backends.cuda.stream import Lane
+from omni2_engine.backends.tensorrt.graph import TensorRTGraph
+from omni2_engine.backends.tensorrt.library import TensorRt
+from omni2_engine.backends.tensorrt.plan import Plan
 
 from ..stand_ins.tensorrt import FakeTensorRt, write_plan
 

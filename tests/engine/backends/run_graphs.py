@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from omni2_engine._core import processor_instructions
-from omni2_engine.backends.int8 import products_saturate
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.int8 import products_saturate
 
 if __name__ == "__main__":
     backend = OnnxRuntimeBackend(threads=1)

@@ -15,8 +15,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from omni2_engine.backends import int8
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime import int8
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_export.graphs.linear import BLOCK
 
 PROGRAM = Path(__file__).with_name("run_graphs.py")
@@ -157,7 +157,7 @@ def test_every_way_to_load_a_graph_asks(graphs: Path, monkeypatch: pytest.Monkey
         return asked[-1]
 
     monkeypatch.setattr(int8, "products_saturate", lambda: True)
-    monkeypatch.setattr("omni2_engine.backends.onnxruntime.needs_exact_products", note)
+    monkeypatch.setattr("omni2_engine.backends.onnxruntime.backend.needs_exact_products", note)
     backend = OnnxRuntimeBackend(1)
     for name in (PRODUCTS[0], BLOCKS[0]):
         path = graphs / f"{name}.onnx"

@@ -13,7 +13,7 @@ import pytest
 
 from omni2_engine import Engine
 from omni2_engine._core import CudaDevice
-from omni2_engine.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
+from omni2_engine.backends.onnxruntime.cuda import OnnxRuntimeCudaBackend
 from omni2_engine.errors import BackendError
 
 from ..stand_ins.onnxruntime_cuda import PROVIDERS, CudaSession

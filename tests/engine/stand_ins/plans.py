@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from omni2_engine.backends.tensorrt_library import TensorRt
+from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.model.manifest import MANIFEST, Manifest, sha256
 from omni2_export.build.precision import GPU, parse_precision
 from omni2_export.checkpoint import Checkpoint

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from omni2_engine.backends.tensorrt_library import TensorRt, find_tensorrt
+from omni2_engine.backends.tensorrt.library import TensorRt, find_tensorrt
 from omni2_engine.errors import BackendError
 from omni2_export.graphs.builder import GraphBuilder, Numerics
 from omni2_export.graphs.weights import WeightWriter

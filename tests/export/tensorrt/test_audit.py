@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from omni2_engine.backends.tensorrt_library import TensorRt
+from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.errors import Omni2Error
 from omni2_export.graphs.builder import BOOL, FLOAT, INT64, GraphBuilder, Numerics
 from omni2_export.tensorrt.audit import Expected, audit, require_sound

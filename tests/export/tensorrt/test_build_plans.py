@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from omni2_bench.random_checkpoint import CheckpointPaths
-from omni2_engine.backends.tensorrt_library import TensorRt
+from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.cli.app import run as command
 from omni2_engine.errors import EngineDirectoryError, Omni2Error
 from omni2_engine.model.manifest import EngineDirectory

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omni2_engine.backends.tensorrt_library import TensorRt
+from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.errors import Omni2Error
 from omni2_export.graphs.builder import FLOAT, GraphBuilder
 from omni2_export.tensorrt import process

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from omni2_engine.backends.tensorrt_library import MAINLINE, TensorRt
+from omni2_engine.backends.tensorrt.library import MAINLINE, TensorRt
 from omni2_engine.errors import BackendError, SettingError
 from omni2_export.tensorrt import targets
 from omni2_export.tensorrt.targets import check_buildable, parse_targets

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from omni2_engine.backends.base import Graph
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.base.graph import Graph
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.config import ModelConfig
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_export.checkpoint import Checkpoint

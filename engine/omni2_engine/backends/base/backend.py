@@ -1,0 +1,76 @@
+"""What loads the graphs of an engine on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from omni2_engine.backends.base.graph import Graph
+from omni2_engine.backends.base.language_model import LanguageModel
+from omni2_engine.backends.cuda.stopwatch import Stopwatch
+from omni2_engine.model.config import DecoderConfig
+from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.model.tables import EmbeddingTable
+
+
+class Backend(Protocol):
+    """Loads graphs on one device.
+
+    Attributes:
+        name: of the backend.
+        width: calls worth running at once; None if every stage has a stream of its own.
+        stopwatch: has the times of all calls by the device's clock; None where nobody asked, or it has none.
+    """
+
+    name: str
+    width: int | None
+    stopwatch: Stopwatch | None
+
+    def open(self, directory: EngineDirectory, stage: str) -> Graph:
+        """Load a stage's graph.
+
+        Raises:
+            EngineDirectoryError: its file is missing or damaged, or is for another device.
+            BackendError: this backend cannot run it.
+        """
+        ...
+
+    def language_model(
+        self, directory: EngineDirectory, stage: str, config: DecoderConfig, table: EmbeddingTable, sessions: int
+    ) -> LanguageModel:
+        """Load a language model: its graph, and what keeps its KV caches and chooses its tokens.
+
+        Args:
+            directory: holds the graph.
+            stage: "llm" or "speech_lm".
+            config: its dimensions.
+            table: its token embeddings.
+            sessions: conversations that share decoding calls.
+
+        Raises:
+            EngineDirectoryError, BackendError: as `open`.
+            CapacityError: the device has no room for the embeddings.
+        """
+        ...
+
+    def keep(self, directory: EngineDirectory) -> None:
+        """Store in the engine's directory what makes the next start quicker; called after the first turn."""
+        ...
+
+    def free_memory(self) -> int:
+        """Bytes of the memory that state is kept in, as far as nobody has them."""
+        ...
+
+    def device_memory(self) -> DeviceMemory | None:
+        """What the backend has taken of a device's memory so far; None where there is no device."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes of a device's memory: `free` of `total`, and what this process `holds`, by purpose."""
+
+    free: int
+    total: int
+    holds: Mapping[str, int]

@@ -1,0 +1,158 @@
+"""What a stage needs from whatever runs its graph: memory for its state, which calls update where it is, and calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+Shape = tuple[int | str | None, ...]
+
+
+class StateArray(Protocol):
+    """State of a graph where its backend keeps it: a NumPy array on the host, a `DeviceArray` on a device.
+
+    A stage looks at shape and size, and takes views: with integers and slices without a step.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def nbytes(self) -> int: ...
+    def __getitem__(self, index: Any) -> Self: ...
+
+
+class StateMemory(Protocol):
+    """Memory for state, zero at first. What is done to it happens in order with the calls of the graph it is for.
+
+    Attributes:
+        arrays: what was asked for, by name.
+    """
+
+    @property
+    def arrays(self) -> Mapping[str, Any]: ...
+    def copy(self, to: Any, source: Any) -> None:
+        """Make a view like another of the same shape, which may be of other memory for the same graph."""
+        ...
+
+    def clear(self, part: Any) -> None:
+        """Set a contiguous view to zero."""
+        ...
+
+    def give_back(self, part: Any) -> None:
+        """What a contiguous view holds is needed no more: finite but undefined from now on. Any thread may say so."""
+        ...
+
+
+class BoundGraph(Protocol):
+    """A graph with its state bound: it is updated in place, fixed outputs land in fixed memory."""
+
+    def move(self, state: Mapping[str, Any]) -> None:
+        """Bind other memory for state bound before, for example a longer piece of the same cache."""
+        ...
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Run with the remaining inputs.
+
+        Args:
+            inputs: every input that is not state, C-contiguous, of the graph's dtype.
+
+        Returns:
+            Every output that is not state; a fixed one is the very array given to `bind`, valid until the next run.
+
+        Raises:
+            BackendError: the device failed.
+        """
+        ...
+
+
+class Graph(Protocol):
+    """One loaded graph."""
+
+    @property
+    def inputs(self) -> Mapping[str, Shape]:
+        """Shape per input name; a dynamic dimension is a string or None."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, Shape]:
+        """Shape per output name."""
+        ...
+
+    @property
+    def dtypes(self) -> Mapping[str, np.dtype[Any]]:
+        """Of every input and output; bfloat16 is kept as uint16."""
+        ...
+
+    def most(self, name: str, axis: int) -> int | None:
+        """How large a dimension of an input may be; None: as large as anyone likes."""
+        ...
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Run with all inputs given; returns every output. Several threads may call it at once."""
+        ...
+
+    def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
+        """Memory for state inputs of these names, in the graph's dtypes.
+
+        Raises:
+            CapacityError: there is not so much.
+        """
+        ...
+
+    def results(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Array]:
+        """Arrays of the host for outputs of these names, zero at first, where the graph writes them best."""
+        ...
+
+    def run_chain(
+        self, bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+    ) -> dict[str, Array]:
+        """Run the graph several times in a row, in one go where the backend can: nothing comes back in between.
+
+        Args:
+            bound: the graph with the state of every run, all in one shape.
+            inputs: of every run; what is carried, of the first.
+            each: of one run alone, in order, all in one shape.
+            carried: output → the next run's input.
+
+        Returns:
+            What the last run gives, see `BoundGraph.run`.
+        """
+        ...
+
+    def bind(self, state: Mapping[str, Any], fixed: Arrays | None = None) -> BoundGraph:
+        """Bind memory once.
+
+        Args:
+            state: views of `state` memory that are input `name` and output `new_<name>` at once.
+            fixed: arrays of `results` that outputs of the same name are written to.
+        """
+        ...
+
+
+def run_one_by_one(
+    bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+) -> dict[str, Array]:
+    """`Graph.run_chain` in so many calls."""
+    given, outputs = dict(inputs), dict[str, Array]()
+    for graph, own in zip(bound, each, strict=True):
+        outputs = graph.run({**given, **own})
+        given |= {taken: outputs[made] for made, taken in carried.items()}
+    return outputs
+
+
+def is_cache(name: str) -> bool:
+    """Whether an input of that name is a cache: state in which a call writes some positions, before it reads any."""
+    return "keys" in name or "values" in name
+
+
+def is_context(name: str) -> bool:
+    """Whether an input of that name is a context: state that is read and written whole in every call, so that no call
+    may do both in one place."""
+    return "context" in name

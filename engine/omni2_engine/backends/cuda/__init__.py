@@ -1,0 +1,1 @@
+"""A CUDA device: its streams, its memory, arrays in it, staging buffers and kernels."""

@@ -1,0 +1,1 @@
+"""Runs TensorRT plans on a GPU, and decodes there several tokens at a time."""

@@ -1,0 +1,118 @@
+"""TensorRT backend: every stage's plan on the device, on a stream of its own."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import Any
+
+from omni2_engine._core import CudaDevice
+from omni2_engine.backends.base.backend import DeviceMemory
+from omni2_engine.backends.cuda.library import open_device
+from omni2_engine.backends.cuda.stopwatch import Stopwatch
+from omni2_engine.backends.cuda.streams import Lanes
+from omni2_engine.backends.tensorrt.graph import TensorRTGraph
+from omni2_engine.backends.tensorrt.language_model import DeviceLanguageModel
+from omni2_engine.backends.tensorrt.library import TensorRt, find_tensorrt
+from omni2_engine.backends.tensorrt.plan import REBUILD, Plan
+from omni2_engine.backends.tensorrt.runtime_cache import read_kernels, write_kernels
+from omni2_engine.errors import BackendError, EngineDirectoryError
+from omni2_engine.model.config import DecoderConfig
+from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.model.tables import EmbeddingTable
+
+
+class TensorRTBackend:
+    """Runs TensorRT plans, of either flavour.
+
+    Args:
+        device: the GPU; the first one if None.
+        library: the TensorRT; the one installed if None.
+        cuda_graphs: record calls that repeat themselves, and launch each as one piece of work.
+        timed: time every call by the device's clock, copies of what it reads and writes included.
+
+    Attributes:
+        stopwatch: has the times; None unless `timed`.
+
+    Raises:
+        BackendError: there is no GPU, driver, libcudart or TensorRT.
+    """
+
+    name = "tensorrt"
+    width: int | None = None  # every stage has a stream of its own
+
+    def __init__(
+        self,
+        device: CudaDevice | None = None,
+        library: TensorRt | None = None,
+        cuda_graphs: bool = True,
+        timed: bool = False,
+    ) -> None:
+        self.device = device or open_device()  # first: without a GPU nobody waits for TensorRT to be loaded
+        self.library = library or find_tensorrt()
+        self.cuda_graphs = cuda_graphs
+        self._weights = 0
+        self._plans: list[Plan] = []
+        self._kernels: dict[str, bytes] = {}  # as stored
+        self.stopwatch = Stopwatch(self.device) if timed else None
+        self.lanes = Lanes(self.device, self.stopwatch)
+        self._runtime = self.library.module.Runtime(self.library.logger)
+
+    @property
+    def target(self) -> str:
+        """Architecture of the GPU: "sm89"."""
+        return target_of(self.device)
+
+    def open(self, directory: EngineDirectory, stage: str) -> TensorRTGraph:
+        """Load a stage's plan; see `Backend.open`."""
+        entry = directory.plan(stage, self.target, self.library.flavour, self.library.version)
+        before = self.free_memory()
+        engine = self._deserialize(directory.path / entry.file, stage)
+        self._weights += max(before - self.free_memory(), 0)
+        if not self._plans:
+            self._kernels = read_kernels(directory.runtime_cache(self.target))
+        plan, lane = Plan(self.library, engine, stage, self._kernels.get(stage)), self.lanes.of(stage)
+        self._plans.append(plan)
+        lane.scratch(plan.working_bytes)  # now, so that what is left is left for state
+        return TensorRTGraph(plan, lane, self.cuda_graphs)
+
+    def language_model(
+        self, directory: EngineDirectory, stage: str, config: DecoderConfig, table: EmbeddingTable, sessions: int
+    ) -> DeviceLanguageModel:
+        """Load a language model that decodes on the device; see `Backend.language_model`."""
+        return DeviceLanguageModel(self.open(directory, stage), config, table)
+
+    def keep(self, directory: EngineDirectory) -> None:
+        """Store the kernels compiled so far; see `Backend.keep`."""
+        compiled = {plan.stage: plan.kernels for plan in self._plans}
+        kernels = {stage: found for stage, found in compiled.items() if found}
+        if kernels != self._kernels:
+            write_kernels(directory.runtime_cache(self.target), kernels)
+            self._kernels = kernels
+
+    def free_memory(self) -> int:
+        """Bytes of device memory; see `Backend.free_memory`."""
+        return self.device.memory()[0]
+
+    def device_memory(self) -> DeviceMemory:
+        """See `Backend.device_memory`."""
+        free, total = self.device.memory()
+        return DeviceMemory(free, total, {"weights": self._weights, "working memory": self.lanes.scratch_bytes})
+
+    def _deserialize(self, path: Path, stage: str) -> Any:
+        self.library.logger.messages.clear()
+        try:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+                engine = self._runtime.deserialize_cuda_engine(plan)
+        except (OSError, ValueError) as error:
+            raise EngineDirectoryError(f"{path} cannot be read: {error}", REBUILD) from error
+        if engine is None:
+            reason = self.library.logger.messages.reason() or "it does not say why"
+            raise BackendError(f"TensorRT cannot load the plan of {stage}: {reason}", REBUILD)
+        return engine
+
+
+def target_of(device: CudaDevice) -> str:
+    """A device's architecture as plans name it: "sm89"."""
+    major, minor = device.capability
+    return f"sm{major}{minor}"

@@ -1,0 +1,104 @@
+"""One plan several times in a row: all is enqueued at once, what a run makes for the next stays on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from omni2_engine._core import CudaStream
+from omni2_engine.backends.base.graph import Array, Arrays, is_context
+from omni2_engine.backends.cuda.array import DeviceArray
+from omni2_engine.backends.cuda.staging import Block, Exchange
+from omni2_engine.backends.cuda.stream import Lane
+from omni2_engine.backends.tensorrt.plan import Execution, Plan
+
+
+class Chain:
+    """See `Graph.run_chain`: one copy there, the runs, one copy back.
+
+    Args:
+        plan: what is run.
+        execution: the context to run it with.
+        lane: of the plan's stage.
+    """
+
+    def __init__(self, plan: Plan, execution: Execution, lane: Lane) -> None:
+        self._plan, self._execution, self._lane = plan, execution, lane
+        self._sent, self._fetched = Exchange(lane.device), Exchange(lane.device)
+        self._made = Block(lane.device)  # what is not fetched, twice: a run reads one half while it writes the other
+
+    def run(
+        self,
+        states: Sequence[Mapping[str, DeviceArray]],
+        inputs: Arrays,
+        each: Sequence[Arrays],
+        carried: Mapping[str, str],
+    ) -> dict[str, Array]:
+        """Run once for every state.
+
+        Args:
+            states: views of device memory, all in one shape.
+            inputs, each, carried: see `Graph.run_chain`.
+        """
+        with self._lane.lock:
+            own = {numbered(name, run): array for run, arrays in enumerate(each) for name, array in arrays.items()}
+            given = {**inputs, **own}
+            dtypes = self._plan.dtypes
+            self._sent.lay_out({name: (array.shape, dtypes[base(name)]) for name, array in given.items()})
+            self._sent.fill(given)
+            self._lay_out_outputs(states[0], inputs, each[0])
+            with self._lane.timed(self._plan.stage):
+                self._sent.send(self._lane.stream)
+                for run, state in enumerate(states):
+                    self._enqueue(run, state, each[run], carried, last=run == len(states) - 1)
+                self._fetched.fetch(self._lane.stream)
+            self._lane.stream.synchronize()
+            return {name: array.copy() for name, array in self._fetched.arrays.items()}
+
+    def _lay_out_outputs(self, state: Mapping[str, DeviceArray], inputs: Arrays, own: Arrays) -> None:
+        """Tell the context all shapes, and find places for what comes out."""
+        execution, dtypes = self._execution, self._plan.dtypes
+        for name, array in inputs.items():
+            execution.set(name, self._sent.addresses[name], array.shape)
+        for name, array in own.items():
+            execution.set(name, self._sent.addresses[numbered(name, 0)], array.shape)
+        execution.set_state(state)
+        shapes = {name: (shape, dtypes[name]) for name, shape in execution.output_shapes().items()}
+        free = {name: spec for name, spec in shapes.items() if name.removeprefix("new_") not in state}
+        contexts = {f"new_{name}": shapes[f"new_{name}"] for name in state if is_context(name)}
+        halves = {numbered(name, half): spec for half in (0, 1) for name, spec in free.items()}
+        self._made.lay_out({**contexts, **halves})
+        self._fetched.lay_out(free)
+
+    def _enqueue(  # one run
+        self, run: int, state: Mapping[str, DeviceArray], own: Arrays, carried: Mapping[str, str], last: bool
+    ) -> None:
+        execution, made = self._execution, self._made.addresses
+        for name in own:
+            execution.set(name, self._sent.addresses[numbered(name, run)])
+        for output, name in carried.items():
+            execution.set(name, made[numbered(output, (run - 1) % 2)] if run else self._sent.addresses[name])
+        execution.set_state(state)
+        for name in state:
+            if is_context(name):
+                execution.set(f"new_{name}", made[f"new_{name}"])
+        for name, address in self._fetched.addresses.items():
+            execution.set(name, address if last else made[numbered(name, run % 2)])
+        execution.enqueue()
+        keep_contexts(self._lane.stream, state, self._made)
+
+
+def numbered(name: str, number: int) -> str:
+    """What the array of one run among several is called."""
+    return f"{name}.{number}"
+
+
+def base(name: str) -> str:
+    """The name without its number."""
+    return name.partition(".")[0]
+
+
+def keep_contexts(stream: CudaStream, state: Mapping[str, DeviceArray], made: Block) -> None:
+    """Copy contexts from where a call has written them to where the next one reads them."""
+    for name, view in state.items():
+        if is_context(name):
+            stream.copy(view.address, made.addresses[f"new_{name}"], view.nbytes)

@@ -1,0 +1,236 @@
+"""A TensorRT plan as a stage's graph: state stays on the device, small arrays come and go in one copy each way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from omni2_engine._core import CudaGraph
+from omni2_engine.backends.base.graph import Array, Arrays, Shape, is_context
+from omni2_engine.backends.cuda.array import DeviceArray
+from omni2_engine.backends.cuda.staging import Block, Exchange, pinned_arrays
+from omni2_engine.backends.cuda.state import DeviceState
+from omni2_engine.backends.cuda.stream import GRAPHS_OFF, Lane
+from omni2_engine.backends.tensorrt.chain import Chain, keep_contexts
+from omni2_engine.backends.tensorrt.plan import Execution, Plan
+from omni2_engine.errors import BackendError
+
+
+class TensorRTGraph:
+    """See `Graph`.
+
+    Args:
+        plan: what it runs.
+        lane: of its stage.
+        cuda_graphs: record calls that repeat themselves.
+    """
+
+    def __init__(self, plan: Plan, lane: Lane, cuda_graphs: bool) -> None:
+        self.plan = plan
+        self.lane = lane
+        self.inputs: Mapping[str, Shape] = plan.inputs
+        self.outputs: Mapping[str, Shape] = plan.outputs
+        self.dtypes: Mapping[str, np.dtype[Any]] = plan.dtypes
+        self.cuda_graphs = cuda_graphs
+        # a graph whose shapes are all fixed is called with them every time
+        self._stateless = self.bind({}, repeats=None not in chain(*plan.inputs.values()))
+
+    @cached_property
+    def execution(self) -> Execution:
+        """The context of all calls that are not recorded."""
+        return self.plan.execution(self.lane, recorded=False)
+
+    def most(self, name: str, axis: int) -> int | None:
+        """What the plan's profile has; see `Graph.most`."""
+        return self.plan.range_of(name)[1][axis]
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Run with all inputs given; see `Graph.run`."""
+        return self._stateless.run(inputs)
+
+    def run_chain(
+        self, bound: Sequence[Any], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+    ) -> dict[str, Array]:
+        """Run several times in a row; see `Graph.run_chain`."""
+        return self._chain.run([graph.state for graph in bound], inputs, each, carried)
+
+    @cached_property
+    def _chain(self) -> Chain:
+        return Chain(self.plan, self.execution, self.lane)
+
+    def state(self, shapes: Mapping[str, Sequence[int]]) -> DeviceState:
+        """Memory for state; see `Graph.state`."""
+        return DeviceState(self.lane, {name: (shape, self.dtypes[name]) for name, shape in shapes.items()})
+
+    def results(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Array]:
+        """Arrays for outputs, pinned; see `Graph.results`."""
+        return pinned_arrays(self.lane.device, {name: (shape, self.dtypes[name]) for name, shape in shapes.items()})
+
+    def bind(
+        self, state: Mapping[str, DeviceArray], fixed: Arrays | None = None, repeats: bool = False
+    ) -> BoundTensorRTGraph | RecordedTensorRTGraph:
+        """Bind memory once; see `Graph.bind`.
+
+        Args:
+            state, fixed: as there.
+            repeats: every call will have the shapes of the first, so that it can be recorded.
+        """
+        if repeats and self.cuda_graphs:
+            return RecordedTensorRTGraph(self, state, fixed or {})
+        return BoundTensorRTGraph(self, state, fixed or {})
+
+
+class BoundTensorRTGraph:
+    """See `BoundGraph`. All graphs bound from one share its context."""
+
+    def __init__(self, graph: TensorRTGraph, state: Mapping[str, DeviceArray], fixed: Arrays) -> None:
+        self._lane = graph.lane
+        self._stage = graph.plan.stage
+        self._call = Call(graph, graph.execution, state, fixed)
+
+    @property
+    def state(self) -> Mapping[str, DeviceArray]:
+        """What is bound."""
+        return self._call.state
+
+    def move(self, state: Mapping[str, DeviceArray]) -> None:
+        """Bind other memory for state; see `BoundGraph.move`."""
+        self._call.move(state)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Run with the remaining inputs; see `BoundGraph.run`."""
+        with self._lane.lock:
+            self._call.lay_out(inputs)
+            self._call.fill(inputs)
+            with self._lane.timed(self._stage):
+                self._call.enqueue()
+            self._lane.stream.synchronize()
+            return self._call.outputs()
+
+
+class RecordedTensorRTGraph:
+    """See `BoundGraph`. Every call has the same shapes and addresses: the second is recorded, and launched as one piece
+    of work from then on. The first runs as it is, since TensorRT prepares much in it that cannot be recorded."""
+
+    def __init__(self, graph: TensorRTGraph, state: Mapping[str, DeviceArray], fixed: Arrays) -> None:
+        self._lane = graph.lane
+        self._stage = graph.plan.stage
+        # a context of its own: no other call may change what the recorded one relies on
+        self._execution = graph.plan.execution(graph.lane, recorded=True)
+        self._call = Call(graph, self._execution, state, fixed)
+        self._shapes: dict[str, tuple[int, ...]] | None = None  # of every call
+        self._recorded: CudaGraph | None = None
+
+    def move(self, state: Mapping[str, DeviceArray]) -> None:
+        """Bind other memory for state, before the second run; see `BoundGraph.move`."""
+        if self._recorded is not None:
+            raise BackendError(f"memory of the stage {self._stage} has moved from under its CUDA graph", GRAPHS_OFF)
+        self._call.move(state)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Run with the remaining inputs; see `BoundGraph.run`.
+
+        Raises:
+            BackendError: also where an input has another shape than before, or the call cannot be recorded.
+        """
+        with self._lane.lock:
+            self._check_shapes(inputs)
+            if self._shapes is None:
+                self._call.lay_out(inputs)
+            self._call.fill(inputs)
+            if self._shapes is None:
+                with self._lane.timed(self._stage):
+                    self._call.enqueue()
+                self._shapes = {name: array.shape for name, array in inputs.items()}
+            else:
+                graph = self._graph()
+                with self._lane.timed(self._stage):
+                    self._lane.stream.launch_graph(graph)
+            self._lane.stream.synchronize()
+            return self._call.outputs()
+
+    def _graph(self) -> CudaGraph:
+        if self._recorded is None:
+            with self._execution.recording(f"the stage {self._stage}") as recording:
+                self._call.enqueue()
+            self._recorded = recording.graph
+        return self._recorded
+
+    def _check_shapes(self, inputs: Arrays) -> None:
+        for name, before in (self._shapes or {}).items():
+            if inputs[name].shape != before:
+                raise BackendError(
+                    f"the stage {self._stage} was recorded as a CUDA graph with {name} of {before}, "
+                    f"and now it is {inputs[name].shape}",
+                    GRAPHS_OFF,
+                )
+
+
+class Call:
+    """The way of one call: inputs to the device, the plan, outputs back.
+
+    Args:
+        graph: what is called.
+        execution: the context to call it with.
+        state: views of device memory, input `name` and output `new_<name>` at once.
+        fixed: pinned arrays of outputs.
+    """
+
+    def __init__(
+        self, graph: TensorRTGraph, execution: Execution, state: Mapping[str, DeviceArray], fixed: Arrays
+    ) -> None:
+        self._plan, self._stream, self._execution = graph.plan, graph.lane.stream, execution
+        self.state: dict[str, DeviceArray] = {}
+        self._fixed = dict(fixed)
+        kept = {f"new_{name}" for name in state} | set(fixed)
+        self._free = [name for name in self._plan.outputs if name not in kept]
+        device = graph.lane.device
+        self._sent, self._fetched = Exchange(device), Exchange(device)
+        self._kept = Block(device)  # outputs that do not lie where they are wanted: contexts, fixed ones
+        self.move(state)
+
+    def move(self, state: Mapping[str, DeviceArray]) -> None:
+        """Bind other memory for state."""
+        for name, array in state.items():
+            if not array.contiguous:
+                raise ValueError(f"state {name} can only be bound in one piece")
+        self.state |= state
+
+    def lay_out(self, inputs: Arrays) -> None:
+        """Find a place for all that comes and goes, and tell the context."""
+        plan, execution = self._plan, self._execution
+        self._sent.lay_out({name: (array.shape, plan.dtypes[name]) for name, array in inputs.items()})
+        for name, array in inputs.items():
+            execution.set(name, self._sent.addresses[name], array.shape)
+        execution.set_state(self.state)
+        shapes = execution.output_shapes()
+        contexts = [f"new_{name}" for name in self.state if is_context(name)]
+        self._kept.lay_out({name: (shapes[name], plan.dtypes[name]) for name in (*contexts, *self._fixed)})
+        self._fetched.lay_out({name: (shapes[name], plan.dtypes[name]) for name in self._free})
+        for name, address in (self._kept.addresses | self._fetched.addresses).items():
+            execution.set(name, address)
+
+    def fill(self, inputs: Arrays) -> None:
+        """Take the inputs' values.
+
+        Raises:
+            ValueError: one is of another dtype, which a copy would change without a word.
+        """
+        self._sent.fill(inputs)
+
+    def enqueue(self) -> None:
+        """Put all of it on the stream."""
+        self._sent.send(self._stream)
+        self._execution.enqueue()
+        keep_contexts(self._stream, self.state, self._kept)
+        for name, array in self._fixed.items():
+            self._stream.download(array, self._kept.addresses[name])
+        self._fetched.fetch(self._stream)
+
+    def outputs(self) -> dict[str, Array]:
+        """What came back, once the stream has passed."""
+        return self._fixed | {name: self._fetched.arrays[name].copy() for name in self._free}

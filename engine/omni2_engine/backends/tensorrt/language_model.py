@@ -1,0 +1,114 @@
+"""A language model on the device, which decodes several steps at once wherever its samplers can choose the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.backends.base.decode_request import DecodeRequest, Enough, Tokens
+from omni2_engine.backends.base.host_language_model import HostLanguageModel, check_room
+from omni2_engine.backends.base.kv_cache import DecoderState, SlotCache
+from omni2_engine.backends.cuda.kernels import DeviceKernels
+from omni2_engine.backends.cuda.table import DeviceTable
+from omni2_engine.backends.tensorrt.decode_batch import RING, DecodeBatch
+from omni2_engine.backends.tensorrt.decode_loop import DecodeLoop, serves
+from omni2_engine.backends.tensorrt.decode_step import KERNELS_OF_A_STEP
+from omni2_engine.backends.tensorrt.graph import TensorRTGraph
+from omni2_engine.backends.tensorrt.prefill import Prefill
+from omni2_engine.model.config import DecoderConfig
+from omni2_engine.model.tables import EmbeddingTable
+from omni2_engine.sampling import Choose
+
+Floats = NDArray[np.float32]
+USUAL = 1024  # positions: two spoken turns of half a minute, or the units of one
+
+
+class DeviceLanguageModel(HostLanguageModel):
+    """See `LanguageModel`. What is fed stays on the device, and so do logits, until somebody needs them on the host.
+
+    Args:
+        graph: an `llm` or `speech_lm` plan.
+        config: its dimensions.
+        table: its token embeddings, copied to the device.
+
+    Raises:
+        BackendError: the device's kernels cannot be compiled.
+        CapacityError: the device has no room for the table.
+    """
+
+    def __init__(self, graph: TensorRTGraph, config: DecoderConfig, table: EmbeddingTable) -> None:
+        super().__init__(graph, config, table)
+        self._plan, self._lane, self._recorded = graph.plan, graph.lane, graph.cuda_graphs
+        self._kernels = DeviceKernels(graph.lane.device, KERNELS_OF_A_STEP)
+        self._device_table = DeviceTable(graph.lane.device, graph.lane.stream, table)
+        self._prefill = Prefill(graph)
+        self._loops: WeakKeyDictionary[SlotCache, DecodeLoop] = WeakKeyDictionary()
+
+    def nbytes(self, slots: int, capacity: int) -> int:
+        """Bytes of the device's memory for so many conversations; see `LanguageModel.nbytes`."""
+        batch = DecodeBatch.bytes_for(slots, capacity, self.config.vocab, self.config.hidden)
+        return super().nbytes(slots, capacity) + batch
+
+    def new_cache(self, slots: int, capacity: int) -> SlotCache:
+        """Room for several conversations, and for what decoding them takes; see `LanguageModel.new_cache`."""
+        cache = super().new_cache(slots, capacity)
+        self._loops[cache] = DecodeLoop(
+            self._plan, self._lane, cache, self._device_table, self._kernels, self._recorded
+        )
+        return cache
+
+    @property
+    def held(self) -> int:
+        """Bytes of the device's memory beside the plan's; see `LanguageModel.held`."""
+        return self._device_table.nbytes
+
+    def on_host(self) -> HostLanguageModel:
+        """The same plan, called step by step; see `LanguageModel.on_host`."""
+        return HostLanguageModel(self._graph, self.config, self.table)
+
+    def longest(self, choose: Choose) -> int:
+        """As many as the token ring holds; see `LanguageModel.longest`."""
+        return RING if serves(choose) else super().longest(choose)
+
+    def extend(self, state: DecoderState, embeds: Floats) -> None:
+        """Feed positions to one state, waiting for nothing; see `LanguageModel.extend`. `state.logits` and
+        `state.hidden` are not touched."""
+        check_room([state], len(embeds))
+        batch, slot = self._loops[state.cache].batch, state.index
+        caches = {name: cache[slot : slot + 1] for name, cache in state.cache.caches.items()}
+        with self._lane.lock:
+            for first in range(0, len(embeds), self._prefill.most):
+                piece = embeds[first : first + self._prefill.most]
+                self._prefill.run(caches, state.length, piece, batch.fed_logits[slot], batch.fed_hidden[slot])
+                state.length += len(piece)
+
+    def decode_many(self, requests: Sequence[DecodeRequest], enough: Enough | None = None) -> list[Tokens]:
+        """Decode several tokens; see `LanguageModel.decode_many`. Where the device cannot choose, the host does, from
+        logits that are copied for every token."""
+        for request in requests:
+            check_room([request.state], request.tokens - (request.feed is None))
+        ours = [request for request in requests if serves(request.choose)]
+        others = [request for request in requests if not serves(request.choose)]
+        self._fetch([request.state for request in others if request.feed is None])
+        found = iter(self._loops[ours[0].state.cache].decode_many(ours, enough) if ours else [])
+        chosen = iter(super().decode_many(others, enough) if others else [])
+        return [next(found if serves(request.choose) else chosen) for request in requests]
+
+    def warm_up(self, cache: SlotCache) -> None:
+        """Record the steps that most conversations take; see `LanguageModel.warm_up`."""
+        self._loops[cache].warm_up(USUAL)
+
+    def _fetch(self, states: Sequence[DecoderState]) -> None:
+        """Copy what prefill made of these states to the host."""
+        if not states:
+            return
+        stream = self._lane.stream
+        with self._lane.lock:
+            for state in states:
+                batch = self._loops[state.cache].batch
+                stream.download(state.logits, batch.fed_logits[state.index])
+                stream.download(state.hidden, batch.fed_hidden[state.index])
+        stream.synchronize()

@@ -1,0 +1,76 @@
+"""Pieces of work timed by the device's clock: what counts, in which order, and that it is off unless asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omni2_engine._core import CudaDevice
+from omni2_engine.backends.cuda.stopwatch import Stopwatch
+from omni2_engine.backends.cuda.stream import Lane
+from omni2_engine.errors import BackendError
+
+SLOW = 0.02  # seconds that a piece takes by the stand-in's clock
+
+
+@pytest.fixture
+def device(fake_cuda: Any) -> CudaDevice:
+    return CudaDevice(fake_cuda.path)
+
+
+@pytest.fixture
+def work(fake_cuda: Any) -> Callable[[Lane], None]:
+    """Something that keeps a lane's stream busy for `SLOW`."""
+    return lambda lane: fake_cuda.delay(lane.stream.handle, round(SLOW * 1e6))
+
+
+def test_a_piece_takes_what_the_device_takes(device: CudaDevice, work: Callable[[Lane], None]) -> None:
+    stopwatch = Stopwatch(device)
+    lane, other = Lane(device, stopwatch=stopwatch), Lane(device, stopwatch=stopwatch)
+    work(lane)  # before: not counted
+    with lane.timed("slow"):
+        work(lane)
+    with other.timed("nothing"):
+        pass
+    slow, nothing = stopwatch.take()
+    assert (slow.what, nothing.what) == ("slow", "nothing")
+    assert (slow.seconds, nothing.seconds) == (pytest.approx(SLOW), 0.0)
+    assert stopwatch.take() == []
+
+
+def test_a_lane_is_not_timed_unless_asked(device: CudaDevice, fake_cuda: Any) -> None:
+    lane = Lane(device)
+    with lane.timed("a call"):
+        lane.stream.upload(lane.scratch(64).address, np.zeros(8, np.uint8))
+    lane.stream.synchronize()
+    assert fake_cuda.live()["events"] == 0
+
+
+def test_events_are_given_back(device: CudaDevice, fake_cuda: Any) -> None:
+    stopwatch = Stopwatch(device)
+    lane = Lane(device, stopwatch=stopwatch)
+    for _ in range(5):
+        with lane.timed("a call"):
+            pass
+    assert len(stopwatch.take()) == 5
+    assert fake_cuda.live()["events"] == 0
+
+
+def test_work_that_fails_is_not_counted(device: CudaDevice) -> None:
+    stopwatch = Stopwatch(device)
+    lane = Lane(device, stopwatch=stopwatch)
+    with pytest.raises(ZeroDivisionError), lane.timed("broken"):
+        _ = 1 / 0
+    assert stopwatch.take() == []
+
+
+def test_a_lost_device_is_reported(device: CudaDevice, fake_cuda: Any) -> None:
+    stopwatch = Stopwatch(device)
+    with Lane(device, stopwatch=stopwatch).timed("a call"):
+        pass
+    fake_cuda.lose()
+    with pytest.raises(BackendError, match="cudaErrorIllegalAddress"):
+        stopwatch.take()
