@@ -1,8 +1,10 @@
-"""The floors: packages import downwards only, and using the engine never loads what only builders need."""
+"""The floors and the rooms of the engine's floor: imports point down only, and using the engine never loads what only
+builders need."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +19,30 @@ FOLDERS = {
     "bench": "omni2_bench",
     "training": "omni2_training",
 }  # lowest first
+# A room is a folder or a module of the package; it imports from rooms before it. Lowest first.
+ROOMS = (
+    "errors",
+    "settings",
+    "system",
+    "model",
+    "text",
+    "audio",
+    "sampling",
+    "backends",
+    "stages",
+    "memory",
+    "turn",
+    "schedule",
+    "sessions",
+    "live",
+    "engine",
+    "cli",
+)
+BACKENDS = ("cuda", "base", "onnxruntime", "tensorrt", "select")  # the rooms of `backends`, lowest first
+MOST_ROOMS = 16
+BESIDE = {"__init__", "__main__", "_core"}  # what users import, the program, and the C++ extension
+COMING = {"live"}  # may be missing
+CHOOSERS = {"engine", "cli"}  # rooms that may know which backends there are
 HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "huggingface_hub", "safetensors", "matplotlib"}
 
 
@@ -37,6 +63,111 @@ def violations(folder: Path, forbidden: set[str]) -> list[str]:
         for line, package in imported_packages(path.read_text(encoding="utf-8"))
         if package in forbidden
     ]
+
+
+def modules(package: Path) -> Iterator[tuple[str, Path]]:
+    """(dotted name below the package, file) of every module; a folder's own is its `__init__`."""
+    for path in sorted(package.rglob("*.py")):
+        yield ".".join(path.relative_to(package).with_suffix("").parts), path
+
+
+def imports_within(package: Path, name: str) -> Iterator[tuple[str, str, str]]:
+    """(importing module, imported module, where) of every import from the package itself, TYPE_CHECKING's included.
+
+    Args:
+        package: its folder.
+        name: its dotted name; both modules are named relative to it.
+    """
+    for module, path in modules(package):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}:{node.lineno}: write the whole name of the module"
+                source = node.module or ""
+                found = [f"{source}.{alias.name}" for alias in node.names] if source == name else [source]
+            else:
+                continue
+            for imported in found:
+                if imported.startswith(f"{name}."):
+                    yield module, imported.removeprefix(f"{name}."), f"{path.relative_to(package)}:{node.lineno}"
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def upward(package: Path, name: str, rooms: tuple[str, ...]) -> list[str]:
+    """Imports of a package's rooms that do not point to a lower one; which leaves no circle."""
+    order = {room: number for number, room in enumerate(rooms)}
+    return [
+        f"{where} imports {imported}"
+        for module, imported, where in imports_within(package, name)
+        if room_of(module) not in BESIDE
+        and room_of(imported) not in {room_of(module), "_core"}
+        and order.get(room_of(imported), len(rooms)) >= order[room_of(module)]
+    ]
+
+
+def purpose(room: Path) -> str:
+    """What a room is for: the first paragraph of its docstring."""
+    source = (room / "__init__.py" if room.is_dir() else room.with_suffix(".py")).read_text(encoding="utf-8")
+    return " ".join((ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0].split())
+
+
+ENGINE = pytest.mark.parametrize(
+    ("folder", "name", "rooms"),
+    [
+        pytest.param("engine/omni2_engine", "omni2_engine", ROOMS, id="engine"),
+        pytest.param("engine/omni2_engine/backends", "omni2_engine.backends", BACKENDS, id="backends"),
+    ],
+)
+
+
+def test_the_walk_finds_every_import_within_a_package(tmp_path: Path) -> None:
+    for room, source in {
+        "low": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import p.high.a\n",
+        "high": "def f():\n    from p import low, other\n    from p.high import b\n    import p._core\n",
+    }.items():
+        (tmp_path / "p" / room).mkdir(parents=True)
+        (tmp_path / "p" / room / "a.py").write_text(source)
+    assert upward(tmp_path / "p", "p", ("low", "high")) == [
+        "high/a.py:2 imports other",
+        "low/a.py:3 imports high.a",
+    ]
+
+
+@ENGINE
+def test_imports_between_rooms_point_down(repository: Path, folder: str, name: str, rooms: tuple[str, ...]) -> None:
+    assert upward(repository / folder, name, rooms) == []
+
+
+@ENGINE
+def test_rooms_are_few_and_each_has_a_purpose(repository: Path, folder: str, name: str, rooms: tuple[str, ...]) -> None:
+    package = repository / folder
+    present = {room_of(module) for module, _ in modules(package)} - BESIDE
+    assert present <= set(rooms) and set(rooms) - present <= COMING and len(rooms) <= MOST_ROOMS
+    for room in present:
+        words = purpose(package / room)
+        assert words.endswith(".") and ". " not in words, f"{room}: say what it is for, in one sentence: {words!r}"
+
+
+def test_only_the_engine_knows_which_backends_there_are(repository: Path) -> None:
+    found = imports_within(repository / "engine" / "omni2_engine", "omni2_engine")
+    assert [
+        f"{where} imports {imported}"
+        for module, imported, where in found
+        if room_of(imported) == "backends"
+        and not imported.startswith("backends.base.")
+        and room_of(module) not in CHOOSERS | {"backends"}
+    ] == []
+
+
+def test_the_page_on_architecture_lists_the_rooms(repository: Path) -> None:
+    page = (repository / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+?)(?:/|\.py)` \|", page, re.MULTILINE)
+    present = {room_of(module) for module, _ in modules(repository / "engine" / "omni2_engine")}
+    assert listed == [room for room in reversed(ROOMS) if room in present]  # the highest first, as the floors
 
 
 def test_the_walk_finds_every_kind_of_import(tmp_path: Path) -> None:
