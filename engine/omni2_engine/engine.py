@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
 from omni2_engine.schedule.threaded import ThreadedSchedule
 from omni2_engine.sessions.answer import Answer
+from omni2_engine.sessions.question import SessionArguments, question_and_options
 from omni2_engine.sessions.runtime import Runtime, Voices
 from omni2_engine.sessions.session import Session
 from omni2_engine.sessions.waiting_turns import WaitingTurns
@@ -41,7 +42,6 @@ from omni2_engine.turn.options import LAST_WRITE, MAX_NEW_TOKENS, Options, Sessi
 from omni2_engine.turn.playout import Playout
 from omni2_engine.turn.prefix import PrefixCache
 from omni2_engine.turn.prompt import PromptBuilder
-from omni2_engine.turn.run import Forced, OnText, Steer
 
 MAX_CONTEXT = 4096  # positions of the language model's KV cache unless asked otherwise
 WARM_UP_TOKENS = 4
@@ -240,44 +240,26 @@ class Engine:
         """
         return self._open(options)
 
-    def stream(
-        self,
-        audio: AudioInput | None = None,
-        *,
-        sample_rate: int | None = None,
-        text: str | None = None,
-        on_text: OnText | None = None,
-        steer: Steer | None = None,
-        forced: Forced | None = None,
-        **options: Unpack[SessionOptions],
-    ) -> Answer:
+    def stream(self, audio: AudioInput | None = None, **arguments: Unpack[SessionArguments]) -> Answer:
         """Answer a single turn in a session of its own. Arguments, errors and result as of `Session.stream`.
 
         Args:
-            **options: fields of `Options`.
+            audio: what was said.
+            **arguments: as there, and any field of `Options`.
         """
-        session = self._open(options, one_turn=True)
-        return session.stream(audio, sample_rate=sample_rate, text=text, on_text=on_text, steer=steer, forced=forced)
+        asked, options = question_and_options(audio, arguments)
+        return self._open(options, one_turn=True).stream(**vars(asked))
 
     async def astream(
-        self,
-        audio: AudioInput | None = None,
-        *,
-        sample_rate: int | None = None,
-        text: str | None = None,
-        on_text: OnText | None = None,
-        steer: Steer | None = None,
-        forced: Forced | None = None,
-        **options: Unpack[SessionOptions],
+        self, audio: AudioInput | None = None, **arguments: Unpack[SessionArguments]
     ) -> AsyncGenerator[Chunk]:
         """`stream` for asyncio. Same arguments."""
-        session = self._open(options, one_turn=True)
-        answer = session.astream(audio, sample_rate=sample_rate, text=text, on_text=on_text, steer=steer, forced=forced)
-        async with aclosing(answer) as chunks:
+        asked, options = question_and_options(audio, arguments)
+        async with aclosing(self._open(options, one_turn=True).astream(**vars(asked))) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    def _open(self, options: SessionOptions, one_turn: bool = False) -> Session:
+    def _open(self, options: Mapping[str, Any], one_turn: bool = False) -> Session:
         if self._closed:
             raise SettingError("the engine is closed", "load it again")
         check_not_forked(self.runtime.process)

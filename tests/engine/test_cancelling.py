@@ -15,7 +15,7 @@ import pytest
 from omni2_engine import Chunk, Engine, Session
 from omni2_engine.errors import AudioError, SettingError
 from omni2_engine.sampling import Stream
-from omni2_engine.sessions import session as session_module
+from omni2_engine.sessions import question as question_module
 from omni2_engine.stages.encoder import SpeechEncoder
 
 from ..waiting import SOON, Moments, eventually
@@ -219,13 +219,13 @@ def test_cancelled_while_the_question_is_read(
     shared_engine: Engine, utterance: Utterance, is_free: IsFree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the turn was asked for and before it has anything in the scheduler's hands."""
-    read, encoded = session_module.read_audio, []
+    read, encoded = question_module.read_audio, []
 
     def cancelled(*arguments: Any) -> Any:
         session.cancel()
         return read(*arguments)
 
-    monkeypatch.setattr(session_module, "read_audio", cancelled)
+    monkeypatch.setattr(question_module, "read_audio", cancelled)
     monkeypatch.setattr(SpeechEncoder, "__call__", lambda *_: encoded.append(True))
     with shared_engine.session(**LIMITS) as session:
         assert nothing_but_the_end(list(session.stream(utterance(1), sample_rate=16_000))) and encoded == []

@@ -24,7 +24,7 @@ def text(chunks: list[Chunk]) -> str:
 
 def given_turns(session: Session) -> list[str]:
     """What the model was given of the conversation, the last question among it."""
-    return [exchange.text for exchange in session._history.exchanges]
+    return [exchange.text for exchange in session._state.history.exchanges]
 
 
 @pytest.fixture(scope="module")

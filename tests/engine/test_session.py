@@ -47,7 +47,7 @@ def answer(session: Session, engine: Engine, seed: int, **options: object) -> li
 def fed_reply(session: Session) -> list[int]:
     """What of the last answer the cache must hold: all of it if an end token followed, else all but the last token."""
     assert session.metrics is not None
-    reply = session._history.exchanges[-1].reply
+    reply = session._state.history.exchanges[-1].reply
     return reply if session.metrics.finish_reason == "end" else reply[:-1]
 
 
@@ -80,7 +80,7 @@ def test_text_arrives_whole_and_ahead_of_the_sound(engine: Engine) -> None:
     pieces: list[str] = []
     with engine.session() as session:
         chunks = list(session.stream(speech(engine, 2), sample_rate=16_000, on_text=pieces.append, **LIMITS))
-        reply = session._history.exchanges[-1].reply
+        reply = session._state.history.exchanges[-1].reply
     text = "".join(chunk.text for chunk in chunks)
     assert text == "".join(pieces) == engine.pipeline.tokenizer.decode(reply)
     written = ""
@@ -110,17 +110,17 @@ def test_a_second_turn_reuses_the_cache_and_sees_the_same_context(engine: Engine
     with engine.session() as session:
         answer(session, engine, 1)
         answer(session, engine, 2)
-        assert session.metrics is not None and session._held.conversation is not None
-        first_length = session._history.exchanges[0].speech
+        assert session.metrics is not None and session._state.held.conversation is not None
+        first_length = session._state.history.exchanges[0].speech
         assert first_length is not None
         # all of the first turn but its last, unfed token is in the cache
-        layout = engine.prompts.lay_out(session._history.exchanges, None)
+        layout = engine.prompts.lay_out(session._state.history.exchanges, None)
         assert session.metrics.reused_positions > len(first_length) + LIMITS["max_new_tokens"] - 2
         fresh = engine.pipeline.llm.new_state(engine.max_context)
         whole = layout.embeds(0, engine.pipeline.llm.table)
         engine.pipeline.llm.extend(fresh, np.concatenate([whole, engine.pipeline.llm.embed(fed_reply(session))]))
-        np.testing.assert_allclose(session._held.conversation.state.logits, fresh.logits, atol=1e-3)
-        assert session._history.fed == [*layout.items, *fed_reply(session)]
+        np.testing.assert_allclose(session._state.held.conversation.state.logits, fresh.logits, atol=1e-3)
+        assert session._state.history.fed == [*layout.items, *fed_reply(session)]
 
 
 def test_turns_that_no_longer_fit_are_dropped_oldest_first(tiny_engine_dir: Path) -> None:
@@ -134,12 +134,12 @@ def test_turns_that_no_longer_fit_are_dropped_oldest_first(tiny_engine_dir: Path
             assert session.metrics is not None
             dropped.append(session.metrics.dropped_turns)
         assert dropped[:2] == [0, 0] and all(count == 1 for count in dropped[2:])
-        assert session._held.conversation is not None
+        assert session._state.held.conversation is not None
         fresh = small.pipeline.llm.new_state(small.max_context)
-        layout = small.prompts.lay_out(session._history.exchanges, None)
+        layout = small.prompts.lay_out(session._state.history.exchanges, None)
         tail = small.pipeline.llm.embed(fed_reply(session))
         small.pipeline.llm.extend(fresh, np.concatenate([layout.embeds(0, small.pipeline.llm.table), tail]))
-        np.testing.assert_allclose(session._held.conversation.state.logits, fresh.logits, atol=1e-3)
+        np.testing.assert_allclose(session._state.held.conversation.state.logits, fresh.logits, atol=1e-3)
     tiny = Engine.load(tiny_engine_dir, threads=1, warm_up=False, max_context=turn - 1)
     with tiny.session() as session, pytest.raises(ContextError, match="positions"):
         answer(session, tiny, 0)
@@ -184,8 +184,8 @@ def test_cancel_ends_the_turn_and_keeps_the_history_straight(engine: Engine) -> 
         again.close()  # the consumer goes away
         chunks_after = answer(session, engine, 3)
         assert chunks_after[-1].final
-        layout = engine.prompts.lay_out(session._history.exchanges, None)
-        assert session._history.fed == [*layout.items, *fed_reply(session)]
+        layout = engine.prompts.lay_out(session._state.history.exchanges, None)
+        assert session._state.history.fed == [*layout.items, *fed_reply(session)]
 
 
 def test_a_failed_turn_leaves_no_trace(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_a_failed_turn_leaves_no_trace(engine: Engine, monkeypatch: pytest.Monke
         with pytest.raises(RuntimeError, match="out of order"):
             next(broken)
         monkeypatch.undo()
-        assert session._history.exchanges == []
+        assert session._state.history.exchanges == []
         alone = pcm(list(engine.stream(speech(engine, 2), sample_rate=16_000, seed=0, **LIMITS)))
         assert len(alone) > 0
         assert answer(session, engine, 2)[-1].final
@@ -224,7 +224,7 @@ def test_typed_turns_mix_with_spoken_ones(engine: Engine) -> None:
     with engine.session(system="Answer briefly.") as session:
         assert list(session.stream(text="How are you?", **LIMITS))[-1].final
         assert answer(session, engine, 4)[-1].final
-        prompt = engine.prompts.text(session._history.exchanges, "Answer briefly.")
+        prompt = engine.prompts.text(session._state.history.exchanges, "Answer briefly.")
         assert "Answer briefly." in prompt and "How are you?" in prompt and prompt.count("<speech>") == 1
         with pytest.raises(SettingError, match="control token"):
             session.stream(text="ignore<|im_end|>")
@@ -307,7 +307,7 @@ def test_cancelled_before_its_first_step(engine: Engine) -> None:
         session.cancel()
         assert [(chunk.final, chunk.finish_reason) for chunk in turn] == [(True, "cancelled")]
         assert session.metrics is not None and session.metrics.finish_reason == "cancelled"
-        assert session._history.exchanges == []
+        assert session._state.history.exchanges == []
         assert answer(session, engine, 8)[-1].final
 
 

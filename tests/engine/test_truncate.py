@@ -51,7 +51,7 @@ def test_the_text_keeps_every_round_that_was_begun(
     chunks = answer(session, utterance(1), steer=listener)
     tokens = listener.text
     assert len(tokens) == LIMITS["max_new_tokens"] and not set(tokens) & set(config.tokens.eos)
-    reply = session._history.exchanges[-1].reply
+    reply = session._state.history.exchanges[-1].reply
     assert reply == tokens
     rounds = -(-len(tokens) // config.read)
     assert chunks[-1].end > (rounds - 1) * seconds
@@ -69,7 +69,7 @@ def test_what_chunks_say_they_speak_is_what_stays(
 ) -> None:
     """`Chunk.spoken` counts the last units of a chunk, held back for the cross-fade; so it may be a round ahead."""
     chunks = answer(session, utterance(1), steer=Listener(shared_engine))
-    exchange = session._history.exchanges[-1]
+    exchange = session._state.history.exchanges[-1]
     full, decode = list(exchange.reply), shared_engine.pipeline.tokenizer.decode
     kept = []
     for chunk in chunks:
@@ -92,27 +92,27 @@ def test_the_next_turn_is_that_of_a_conversation_with_this_history(
         if cancelled and chunk.index == 1:
             session.cancel()
     session.truncate(played_ms)
-    first = session._history.exchanges[0]
+    first = session._state.history.exchanges[0]
     heard = list(first.reply)
     assert (len(heard) == 0) == (played_ms == 0) and (cancelled or len(heard) == min(14, 3 * -(-played_ms // 400)))
-    fed = list(session._history.fed)
+    fed = list(session._state.history.fed)
 
     answer(session, utterance(2), max_new_tokens=1, max_last_write=1)  # nothing but the prompt is fed
     metrics = session.metrics
-    assert metrics is not None and session._held.conversation is not None
-    second = session._history.exchanges[-1]
-    assert session._history.exchanges[0].reply == heard
+    assert metrics is not None and session._state.held.conversation is not None
+    second = session._state.history.exchanges[-1]
+    assert session._state.history.exchanges[0].reply == heard
     assert first.speech is not None and second.speech is not None
     other = [Exchange(first.first_item, speech=first.speech, reply=heard), Exchange(second.first_item, second.speech)]
     layout = shared_engine.prompts.lay_out(other, None)
-    assert session._history.fed == layout.items
+    assert session._state.history.fed == layout.items
     assert metrics.prompt_positions == len(layout.items)
     assert metrics.reused_positions == layout.common_prefix(fed) > len(first.speech) + len(heard)
 
     llm = shared_engine.pipeline.llm
     fresh = llm.new_state(shared_engine.max_context)
     llm.extend(fresh, layout.embeds(0, llm.table))
-    state = session._held.conversation.state
+    state = session._state.held.conversation.state
     assert state.length == fresh.length
     np.testing.assert_allclose(state.logits, fresh.logits, atol=1e-3)
     np.testing.assert_allclose(state.hidden, fresh.hidden, atol=1e-4 * float(fresh.hidden.std()))
@@ -123,12 +123,12 @@ def test_an_answer_that_never_began_takes_nothing_from_the_one_before(
 ) -> None:
     """A person who interrupts at once has heard the answer before, and none of this one."""
     answer(session, utterance(1))
-    replies = [list(exchange.reply) for exchange in session._history.exchanges]
+    replies = [list(exchange.reply) for exchange in session._state.history.exchanges]
     before_it_began = session.stream(utterance(2), sample_rate=16_000)
     session.cancel()
     assert [(len(chunk.pcm), chunk.finish_reason) for chunk in before_it_began] == [(0, "cancelled")]
     session.truncate(0)
-    assert [exchange.reply for exchange in session._history.exchanges] == replies
+    assert [exchange.reply for exchange in session._state.history.exchanges] == replies
 
     def interrupt(*_: object) -> int:
         session.cancel()
@@ -137,10 +137,10 @@ def test_an_answer_that_never_began_takes_nothing_from_the_one_before(
     (chunk,) = session.stream(utterance(2), sample_rate=16_000, steer=interrupt)
     assert (len(chunk.pcm), chunk.finish_reason) == (0, "cancelled")
     session.truncate(0)
-    assert [exchange.reply for exchange in session._history.exchanges] == replies and replies[0]
+    assert [exchange.reply for exchange in session._state.history.exchanges] == replies and replies[0]
     assert answer(session, utterance(3))[-1].final
     session.truncate(0)
-    assert [exchange.reply for exchange in session._history.exchanges] == [*replies, []]
+    assert [exchange.reply for exchange in session._state.history.exchanges] == [*replies, []]
 
 
 def test_text_that_was_never_spoken_is_forgotten(shared_engine: Engine, session: Session, utterance: Utterance) -> None:
@@ -151,9 +151,9 @@ def test_text_that_was_never_spoken_is_forgotten(shared_engine: Engine, session:
 
     (chunk,) = session.stream(utterance(1), sample_rate=16_000, on_text=interrupt)
     assert (len(chunk.pcm), chunk.finish_reason) == (0, "cancelled") and chunk.text
-    assert session._history.exchanges[-1].reply != []
+    assert session._state.history.exchanges[-1].reply != []
     session.truncate(0)
-    assert session._history.exchanges[-1].reply == []
+    assert session._state.history.exchanges[-1].reply == []
     assert answer(session, utterance(2))[-1].final
 
 

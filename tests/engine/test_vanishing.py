@@ -113,7 +113,7 @@ def test_a_consumer_that_leaves_a_turn_waiting(shared_engine: Engine, utterance:
     with shared_engine.session(**LIMITS, unread=0.01) as session:
         chunks = session.stream(utterance(1), sample_rate=16_000)
         next(chunks)
-        output, counts = session._turn.output, shared_engine.scheduler.counts
+        output, counts = session._state.turn.output, shared_engine.scheduler.counts
         eventually(lambda: output._held and not counts()[2])
         sessions, queued, running = shared_engine.scheduler.counts()
         assert (sessions, running) == (1, 0) and queued > 0

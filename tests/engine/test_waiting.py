@@ -140,7 +140,7 @@ def test_a_turn_that_waits_for_memory_can_be_cancelled(
 
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(ask)
-            while second._turn is None or second._turn.waits_for is None:
+            while second._state.turn is None or second._state.turn.waits_for is None:
                 assert not asked.done()
             second.cancel()
             assert [chunk.finish_reason for chunk in asked.result(SOON)] == ["cancelled"]
@@ -191,7 +191,7 @@ async def _ask_together(engine: Engine, utterance: Utterance, go: threading.Even
             pass
 
     async def submitted(number: int) -> None:
-        while (turn := sessions[number]._turn) is None or turn.output is None:
+        while (turn := sessions[number]._state.turn) is None or turn.output is None:
             await asyncio.sleep(0)
 
     tasks = [asyncio.create_task(one(0))]
@@ -199,7 +199,7 @@ async def _ask_together(engine: Engine, utterance: Utterance, go: threading.Even
     tasks += [asyncio.create_task(one(number)) for number in range(1, 8)]
     for number in range(1, 8):
         await submitted(number)
-    order = [session._turn.recorder for session in sessions if session._turn is not None]
+    order = [session._state.turn.recorder for session in sessions if session._state.turn is not None]
     go.set()
     await asyncio.gather(*tasks)
     for session in sessions:
@@ -343,9 +343,9 @@ def test_inline_and_threaded_give_the_same(tiny_engine_dir: Path, utterance: Utt
         ):
             spoken = list(session.stream(utterance(1), sample_rate=16_000))
             typed = list(session.stream(text="and then?"))
-            reply = [exchange.reply for exchange in session._history.exchanges]
+            reply = [exchange.reply for exchange in session._state.history.exchanges]
             sound = [(chunk.pcm.tobytes(), chunk.units, chunk.final) for chunk in (*spoken, *typed)]
-            found.append((sound, reply, session._history.fed))
+            found.append((sound, reply, session._state.history.fed))
     assert found[0] == found[1]
 
 

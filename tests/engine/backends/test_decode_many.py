@@ -167,7 +167,7 @@ def test_ids_may_be_given_instead_of_steering(shared_engine: Engine, utterance: 
     for steering in ({"forced": script}, {"steer": steer}):
         with shared_engine.session(max_new_tokens=9, max_last_write=20) as session:
             chunks = list(session.stream(utterance(1), sample_rate=16_000, **steering))
-            assert session._history.exchanges[0].reply[:7] == script[Stream.TEXT]
+            assert session._state.history.exchanges[0].reply[:7] == script[Stream.TEXT]
         sounds.append(np.concatenate([chunk.pcm for chunk in chunks]))
     np.testing.assert_array_equal(*sounds)
 
@@ -201,7 +201,7 @@ def test_a_whole_answer_is_the_same(
                 assert metrics is not None
                 counts = (metrics.text_tokens, metrics.speech_tokens, metrics.units, metrics.finish_reason)
                 sound = [(chunk.pcm.tobytes(), chunk.spoken, chunk.units, chunk.final) for chunk in chunks]
-                history = session._history
+                history = session._state.history
                 fed = list(history.fed), [list(exchange.reply) for exchange in history.exchanges], list(history.rounds)
                 record.append((text, counts, sound, fed))
         found.append(record)

@@ -1,0 +1,171 @@
+"""A turn's beginning: the session becomes this turn's, memory and a place in the schedule are taken in the order of
+asking, the question is read and laid out, the first step is submitted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Executor, Future
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine._core import SessionCancelledError
+from omni2_engine.errors import SettingError
+from omni2_engine.sessions.answer import Answer, late
+from omni2_engine.sessions.ending import abandon, close
+from omni2_engine.sessions.prompt_room import check_speech_room, lay_out
+from omni2_engine.sessions.question import Asked
+from omni2_engine.sessions.state import RunningTurn, SessionState
+from omni2_engine.system import waits
+from omni2_engine.system.process import check_not_forked
+from omni2_engine.system.waits import Waits
+from omni2_engine.turn.metrics import Recorder
+from omni2_engine.turn.options import FIXED
+from omni2_engine.turn.output import ChunkQueue
+from omni2_engine.turn.run import Hooks, Question, TurnRun, checked_hooks
+
+Floats = NDArray[np.float32]
+End = Callable[[str | None], None]  # see `Answer`
+T = TypeVar("T")
+
+
+def claim(state: SessionState, changes: Mapping[str, Any]) -> RunningTurn:
+    """Make the session this turn's.
+
+    Args:
+        state: of the session.
+        changes: options for this turn alone.
+
+    Raises:
+        SettingError, BusyError, BackendError: see `Session.stream`.
+    """
+    check_not_forked(state.runtime.process)
+    try:
+        fixed = [name for name in FIXED if name in changes]
+        if fixed:
+            raise SettingError(f"{fixed[0]} cannot change within a session", "give it to engine.session()")
+        options = state.options.merged(changes)
+        check_speech_room(state.runtime, options)
+        with state.lock:
+            state.check_idle()
+            ticket = state.runtime.waiting.enter()
+            state.turn = RunningTurn(Recorder(state.turns), options, ticket, state.history.exchanges)
+            return state.turn
+    except BaseException:
+        if state.one_turn:
+            close(state)
+        raise
+
+
+def begin(state: SessionState, turn: RunningTurn, asked: Asked, end: End) -> Answer:
+    """Begin a claimed turn on this thread.
+
+    Args:
+        state: of the session.
+        turn: from `claim`.
+        asked: the question.
+        end: of the answer.
+    """
+    try:
+        hooks = checked_hooks(asked.hooks, state.runtime.pipeline)
+        reading = _now(partial(asked.read, state.runtime, turn))
+        return waits.run(_begin(state, turn, reading, asked.text, hooks, end), turn.deadline, partial(_waits, turn))
+    except CancelledError:  # by `cancel`, while it waited for memory
+        return _cancelled(state, turn, end)
+    except TimeoutError:
+        abandon(state, turn)
+        raise late(state.runtime) from None
+    except BaseException:
+        abandon(state, turn)
+        raise
+
+
+async def abegin(state: SessionState, turn: RunningTurn, asked: Asked, end: End) -> Answer:
+    """`begin` for a coroutine."""
+    try:
+        hooks = checked_hooks(asked.hooks, state.runtime.pipeline)
+        reading = _elsewhere(state.runtime.helpers, partial(asked.read, state.runtime, turn))
+        begun = _begin(state, turn, reading, asked.text, hooks, end)
+        return await waits.arun(begun, turn.deadline, partial(_waits, turn))
+    except TimeoutError:
+        abandon(state, turn)
+        raise late(state.runtime) from None
+    except asyncio.CancelledError:
+        if not turn.cancelled:  # the task was cancelled, not the turn
+            abandon(state, turn)
+            raise
+        return _cancelled(state, turn, end)
+    except BaseException:
+        abandon(state, turn)
+        raise
+
+
+def _begin(
+    state: SessionState, turn: RunningTurn, reading: Waits[Floats | None], text: str | None, hooks: Hooks, end: End
+) -> Waits[Answer]:
+    """Take memory and a place in the schedule, in the order of asking; read the question; submit the first step."""
+    runtime, options, history, queue, held = state.runtime, turn.options, state.history, state.queue, state.held
+    queue.drained()
+    queue.revive()
+    if held.conversation is None:
+        held.conversation = yield from runtime.states.open()
+    positions = runtime.pipeline.speech_positions(options.max_new_tokens, options.max_last_write)
+    seconds = positions / runtime.pipeline.config.flow_encoder.unit_rate
+    turn.states = yield from runtime.states.begin(state.voice, positions, seconds)
+    metrics = turn.recorder.metrics
+    metrics.left_context = turn.states.left_context
+    queue.begin()
+    waveform = yield from reading
+    history.exchanges, layout, dropped = lay_out(runtime, history.exchanges, text, options)
+    history.rounds, metrics.dropped_turns = [], dropped
+    output = ChunkQueue(options.unread, queue.hold, partial(runtime.waiting.leave, turn.ticket, True))
+    with state.lock:
+        turn.waits_for, turn.output = None, output
+    run = TurnRun(
+        runtime.pipeline,
+        runtime.prefixes,
+        history,
+        held.conversation.state,
+        turn.states,
+        Question(layout, waveform, options, *hooks),
+        queue,
+        output,
+        turn.recorder,
+        runtime.playout,
+    )
+    turn.run = run
+    answer = Answer(runtime, output, queue, end, turn.deadline, lambda: turn.text)
+    try:
+        run.begin()
+    except SessionCancelledError:  # `cancel` or `close` came before the first step could be submitted
+        output.end()
+    return answer
+
+
+def _cancelled(state: SessionState, turn: RunningTurn, end: End) -> Answer:
+    """The answer of a turn that was cancelled before it had memory: empty."""
+    output = ChunkQueue(turn.options.unread, state.queue.hold)
+    output.end()
+    return Answer(state.runtime, output, state.queue, end, None, lambda: "")
+
+
+def _waits(turn: RunningTurn, future: Future[Any]) -> None:
+    """Note what a turn waits for, so that `cancel` can end the waiting."""
+    turn.waits_for = future
+    if turn.cancelled:
+        future.cancel()
+
+
+def _now(work: Callable[[], T]) -> Waits[T]:
+    """Done on the thread that begins the turn."""
+    return work()
+    yield  # which makes it a generator
+
+
+def _elsewhere(helpers: Executor, work: Callable[[], T]) -> Waits[T]:
+    """Done on a helper's thread, while a coroutine waits."""
+    done: T = yield helpers.submit(work)
+    return done
