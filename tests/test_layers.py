@@ -7,6 +7,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,6 +200,18 @@ def test_importing_the_engine_stays_light(module: str) -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "omni2_engine" in loaded
     assert loaded & (HEAVY | {"omni2_export", "omni2_bench", "omni2_training"}) == set()
+
+
+def test_no_class_name_is_used_twice(repository: Path) -> None:
+    """In what is shipped, and in the benchmarks; the training's scripts are apart."""
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for folder in FOLDERS.keys() - {"training"}:
+        for path in sorted((repository / folder).rglob("*.py*")):
+            if path.suffix in (".py", ".pyi"):
+                for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                    if isinstance(node, ast.ClassDef):
+                        places[node.name].append(str(path.relative_to(repository)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

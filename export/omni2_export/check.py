@@ -8,11 +8,11 @@ from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_export.build.precision import snr_floors
 from omni2_export.checkpoint import Checkpoint
-from omni2_export.verify.rows import Comparison, Report
+from omni2_export.verify.rows import Comparison, VerifyReport
 from omni2_export.verify.table import print_report
 
 
-def compare_modules(directory: Path, checkpoint: Checkpoint) -> Report:
+def compare_modules(directory: Path, checkpoint: Checkpoint) -> VerifyReport:
     """Compare the graphs of an engine with the torch modules of the checkpoint it was built from; needs torch.
 
     The memory it takes is that of one layer of either language model and of the encoder, or of the whole flow.
@@ -23,7 +23,7 @@ def compare_modules(directory: Path, checkpoint: Checkpoint) -> Report:
     from omni2_export.reference.checks import CHECKS, Subject  # with torch
 
     engine = EngineDirectory(directory)
-    comparison = Comparison(Report(), snr_floors(engine.manifest.precision))
+    comparison = Comparison(VerifyReport(), snr_floors(engine.manifest.precision))
     subject = Subject(engine, checkpoint, OnnxRuntimeBackend(), comparison)
     for check in CHECKS:
         check(subject)

@@ -108,7 +108,7 @@ def test_window_against_a_plain_model(block: int, kept: int, steps: list[int]) -
     for count in steps:
         stop += count
         start = finished * block
-        place = window.place(start, stop)
+        place = window.allocate(start, stop)
         most = max(most, -(-(stop - start) // block))
         memory += [EMPTY] * (window.capacity - len(memory))
         memory[place : place + stop - start] = range(start, stop)

@@ -15,7 +15,7 @@ from omni2_engine import Engine
 from omni2_engine.cli.app import run
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.checkpoint import open_checkpoint
-from omni2_export.verify import ALL_CONTEXT, GoldenError, Report, verify_engine
+from omni2_export.verify import ALL_CONTEXT, GoldenError, VerifyReport, verify_engine
 
 SAMPLING = {
     "processors": [],
@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def rows(report: Report) -> set[tuple[str, str]]:
+def rows(report: VerifyReport) -> set[tuple[str, str]]:
     return {(row.source, row.array) for row in report.judged}
 
 

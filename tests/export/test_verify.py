@@ -21,7 +21,7 @@ from omni2_engine import Engine
 from omni2_engine.cli.app import run
 from omni2_export.build import BuildRequest, build_engine, parse_precision
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
-from omni2_export.reference.goldens import Plan, write_goldens
+from omni2_export.reference.goldens import GoldenPlan, write_goldens
 from omni2_export.verify import ALL_CONTEXT, GoldenError, verify_engine
 from omni2_export.verify.goldens import read_goldens
 from omni2_export.verify.rows import Measure
@@ -109,7 +109,7 @@ def test_all_given_goldens_pass(
             assert (path.stem, array) in compared or array.endswith(inputs), (path.stem, array)
 
 
-PLAN = Plan(
+PLAN = GoldenPlan(
     max_text=12,
     last_write=14,
     schedules={"long": (11, 3, 1, 26, 2), "one": (9,)},

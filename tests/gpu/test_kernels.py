@@ -10,7 +10,7 @@ import pytest
 from omni2_engine import _core
 from omni2_engine._core import CudaDevice, CudaStream
 from omni2_engine.backends.cuda.kernels import DeviceKernels
-from omni2_engine.backends.cuda.stream import Lane
+from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.cuda.table import DeviceTable
 from omni2_engine.backends.tensorrt.decode_batch import DecodeBatch
 from omni2_engine.model.tables import EmbeddingTable
@@ -29,13 +29,13 @@ def device(rig: Rig) -> CudaDevice:
 
 
 @pytest.fixture
-def lane(device: CudaDevice) -> Lane:
-    return Lane(device)
+def stage_stream(device: CudaDevice) -> StageStream:
+    return StageStream(device)
 
 
 @pytest.fixture
-def stream(lane: Lane) -> CudaStream:
-    return lane.stream
+def stream(stage_stream: StageStream) -> CudaStream:
+    return stage_stream.cuda
 
 
 @pytest.fixture
@@ -68,13 +68,13 @@ def memory(device: CudaDevice, stream: CudaStream) -> Memory:
 
 @pytest.mark.parametrize("vocab", [1, 4097, 151_936])
 def test_tokens_are_the_hosts(
-    vocab: int, rig: Rig, device: CudaDevice, lane: Lane, kernels: DeviceKernels, memory: Memory
+    vocab: int, rig: Rig, device: CudaDevice, stage_stream: StageStream, kernels: DeviceKernels, memory: Memory
 ) -> None:
     """Greedy, penalised and drawn rows, some with ties, infinities and what is no number."""
     random = np.random.default_rng(vocab)
-    stream = lane.stream
+    stream = stage_stream.cuda
     table = DeviceTable(device, stream, EmbeddingTable(rig.engine / "tables" / "llm_embed.npy"))
-    batch = DecodeBatch(lane, SLOTS, POSITIONS, vocab, table)
+    batch = DecodeBatch(stage_stream, SLOTS, POSITIONS, vocab, table)
     logits = (3 * random.normal(size=(SLOTS, vocab))).astype(np.float32)
     logits[4] = np.round(logits[4])
     logits[5, random.integers(vocab, size=vocab // 3)] = np.nan

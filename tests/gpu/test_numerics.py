@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omni2_bench.lab.probes import QUESTIONS, Material, Question
+from omni2_bench.lab.probes import QUESTIONS, Material, ProbeRow
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_export.checkpoint import Checkpoint
@@ -45,7 +45,7 @@ def material(materials: dict[str, Material], rig: Rig, audio: np.ndarray) -> Mat
 
 @pytest.mark.parametrize("question", STAGES, ids=lambda question: question.name)
 def test_a_plan_keeps_its_floor(
-    question: Question,
+    question: ProbeRow,
     preset: str,
     material: Material,
     rigs: Any,
@@ -66,7 +66,7 @@ def test_a_plan_that_rounds_unasked_misses_its_floor(rig: Rig, material: Materia
     assert max(kept(question, material, Rounding(plan)).values()) < rig.floor(backend, question.name)
 
 
-def kept(question: Question, material: Material, graph: Any) -> dict[str, float]:
+def kept(question: ProbeRow, material: Material, graph: Any) -> dict[str, float]:
     """How many dB of each array are left where this graph is in the place of the float32 one; NaN: not finite."""
     expected = question.ask(material, material.graphs)
     found = question.ask(material, _Replaced(material.graphs, question.name, graph))

@@ -14,7 +14,7 @@ from omni2_engine import Engine
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.reference.build import load_flow, load_llm, load_speech_lm
-from omni2_export.reference.whisper import SpeechEncoder
+from omni2_export.reference.whisper import TorchSpeechEncoder
 from omni2_training import released
 from omni2_training.adopt import adopt_released
 from omni2_training.config import Settings
@@ -283,7 +283,7 @@ def test_speech_is_written_round_by_round(trained: Workspace, settings: Settings
     assert np.all((units >= 0) & (units < settings.flow.encoder.units))
 
 
-def _random_encoder(config: object) -> SpeechEncoder:
-    encoder = SpeechEncoder(config)  # type: ignore[arg-type]
+def _random_encoder(config: object) -> TorchSpeechEncoder:
+    encoder = TorchSpeechEncoder(config)  # type: ignore[arg-type]
     torch.nn.init.normal_(encoder.positional_embedding, std=0.1)
     return encoder.eval().requires_grad_(False)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from omni2_export.reference.solver import Flow
+from omni2_export.reference.solver import TorchFlow
 from omni2_training.config import Settings
 from omni2_training.features import Utterance, load_answers
 from omni2_training.loop import load_averaged
@@ -25,7 +25,7 @@ from omni2_training.train_tokenizer import load_units
 from omni2_training.workspace import Workspace
 
 
-def load_flow(settings: Settings, workspace: Workspace) -> Flow:
+def load_flow(settings: Settings, workspace: Workspace) -> TorchFlow:
     """The trained flow, in the reference's module.
 
     Raises:
@@ -35,7 +35,7 @@ def load_flow(settings: Settings, workspace: Workspace) -> Flow:
 
 
 @torch.inference_mode()
-def flow_mel(flow: Flow, units: NDArray[np.integer], scale: float) -> torch.Tensor:
+def flow_mel(flow: TorchFlow, units: NDArray[np.integer], scale: float) -> torch.Tensor:
     """What the solver makes of (N,) units: (1, mel, 2 N) float32 log-mel of the vocoder's size.
 
     Args:

@@ -21,11 +21,11 @@ from omni2_export.checkpoint_writer.paths import CheckpointPaths
 from omni2_export.checkpoint_writer.safetensors_stream import Tensor as Stored
 from omni2_export.checkpoint_writer.safetensors_stream import write_file, write_shards
 from omni2_export.checkpoint_writer.tokenizer import Vocabulary, write_speech_tokenizer, write_text_tokenizer
-from omni2_export.reference.fusion import Fusion
+from omni2_export.reference.fusion import TorchFusion
 from omni2_export.reference.qwen2 import Qwen2
-from omni2_export.reference.solver import Flow
+from omni2_export.reference.solver import TorchFlow
 from omni2_export.reference.vocoder import HiFT
-from omni2_export.reference.whisper import SpeechEncoder
+from omni2_export.reference.whisper import TorchSpeechEncoder
 from omni2_training.config import Settings
 from omni2_training.flow_mels import load_flow
 from omni2_training.listening.whisper_weights import load_encoder
@@ -46,11 +46,11 @@ CAPABILITIES = Capabilities(typed_turns=True, history_turns=1)  # a question may
 class Modules:
     """Everything that is trained, in the reference's modules."""
 
-    encoder: SpeechEncoder
+    encoder: TorchSpeechEncoder
     llm: Qwen2
-    fusion: Fusion
+    fusion: TorchFusion
     speech_lm: Qwen2
-    flow: Flow
+    flow: TorchFlow
     vocoder: HiFT
 
 

@@ -29,7 +29,7 @@ def default_cache() -> Path:
 
 
 @dataclass(frozen=True)
-class Model:
+class BenchCheckpoint:
     """A checkpoint on disk.
 
     Args:
@@ -84,7 +84,7 @@ def size_of(config: ModelConfig) -> str | None:
     return None
 
 
-def random_model(size: str, dimensions: Dimensions, cache: Path) -> Model:
+def random_model(size: str, dimensions: Dimensions, cache: Path) -> BenchCheckpoint:
     """A checkpoint of random weights, written unless it is in the cache: its directory's name tells what is in it.
 
     Raises:
@@ -104,10 +104,10 @@ def random_model(size: str, dimensions: Dimensions, cache: Path) -> Model:
             if not path.is_dir():  # else another run has just made the same
                 raise Omni2Error(f"cannot write {path}: {error.strerror}", "free some space, or use --cache") from error
     paths = CheckpointPaths.below(path)
-    return Model(f"{size}-{digest}", size, paths.model, paths.decoder)
+    return BenchCheckpoint(f"{size}-{digest}", size, paths.model, paths.decoder)
 
 
-def released_model(size: str) -> Model:
+def released_model(size: str) -> BenchCheckpoint:
     """A checkpoint of random weights of a known size, in the default cache.
 
     Raises:
@@ -119,13 +119,13 @@ def released_model(size: str) -> Model:
     return random_model(size, dimensions_of(size, None), cache)
 
 
-def given_model(model: Path, decoder: Path, speech_encoder: Path | None) -> Model:
+def given_model(model: Path, decoder: Path, speech_encoder: Path | None) -> BenchCheckpoint:
     """A checkpoint the user has."""
     digest = hashlib.sha256(str((model.resolve(), decoder.resolve())).encode()).hexdigest()[:12]
-    return Model(f"{model.resolve().name}-{digest}", "", model, decoder, speech_encoder)
+    return BenchCheckpoint(f"{model.resolve().name}-{digest}", "", model, decoder, speech_encoder)
 
 
-def built_engine(model: Model, preset: str, voice: Path, cache: Path, target: str = CPU) -> Path:
+def built_engine(model: BenchCheckpoint, preset: str, voice: Path, cache: Path, target: str = CPU) -> Path:
     """The engine of a checkpoint at one preset; finished stages in the cache are used again.
 
     Args:

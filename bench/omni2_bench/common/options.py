@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from omni2_bench.common.models import Model
+    from omni2_bench.common.models import BenchCheckpoint
 
 SIZES = "tiny, 0.5B, 1.5B, 3B, 7B, 14B, 32B or custom: a checkpoint of random weights of these dimensions"
 Size = Annotated[str | None, typer.Option(help=SIZES)]
@@ -44,7 +44,7 @@ def measured_model(
     decoder: Path | None,
     speech_encoder: Path | None,
     cache: Path | None,
-) -> tuple[Model, Path]:
+) -> tuple[BenchCheckpoint, Path]:
     """The checkpoint to measure, and the folder that keeps engines built from it.
 
     Raises:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from omni2_bench.common.models import released_model
 from omni2_bench.common.results import table
-from omni2_bench.lab.probes import QUESTIONS, Material, Question
+from omni2_bench.lab.probes import QUESTIONS, Material, ProbeRow
 from omni2_engine.audio.source import read_audio
 from omni2_engine.backends.base.graph import Graph
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
@@ -36,7 +36,7 @@ SEED = 0  # of the random part of the inputs
 
 
 @dataclass(frozen=True)
-class Variant:
+class NumberFormat:
     """One number format, a column of the table.
 
     Args:
@@ -71,17 +71,17 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("fp32", "fp32"),
-    Variant("fp16", "fp16"),
-    Variant("fp16, rounded", "fp16", emulated=True),
-    Variant("bf16, rounded", "bf16", emulated=True),
-    Variant("fp16+int8", "fp16+int8"),
-    Variant("fp16+int4", "fp16+int4"),
+    NumberFormat("fp32", "fp32"),
+    NumberFormat("fp16", "fp16"),
+    NumberFormat("fp16, rounded", "fp16", emulated=True),
+    NumberFormat("bf16, rounded", "bf16", emulated=True),
+    NumberFormat("fp16+int8", "fp16+int8"),
+    NumberFormat("fp16+int4", "fp16+int4"),
 )
 
 
 @dataclass(frozen=True)
-class Finding:
+class ArraySnr:
     """What one array of a row keeps in one column: `snr` in dB, NaN where a number is not finite."""
 
     row: str
@@ -102,7 +102,7 @@ def main(
     typer.echo(findings_table(measure(released_model(size).open(), audio, questions, threads)))
 
 
-def findings_table(findings: Iterable[Finding]) -> str:
+def findings_table(findings: Iterable[ArraySnr]) -> str:
     """A row per array, a column per number format."""
     cells: dict[str, dict[str, float]] = {}
     for finding in findings:
@@ -120,7 +120,7 @@ def _cell(decibels: float | None) -> str:
     return "same" if decibels == PERFECT else f"{decibels:.0f}"
 
 
-def measure(checkpoint: Checkpoint, audio: Path, questions: Iterable[Question], threads: int) -> Iterator[Finding]:
+def measure(checkpoint: Checkpoint, audio: Path, questions: Iterable[ProbeRow], threads: int) -> Iterator[ArraySnr]:
     """Ask every number format what float32 is asked.
 
     Args:
@@ -135,7 +135,7 @@ def measure(checkpoint: Checkpoint, audio: Path, questions: Iterable[Question], 
     specs = graph_specs(checkpoint.config, checkpoint.modules)
     waveform = read_audio(audio, None, checkpoint.config.encoder.samples / WHISPER_SAMPLE_RATE, "truncate")
     with tempfile.TemporaryDirectory(prefix="omni2-precision-") as place:
-        reference = _Reference(specs, Path(place), threads)
+        reference = _ExactGraphs(specs, Path(place), threads)
         material = Material(checkpoint, reference, waveform, SEED)
         for question in questions:
             expected = question.ask(material, reference)
@@ -148,10 +148,10 @@ def measure(checkpoint: Checkpoint, audio: Path, questions: Iterable[Question], 
                     graphs = {spec.name: _load(spec, variant, Path(folder), threads) for spec in changed}
                     found = question.ask(material, ChainMap(graphs, reference))
                 for array in expected:
-                    yield Finding(question.name, array, variant.name, _snr(found[array], expected[array]))
+                    yield ArraySnr(question.name, array, variant.name, _snr(found[array], expected[array]))
 
 
-class _Reference(dict[str, Graph]):
+class _ExactGraphs(dict[str, Graph]):
     """The graphs of the exact preset, each built when it is first asked for, and loaded until `clear`."""
 
     def __init__(self, specs: Mapping[str, GraphSpec], folder: Path, threads: int) -> None:
@@ -169,7 +169,7 @@ class _Reference(dict[str, Graph]):
         return path if path.is_file() else self._specs[name].write(self._folder, Precision.FP32)
 
 
-def _load(spec: GraphSpec, variant: Variant, folder: Path, threads: int) -> Graph:
+def _load(spec: GraphSpec, variant: NumberFormat, folder: Path, threads: int) -> Graph:
     precision = variant.precision if spec.quantised else Precision.FP32
     path = spec.write(folder, precision, variant.numerics)
     return NarrowBackend(threads, variant.emulated).load(path)

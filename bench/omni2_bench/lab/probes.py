@@ -179,7 +179,7 @@ def _sound(material: Material, graphs: Graphs) -> Arrays:
 
 
 @dataclass(frozen=True)
-class Question:
+class ProbeRow:
     """One row of the table: `ask` with the graphs of `changed` in another number format, the others in float32."""
 
     name: str
@@ -187,8 +187,8 @@ class Question:
     ask: Probe
 
 
-def _alone(name: str, ask: Probe) -> Question:
-    return Question(name, (name,), ask)
+def _alone(name: str, ask: Probe) -> ProbeRow:
+    return ProbeRow(name, (name,), ask)
 
 
 FLOW = ("flow_encoder", "flow_conditions", "flow_step")
@@ -202,8 +202,8 @@ QUESTIONS = (
     _alone("flow_conditions", _flow_conditions),
     _alone("flow_step", _ask_mel),
     _alone("vocoder", ask_vocoder),
-    Question(
+    ProbeRow(
         "flow", ("flow_encoder", "flow_conditions", "flow_step"), lambda m, graphs: {"mel": ask_flow(m, graphs)["mel"]}
     ),
-    Question("flow and vocoder", ("flow_encoder", "flow_conditions", "flow_step", "vocoder"), _sound),
+    ProbeRow("flow and vocoder", ("flow_encoder", "flow_conditions", "flow_step", "vocoder"), _sound),
 )

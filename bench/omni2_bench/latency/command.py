@@ -47,10 +47,10 @@ def register(bench: typer.Typer) -> None:
         options.require_packages()
         from omni2_bench.common.gpu import choose
         from omni2_bench.latency.results import run
-        from omni2_bench.latency.rounds import Plan
+        from omni2_bench.latency.rounds import LatencyPlan
 
         choice = choose(device)
         model, folder = options.measured_model(size, dimensions, checkpoint, decoder, speech_encoder, cache)
         question, voice = options.existing_file(audio), options.existing_file(voice or audio)
-        plan = Plan(options.presets(precision), question, voice, rounds, threads, chunks, left_context, choice)
+        plan = LatencyPlan(options.presets(precision), question, voice, rounds, threads, chunks, left_context, choice)
         typer.echo(run(plan, model, folder, out, typer.echo))

@@ -9,7 +9,7 @@ import numpy as np
 
 from omni2_bench.common.statistics import starvation
 from omni2_bench.common.style import INK, LINE, PALE, STYLE
-from omni2_bench.latency.record import Report
+from omni2_bench.latency.record import LatencyReport
 from omni2_bench.latency.rounds import REFERENCE
 from omni2_bench.latency.turn import TurnResult
 from omni2_engine.turn.playout import playback
@@ -35,7 +35,7 @@ COLOURS = [INK, "#4269d0", "#e07b39", "#9aaede", "#f0bd9c", "#3ca951", "#a463f2"
 RED = "#d1495b"
 
 
-def draw_all(report: Report, out: Path) -> list[Path]:
+def draw_all(report: LatencyReport, out: Path) -> list[Path]:
     """Draw every plot into a directory; returns the PNG files."""
     plots = {"first_chunk": draw_first_chunk, "chunk_cost": draw_chunk_cost, "timeline": draw_timeline}
     paths = []
@@ -46,7 +46,7 @@ def draw_all(report: Report, out: Path) -> list[Path]:
     return paths
 
 
-def draw_first_chunk(report: Report, path: Path) -> None:
+def draw_first_chunk(report: LatencyReport, path: Path) -> None:
     """Where the time to the first chunk goes: one stacked bar per variant, medians over the rounds."""
     names = [name for name in report.names() if name == REFERENCE or name in report.plan.presets]
     figure, axes = plt.subplots(figsize=(11, 1.6 + 0.7 * len(names)), layout="constrained")
@@ -67,7 +67,7 @@ def draw_first_chunk(report: Report, path: Path) -> None:
     plt.close(figure)
 
 
-def draw_chunk_cost(report: Report, path: Path) -> None:
+def draw_chunk_cost(report: LatencyReport, path: Path) -> None:
     """Seconds per chunk against its number: all variants, and the engine's alone at their own scale."""
     figure, (everything, engines) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     for name, colour in zip(report.names(), COLOURS, strict=False):
@@ -94,7 +94,7 @@ def draw_chunk_cost(report: Report, path: Path) -> None:
     plt.close(figure)
 
 
-def draw_timeline(report: Report, path: Path) -> None:
+def draw_timeline(report: LatencyReport, path: Path) -> None:
     """The first round's answers on one time axis: stages at work, chunks as they become ready, starvation."""
     names = [name for name in report.names() if name == REFERENCE or name in report.plan.presets]
     figure, rows = plt.subplots(

@@ -20,9 +20,9 @@ from omni2_bench.common.statistics import (
     starvation,
     summarise,
 )
-from omni2_bench.latency.rounds import REFERENCE, Plan, Run
+from omni2_bench.latency.rounds import REFERENCE, LatencyPlan, Run
 from omni2_bench.latency.turn import TurnResult
-from omni2_bench.simulate.paper import Row
+from omni2_bench.simulate.paper import PaperRow
 from omni2_engine.turn.metrics import LLM_STAGES
 
 SCHEMA_VERSION = 1
@@ -53,7 +53,7 @@ GROUPS = {
 
 
 @dataclass(frozen=True)
-class Report:
+class LatencyReport:
     """All runs of one benchmark.
 
     Args:
@@ -63,10 +63,10 @@ class Report:
         paper: what the paper says of the original at this size and schedule, if it does.
     """
 
-    plan: Plan
+    plan: LatencyPlan
     runs: list[Run]
     blocks: Blocks
-    paper: Row | None = None
+    paper: PaperRow | None = None
 
     def of(self, name: str) -> list[TurnResult]:
         """Results of one variant by round."""

@@ -29,8 +29,8 @@ from omni2_export.reference.frontend import log_mel
 from omni2_export.reference.prompt import mark_speech, prompt_embeds
 from omni2_export.reference.qwen2 import Cache, Qwen2
 from omni2_export.reference.read_write import LAST_WRITE, Pick, embed
-from omni2_export.reference.solver import Flow
-from omni2_export.reference.speech_decoder import SpeechDecoder, Utterance
+from omni2_export.reference.solver import TorchFlow
+from omni2_export.reference.speech_decoder import TorchSpeechDecoder, Utterance
 from omni2_export.reference.vocoder import HiFT, SourceDraws
 from omni2_export.tokenizer_files import load_tokenizer, special_tokens
 
@@ -40,7 +40,7 @@ SPOKEN_TURN = {"role": "user", "content": "<speech>"}
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerSettings:
     """How a turn is answered.
 
     Args:
@@ -93,7 +93,7 @@ class ReferencePipeline:
         self.units = UnitTable.build(load_tokenizer(checkpoint.speech_tokenizer).tokenizer)
 
     @torch.inference_mode()
-    def answer(self, audio: Path | Floats, how: Answer, recorder: Recorder) -> Iterator[Floats]:
+    def answer(self, audio: Path | Floats, how: AnswerSettings, recorder: Recorder) -> Iterator[Floats]:
         """Answer one spoken turn.
 
         Args:
@@ -109,7 +109,9 @@ class ReferencePipeline:
             yield from voice.say(self.units.units(ids), final)
         recorder.finish()
 
-    def _rounds(self, audio: Path | Floats, how: Answer, recorder: Recorder) -> Iterator[tuple[list[int], bool]]:
+    def _rounds(
+        self, audio: Path | Floats, how: AnswerSettings, recorder: Recorder
+    ) -> Iterator[tuple[list[int], bool]]:
         """The ids of every write, and whether it is the last (spec §6)."""
         llm, tokens, read = self.modules.llm, self.config.tokens, self.config.read
         prompt = self._listen(audio, recorder)
@@ -169,7 +171,7 @@ def forward(model: Qwen2, embeds: Tensor, cache: Cache | None = None) -> tuple[T
 class _Writer:
     """The speech language model's side of one turn."""
 
-    def __init__(self, pipeline: ReferencePipeline, how: Answer, recorder: Recorder) -> None:
+    def __init__(self, pipeline: ReferencePipeline, how: AnswerSettings, recorder: Recorder) -> None:
         self._pipeline = pipeline
         self._how = how
         self._recorder = recorder
@@ -211,10 +213,10 @@ class Voice:
 
     def __post_init__(self) -> None:
         p = self.pipeline
-        flow = cast(Flow, _TimedFlow(p.modules.flow, self.recorder))
+        flow = cast(TorchFlow, _TimedFlow(p.modules.flow, self.recorder))
         vocoder = cast(HiFT, _TimedVocoder(p.modules.vocoder, self.draws, self.recorder))
         c = p.config.flow_encoder
-        self.decoder = SpeechDecoder(flow, vocoder, p.voice, p.noise, ratio=c.ratio, lookahead=c.lookahead)
+        self.decoder = TorchSpeechDecoder(flow, vocoder, p.voice, p.noise, ratio=c.ratio, lookahead=c.lookahead)
 
     def say(self, units: list[int], final: bool) -> Iterator[Floats]:
         """Voice the units of one write; those too few for a call wait for the next."""
@@ -241,12 +243,12 @@ class _TimedFlow:
         self._recorder = recorder
 
     def partial(self, *arguments: Tensor) -> Tensor:
-        """See `Flow.partial`."""
+        """See `TorchFlow.partial`."""
         with self._recorder.span("flow"):
             return self._flow.partial(*arguments)
 
     def final(self, *arguments: Tensor) -> Tensor:
-        """See `Flow.final`."""
+        """See `TorchFlow.final`."""
         with self._recorder.span("flow"):
             return self._flow.final(*arguments)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from omni2_bench.common.script import Script, write_script
-from omni2_bench.latency.reference import Answer, ReferencePipeline
+from omni2_bench.latency.reference import AnswerSettings, ReferencePipeline
 from omni2_bench.latency.turn import WARM_UP_ROUNDS, TurnRequest, TurnResult
 from omni2_engine.sampling import DrawKey, Stream, normal, uniform
 from omni2_engine.text import TextTokenizer
@@ -72,7 +72,7 @@ class WaitingRecorder(Recorder):
 
 def _answer(pipeline: ReferencePipeline, audio: Path, script: Script) -> tuple[TurnMetrics, list[np.ndarray]]:
     config = pipeline.config
-    how = Answer(
+    how = AnswerSettings(
         _steered(penalised(config.tokens.repetition_penalty), Stream.TEXT, script),
         _steered(sampled(torch.Generator(pipeline.device).manual_seed(SEED)), Stream.SPEECH, script),
         len(script.text),

@@ -14,7 +14,7 @@ from typing import Any
 
 from omni2_bench.common.gpu import ON_CPU, Choice, describe_gpu
 from omni2_bench.common.machine import describe, load
-from omni2_bench.common.models import Model, built_engine
+from omni2_bench.common.models import BenchCheckpoint, built_engine
 from omni2_bench.common.process import run_worker
 from omni2_bench.common.results import Say
 from omni2_bench.latency.turn import TURN, TurnRequest, TurnResult
@@ -24,7 +24,7 @@ REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
-class Variant:
+class LatencyVariant:
     """One of the things compared: the reference, or the engine at a preset, perhaps with a shorter memory.
 
     Args:
@@ -44,7 +44,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LatencyPlan:
     """What is compared and how.
 
     Args:
@@ -67,16 +67,16 @@ class Plan:
     left_context: float
     choice: Choice = ON_CPU
 
-    def variants(self) -> list[Variant]:
+    def variants(self) -> list[LatencyVariant]:
         """Every variant, the reference first."""
         limited = f"{self.left_context:g} s"
         return [
-            Variant(REFERENCE, self.presets[0]),
-            *(Variant(preset, preset) for preset in self.presets),
-            *(Variant(f"{preset}, {limited}", preset, self.left_context) for preset in self.presets),
+            LatencyVariant(REFERENCE, self.presets[0]),
+            *(LatencyVariant(preset, preset) for preset in self.presets),
+            *(LatencyVariant(f"{preset}, {limited}", preset, self.left_context) for preset in self.presets),
         ]
 
-    def order(self) -> Iterator[tuple[int, Variant]]:
+    def order(self) -> Iterator[tuple[int, LatencyVariant]]:
         """Rounds and variants; every other round runs backwards, so that a machine that warms up favours no variant."""
         for number in range(self.rounds):
             variants = self.variants()
@@ -94,14 +94,14 @@ class Run:
     """
 
     round: int
-    variant: Variant
+    variant: LatencyVariant
     result: TurnResult
     memory: dict[str, int]
     load: float
     pcm: Path
 
 
-def measure(plan: Plan, model: Model, cache: Path, out: Path, say: Say) -> list[Run]:
+def measure(plan: LatencyPlan, model: BenchCheckpoint, cache: Path, out: Path, say: Say) -> list[Run]:
     """Run what is not finished yet.
 
     Args:
@@ -135,7 +135,7 @@ def measure(plan: Plan, model: Model, cache: Path, out: Path, say: Say) -> list[
     return runs
 
 
-def _open(plan: Plan, model: Model, out: Path) -> Path:
+def _open(plan: LatencyPlan, model: BenchCheckpoint, out: Path) -> Path:
     """The directory of the rounds, after a look at what it was made for; the number of rounds may change."""
     digest = hashlib.sha256(plan.audio.read_bytes()).hexdigest()
     settings = asdict(plan)
@@ -156,11 +156,11 @@ def _open(plan: Plan, model: Model, out: Path) -> Path:
     return rounds
 
 
-def _path(rounds: Path, number: int, variant: Variant) -> Path:
+def _path(rounds: Path, number: int, variant: LatencyVariant) -> Path:
     return rounds / f"{number + 1}-{variant.file}.json"
 
 
-def _run(plan: Plan, model: Model, variant: Variant, engine: Path, path: Path) -> None:
+def _run(plan: LatencyPlan, model: BenchCheckpoint, variant: LatencyVariant, engine: Path, path: Path) -> None:
     before = load()
     request = TurnRequest(
         pipeline="reference" if variant.name == REFERENCE else "engine",
@@ -178,7 +178,7 @@ def _run(plan: Plan, model: Model, variant: Variant, engine: Path, path: Path) -
     _write(path, {**run_worker(TURN, asdict(request), plan.threads), "load": before})
 
 
-def _read(path: Path, number: int, variant: Variant) -> Run:
+def _read(path: Path, number: int, variant: LatencyVariant) -> Run:
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     result = TurnResult.from_json(record)
     return Run(number, variant, result, record["memory"], record["load"], path.with_suffix(".npy"))

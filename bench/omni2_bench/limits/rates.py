@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from omni2_engine.backends.onnxruntime.backend import Host, OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import CpuProvider, OnnxRuntimeBackend
 
 ROWS, INNER, COLUMNS = 1500, 1280, 5120  # the encoder's widest layer
 READ_BYTES = 1 << 30
@@ -74,7 +74,7 @@ def _ort(threads: int, operator: str, left: np.ndarray, right: np.ndarray) -> Ca
         [numpy_helper.from_array(right, "right")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    session = OnnxRuntimeBackend(threads).session(model.SerializeToString(), operator, Host())
+    session = OnnxRuntimeBackend(threads).session(model.SerializeToString(), operator, CpuProvider())
     return lambda: session.run(None, {"left": left})
 
 

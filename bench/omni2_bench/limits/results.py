@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from omni2_bench.common.machine import describe
-from omni2_bench.common.models import Model, built_engine
+from omni2_bench.common.models import BenchCheckpoint, built_engine
 from omni2_bench.common.process import run_worker
 from omni2_bench.common.results import Say, table, write_results
 from omni2_bench.common.work import Work, encoder_work, flow_work, prefill_work, vocoder_work, weight_bytes
@@ -71,7 +71,7 @@ class LimitsPlan:
     seconds: float
 
 
-def run(plan: LimitsPlan, model: Model, cache: Path, out: Path, say: Say) -> str:
+def run(plan: LimitsPlan, model: BenchCheckpoint, cache: Path, out: Path, say: Say) -> str:
     """Measure, write `limits.json` and `limits.md`.
 
     Args:

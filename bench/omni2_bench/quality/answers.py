@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_bench.quality.questions import Conversation
+from omni2_bench.quality.questions import SpokenConversation
 from omni2_engine import Engine
 from omni2_engine.sampling import Stream
 
@@ -16,7 +16,7 @@ FOLLOW_UP = 2  # turns of a question and what follows from it
 
 
 @dataclass(frozen=True)
-class Answer:
+class JudgedAnswer:
     """What a model answered in one turn.
 
     Args:
@@ -41,13 +41,13 @@ class Answer:
     rtf: float
 
 
-def answer_all(engine: Engine, conversations: list[Conversation], seed: int) -> list[Answer]:
+def answer_all(engine: Engine, conversations: list[SpokenConversation], seed: int) -> list[JudgedAnswer]:
     """Ask everything, each conversation in a session of its own.
 
     Up to `FOLLOW_UP` turns belong together and have all their history; longer conversations have as much of it as the
     model was made for.
     """
-    answers: list[Answer] = []
+    answers: list[JudgedAnswer] = []
     for conversation in conversations:
         turns = len(conversation.turns)
         history = turns if turns <= FOLLOW_UP else None
@@ -65,7 +65,7 @@ def answer_all(engine: Engine, conversations: list[Conversation], seed: int) -> 
                 assert metrics is not None
                 text = "".join(chunk.text for chunk in chunks).strip()
                 answers.append(
-                    Answer(
+                    JudgedAnswer(
                         conversation.kind,
                         number,
                         turns,

@@ -20,7 +20,7 @@ INDEX = "questions.jsonl"
 
 
 @dataclass(frozen=True)
-class Turn:
+class SpokenTurn:
     """A spoken question.
 
     Args:
@@ -43,14 +43,14 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Conversation:
+class SpokenConversation:
     """Turns of one session, and what kind of question it is."""
 
     kind: str
-    turns: tuple[Turn, ...]
+    turns: tuple[SpokenTurn, ...]
 
 
-def read_questions(folder: Path, most: int | None = None) -> list[Conversation]:
+def read_questions(folder: Path, most: int | None = None) -> list[SpokenConversation]:
     """Read a set.
 
     Args:
@@ -69,7 +69,7 @@ def read_questions(folder: Path, most: int | None = None) -> list[Conversation]:
         try:
             fields = json.loads(line)
             turns = tuple(_turn(folder, turn) for turn in fields["turns"])
-            conversations.append(Conversation(fields["kind"], turns))
+            conversations.append(SpokenConversation(fields["kind"], turns))
         except (ValueError, KeyError, TypeError, re.error) as error:
             raise SettingError(
                 f"{path}, line {number}: {error!r}", "write it as omni2_bench.quality.questions says"
@@ -81,6 +81,6 @@ def read_questions(folder: Path, most: int | None = None) -> list[Conversation]:
     return conversations
 
 
-def _turn(folder: Path, fields: dict[str, str]) -> Turn:
+def _turn(folder: Path, fields: dict[str, str]) -> SpokenTurn:
     accept = re.compile(fields["accept"]) if "accept" in fields else None
-    return Turn(folder / fields["audio"], fields["question"], None if accept else fields["answer"], accept)
+    return SpokenTurn(folder / fields["audio"], fields["question"], None if accept else fields["answer"], accept)

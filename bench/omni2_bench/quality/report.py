@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_bench.quality.answers import Answer
+from omni2_bench.quality.answers import JudgedAnswer
 from omni2_bench.quality.judge import Score, word_errors
 from omni2_bench.quality.schedules import Rendering
 from omni2_bench.quality.seams import Jump, seam_cost
@@ -26,7 +26,7 @@ Rate = Callable[[Floats, int], float]  # likewise → mean opinion score
 class Judged:
     """Answers to a set of questions, what was heard of each, and how it was rated if it was."""
 
-    answers: list[Answer]
+    answers: list[JudgedAnswer]
     heard: list[str]
     opinions: list[float] | None
 
@@ -79,7 +79,7 @@ class Judged:
         ]
 
 
-def judge_answers(answers: list[Answer], rate: int, hear: Hear, opinion: Rate | None) -> Judged:
+def judge_answers(answers: list[JudgedAnswer], rate: int, hear: Hear, opinion: Rate | None) -> Judged:
     """Let the judges hear every answer."""
     heard = [hear(answer.pcm, rate) for answer in answers]
     return Judged(answers, heard, [opinion(answer.pcm, rate) for answer in answers] if opinion else None)

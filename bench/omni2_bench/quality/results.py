@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from omni2_bench.common.machine import describe
-from omni2_bench.common.models import Model, built_engine
-from omni2_bench.quality.answers import Answer, answer_all
+from omni2_bench.common.models import BenchCheckpoint, built_engine
+from omni2_bench.quality.answers import JudgedAnswer, answer_all
 from omni2_bench.quality.questions import read_questions
 from omni2_bench.quality.report import Hear, Rate, judge_answers, judge_schedule, write_report
 from omni2_bench.quality.schedules import render
@@ -41,7 +41,7 @@ class QualityPlan:
 
 def run(
     plan: QualityPlan,
-    model: Model,
+    model: BenchCheckpoint,
     folder: Path,
     out: Path,
     hear: Hear,
@@ -59,7 +59,7 @@ def run(
     sets = {folder.resolve().name: read_questions(folder, plan.most) for folder in plan.questions}
     presets: dict[str, Any] = {}
     lines: dict[str, Any] = {}
-    first: list[Answer] = []
+    first: list[JudgedAnswer] = []
     schedules = {}
     for preset in plan.presets:
         engine = Engine.load(built_engine(model, preset, plan.voice, folder), threads=plan.threads)

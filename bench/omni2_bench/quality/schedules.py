@@ -65,8 +65,8 @@ def render(engine: Engine, units: list[int], schedule: str, seed: int = 0) -> Re
     start = 0
     for number, size in enumerate(sizes):
         final = number == len(sizes) - 1
-        mel = decoder.render(state, units[start : start + size], final)
-        pieces.append(decoder.voice(state, mel, final, seed, 0))
+        mel = decoder.run_flow(state, units[start : start + size], final)
+        pieces.append(decoder.run_vocoder(state, mel, final, seed, 0))
         start += size
     lengths = np.cumsum([len(piece) for piece in pieces])[:-1]
     return Rendering(np.concatenate(pieces) if pieces else np.zeros(0, np.float32), [int(n) for n in lengths])

@@ -8,7 +8,7 @@ from omni2_engine.errors import SettingError
 
 
 @dataclass(frozen=True)
-class Device:
+class SimulatedDevice:
     """Figures of a data sheet.
 
     Args:
@@ -24,7 +24,7 @@ class Device:
     memory: float
 
 
-L40 = Device("NVIDIA L40", 864e9, 181e12, 48e9)  # its data sheet
+L40 = SimulatedDevice("NVIDIA L40", 864e9, 181e12, 48e9)  # its data sheet
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Limits:
         SettingError: a share outside (0, 1], or a negative time.
     """
 
-    device: Device
+    device: SimulatedDevice
     memory: float
     compute: float
     launch: float

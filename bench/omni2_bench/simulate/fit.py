@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from omni2_bench.simulate.paper import Row, of
+from omni2_bench.simulate.paper import PaperRow, of
 from omni2_engine.errors import SettingError
 
 SIZE = "7B"  # the one size of which the table has several schedules
@@ -56,7 +56,7 @@ class Constants:
 class Trial:
     """One line of the table, and what the constants say of its total, seconds."""
 
-    row: Row
+    row: PaperRow
     fitted: bool
     total: float
 
@@ -66,7 +66,7 @@ class Trial:
         return self.total / self.row.total - 1
 
 
-def fit(rows: Sequence[Row]) -> Constants:
+def fit(rows: Sequence[PaperRow]) -> Constants:
     """Least squares, column by column.
 
     Args:
@@ -83,7 +83,7 @@ def fit(rows: Sequence[Row]) -> Constants:
     return Constants(*(float(value) for value in (prompt, text_token, write, unit, synthesis)))
 
 
-def trials(rows: Sequence[Row], constants: Constants) -> list[Trial]:
+def trials(rows: Sequence[PaperRow], constants: Constants) -> list[Trial]:
     """Every fitted and every held-out line of the table."""
     return [
         Trial(of(rows, SIZE, read, write), (read, write) in FITTED, constants.total(read, write))
@@ -91,7 +91,7 @@ def trials(rows: Sequence[Row], constants: Constants) -> list[Trial]:
     ]
 
 
-def record(rows: Sequence[Row]) -> dict[str, Any]:
+def record(rows: Sequence[PaperRow]) -> dict[str, Any]:
     """For JSON: constants in µs, lines in ms, and whether every held-out total is met within `PROMISED`.
 
     The other sizes have one line each, from which prompt and text token cannot be told apart: their LLM column is taken

@@ -12,8 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from omni2_bench.simulate.trace import Span
-from omni2_bench.simulate.turns import Turn
+from omni2_bench.simulate.trace import CallSpan
+from omni2_bench.simulate.turns import SimulatedTurn
 from omni2_engine._core import Simulation
 
 ARRIVALS = 1.0  # seconds between two sessions' beginnings on average, exponentially distributed (a Poisson process)
@@ -24,7 +24,7 @@ QUESTION = (2.0, 8.0)  # seconds between the end of an answer and the end of the
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerLength:
     """How long one answer is.
 
     Args:
@@ -36,7 +36,7 @@ class Answer:
     units: int
 
     @classmethod
-    def of(cls, tokens: int) -> Answer:
+    def of(cls, tokens: int) -> AnswerLength:
         """A text of so many tokens, spoken at the usual speed."""
         return cls(tokens, round(UNITS_PER_TOKEN * tokens))
 
@@ -53,7 +53,7 @@ class Talk:
 
     begins: float
     pauses: tuple[float, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[AnswerLength, ...]
 
 
 def talks(sessions: int, seed: int, turns: int = TURNS) -> list[Talk]:
@@ -68,7 +68,9 @@ def talks(sessions: int, seed: int, turns: int = TURNS) -> list[Talk]:
     for session in range(sessions):
         random = np.random.default_rng((seed, session))
         begins += 0.0 if session == 0 else float(random.exponential(ARRIVALS))
-        answers = tuple(Answer.of(int(count)) for count in random.integers(*TEXT_TOKENS, size=turns, endpoint=True))
+        answers = tuple(
+            AnswerLength.of(int(count)) for count in random.integers(*TEXT_TOKENS, size=turns, endpoint=True)
+        )
         pauses = tuple(float(pause) for pause in random.uniform(*QUESTION, size=turns - 1))
         found.append(Talk(begins, pauses, answers))
     return found
@@ -83,14 +85,14 @@ class Server(Protocol):
 
     simulation: Simulation
 
-    def ask(self, turn: Turn, answer: Answer, heard: Callable[[], None]) -> None:
+    def ask(self, turn: SimulatedTurn, answer: AnswerLength, heard: Callable[[], None]) -> None:
         """Answer a question that is asked now; `heard` is called when all of the answer is ready."""
 
-    def spans(self) -> list[Span]:
+    def spans(self) -> list[CallSpan]:
         """Calls of its stages so far."""
 
 
-def converse(server: Server, talks: Sequence[Talk]) -> list[Turn]:
+def converse(server: Server, talks: Sequence[Talk]) -> list[SimulatedTurn]:
     """Let every session ask all its questions, each after it has heard the answer to the one before.
 
     Args:
@@ -100,10 +102,10 @@ def converse(server: Server, talks: Sequence[Talk]) -> list[Turn]:
     Returns:
         Every turn, in the order in which they were asked.
     """
-    turns: list[Turn] = []
+    turns: list[SimulatedTurn] = []
 
     def ask(session: int, number: int) -> None:
-        talk, turn = talks[session], Turn(session, server.simulation.now())
+        talk, turn = talks[session], SimulatedTurn(session, server.simulation.now())
         turns.append(turn)
 
         def heard() -> None:

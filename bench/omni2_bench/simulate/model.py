@@ -7,7 +7,7 @@ from functools import cached_property
 
 from omni2_bench.common.script import units_per_chunk
 from omni2_bench.simulate.effort import Efforts
-from omni2_bench.simulate.load import Answer
+from omni2_bench.simulate.load import AnswerLength
 from omni2_bench.simulate.sound import Sound
 from omni2_export.checkpoint_writer.dimensions import PRESETS
 
@@ -15,7 +15,7 @@ TEMPLATE = 30  # positions of the chat template around a spoken question, its de
 
 
 @dataclass(frozen=True)
-class Model:
+class SimulatedModel:
     """One size.
 
     Args:
@@ -54,7 +54,7 @@ class Model:
         """Positions of a first question's prompt."""
         return self.efforts.config.encoder.positions + TEMPLATE
 
-    def memory(self, sessions: int, answer: Answer) -> float:
+    def memory(self, sessions: int, answer: AnswerLength) -> float:
         """Bytes that so many sessions need, each with an answer of this length: weights and all caches, in bf16."""
         efforts = self.efforts
         caches = efforts.decoder_caches(self.prompt + answer.tokens, answer.tokens + answer.units)

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from omni2_bench.simulate.device import Limits
 from omni2_bench.simulate.fit import Constants
-from omni2_bench.simulate.load import Answer
-from omni2_bench.simulate.model import Model
-from omni2_bench.simulate.trace import Span
-from omni2_bench.simulate.turns import Turn
+from omni2_bench.simulate.load import AnswerLength
+from omni2_bench.simulate.model import SimulatedModel
+from omni2_bench.simulate.trace import CallSpan
+from omni2_bench.simulate.turns import SimulatedTurn
 from omni2_engine._core import Simulation, Stage
 
 LLM, SPEECH, SYNTHESIS = STAGES = ("LLM", "speech LM", "flow, vocoder")
@@ -69,7 +69,7 @@ class LimitTimes:
         limits: of the device.
     """
 
-    model: Model
+    model: SimulatedModel
     limits: Limits
 
     def prompt(self) -> float:
@@ -106,7 +106,7 @@ class Step:
     sound: float = 0.0
 
 
-def steps(answer: Answer, times: SerialTimes, model: Model) -> Iterator[Step]:
+def steps(answer: AnswerLength, times: SerialTimes, model: SimulatedModel) -> Iterator[Step]:
     """An answer in the original's order."""
     sound, hop = model.sound, model.hop
     units = voiced = 0
@@ -139,23 +139,23 @@ class SerialServer:
         model: its R, W and sound.
     """
 
-    def __init__(self, times: SerialTimes, model: Model) -> None:
+    def __init__(self, times: SerialTimes, model: SimulatedModel) -> None:
         self._times = times
         self._model = model
         self._free = 0.0  # when the device has answered everything so far
-        self._spans: list[Span] = []
+        self._spans: list[CallSpan] = []
         self.simulation = Simulation([Stage("none", lambda calls: None)], lambda stage, calls: 0.0)  # a clock alone
 
-    def ask(self, turn: Turn, answer: Answer, heard: Callable[[], None]) -> None:
+    def ask(self, turn: SimulatedTurn, answer: AnswerLength, heard: Callable[[], None]) -> None:
         """Answer a question as soon as those before it are answered; `heard` is called when all of it is ready."""
         time = max(self._free, self.simulation.now())
         for step in steps(answer, self._times, self._model):
             began, time = time, time + step.seconds
-            self._spans.append(Span(step.stage, began, time, (turn.session,)))
+            self._spans.append(CallSpan(step.stage, began, time, (turn.session,)))
             turn.hear(time, step.sound)
         self._free = time
         self.simulation.at(time, heard)
 
-    def spans(self) -> list[Span]:
+    def spans(self) -> list[CallSpan]:
         """Calls so far."""
         return self._spans

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from omni2_bench.simulate.device import Limits
-from omni2_bench.simulate.load import Answer
-from omni2_bench.simulate.model import Model
+from omni2_bench.simulate.load import AnswerLength
+from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.stages import ModelState, NoPrefixes, SoundState, StageCall, pipeline_of
-from omni2_bench.simulate.trace import Span
-from omni2_bench.simulate.turns import Turn
+from omni2_bench.simulate.trace import CallSpan
+from omni2_bench.simulate.turns import SimulatedTurn
 from omni2_engine._core import Simulation
 from omni2_engine.memory.states import TurnStates
 from omni2_engine.schedule.calls import Errors, StageCalls, Task
@@ -44,7 +44,7 @@ class TurnOutput(ChunkQueue):
         heard: called at the end.
     """
 
-    def __init__(self, simulation: Simulation, turn: Turn, heard: Callable[[], None]) -> None:
+    def __init__(self, simulation: Simulation, turn: SimulatedTurn, heard: Callable[[], None]) -> None:
         super().__init__(Options.unread, lambda held: None)
         self._simulation = simulation
         self._turn = turn
@@ -69,7 +69,7 @@ class OverlappedServer:
         order: in which sessions are served.
     """
 
-    def __init__(self, model: Model, limits: Limits, width: int | None, order: Order = "deadline") -> None:
+    def __init__(self, model: SimulatedModel, limits: Limits, width: int | None, order: Order = "deadline") -> None:
         self._model = model
         self._pipeline = pipeline_of(model, limits)
         self._calls = StageCalls(self._pipeline.llm, self._pipeline.speech_lm)
@@ -77,7 +77,7 @@ class OverlappedServer:
         self.simulation = Simulation(stages_of(self._end, LARGEST_BATCH), self._begin, width=width, order=order)
         self._sessions: dict[int, int] = {}  # of the load → of the scheduler
 
-    def ask(self, turn: Turn, answer: Answer, heard: Callable[[], None]) -> None:
+    def ask(self, turn: SimulatedTurn, answer: AnswerLength, heard: Callable[[], None]) -> None:
         """See `omni2_bench.simulate.load.Server`."""
         if turn.session not in self._sessions:
             self._sessions[turn.session] = self.simulation.open(_raise, Options.run_ahead)
@@ -86,15 +86,15 @@ class OverlappedServer:
         queue.begin()
         run.begin()
 
-    def spans(self) -> list[Span]:
+    def spans(self) -> list[CallSpan]:
         """Calls so far, sessions numbered as in the load."""
         names = {own: session for session, own in self._sessions.items()}
         return [
-            Span(STAGES[stage], start, stop, tuple(names[session] for session in sessions))
+            CallSpan(STAGES[stage], start, stop, tuple(names[session] for session in sessions))
             for stage, start, stop, sessions in self.simulation.trace
         ]
 
-    def _turn(self, answer: Answer, queue: ThreadedQueue, output: ChunkQueue) -> TurnRun:
+    def _turn(self, answer: AnswerLength, queue: ThreadedQueue, output: ChunkQueue) -> TurnRun:
         spoken = Exchange(positions=self._model.efforts.config.encoder.positions)
         template = [0] * (self._model.prompt - spoken.positions)
         # the text ends at its limit; speech ends with a token of its own, long before the limit

@@ -10,12 +10,12 @@ import numpy as np
 
 from omni2_bench.common.statistics import AUDIBLE
 from omni2_bench.simulate.device import Limits
-from omni2_bench.simulate.load import Answer, Talk, converse
-from omni2_bench.simulate.model import Model
+from omni2_bench.simulate.load import AnswerLength, Talk, converse
+from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.ours import Order, OverlappedServer
-from omni2_bench.simulate.turns import Turn
+from omni2_bench.simulate.turns import SimulatedTurn
 
-LONG, SHORT = Answer.of(200), Answer.of(40)  # 52 and 10 s of speech
+LONG, SHORT = AnswerLength.of(200), AnswerLength.of(40)  # 52 and 10 s of speech
 UNDER_WAY = 25.0  # seconds after the first question when the burst comes
 BURST = 5.0  # seconds that it lasts
 OVERLOAD = 2  # times what the device can
@@ -43,7 +43,7 @@ class Silences:
     first_chunk: float
 
     @classmethod
-    def of(cls, turns: Sequence[Turn]) -> Silences:
+    def of(cls, turns: Sequence[SimulatedTurn]) -> Silences:
         """Of turns that all came to their end."""
         gaps = [[length for _, length in turn.starving] for turn in turns]
         audible = [sum(gap >= AUDIBLE for gap in own) for own in gaps]
@@ -57,22 +57,22 @@ class Silences:
         )
 
 
-def serve(model: Model, limits: Limits, load: Sequence[Talk], order: Order) -> Silences:
+def serve(model: SimulatedModel, limits: Limits, load: Sequence[Talk], order: Order) -> Silences:
     """Let a device that makes one call at a time answer a load."""
     return Silences.of(converse(_server(model, limits, order), load))
 
 
-def _server(model: Model, limits: Limits, order: Order) -> OverlappedServer:
+def _server(model: SimulatedModel, limits: Limits, order: Order) -> OverlappedServer:
     return OverlappedServer(model, limits, width=1, order=order)
 
 
-def questions(count: int, answer: Answer, begin: float, end: float, seed: int) -> list[Talk]:
+def questions(count: int, answer: AnswerLength, begin: float, end: float, seed: int) -> list[Talk]:
     """So many sessions with one question each, asked at any time between two."""
     times = np.random.default_rng((seed, answer.tokens)).uniform(begin, end, count)
     return [Talk(float(time), (), (answer,)) for time in sorted(times)]
 
 
-def capacity(model: Model, limits: Limits, seed: int) -> int:
+def capacity(model: SimulatedModel, limits: Limits, seed: int) -> int:
     """Long answers at once that a device makes as fast as they are heard (RTF 1, waiting included).
 
     Returns:
@@ -86,7 +86,7 @@ def capacity(model: Model, limits: Limits, seed: int) -> int:
     return low
 
 
-def overload(model: Model, limits: Limits, seed: int) -> dict[str, Any]:
+def overload(model: SimulatedModel, limits: Limits, seed: int) -> dict[str, Any]:
     """Twice the capacity, in both orders, for JSON; times in seconds.
 
     Args:

@@ -11,7 +11,7 @@ NAME = "LLaMA-Omni2-"  # in front of every size
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """One line of the table, in seconds.
 
     Args:
@@ -32,12 +32,12 @@ class Row:
     total: float
 
 
-def table6() -> list[Row]:
+def table6() -> list[PaperRow]:
     """All lines, from the copy of the table that lies beside this file."""
     text = files("omni2_bench.simulate").joinpath("paper_table6.csv").read_text(encoding="utf-8")
     lines = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return [
-        Row(
+        PaperRow(
             line["model"].removeprefix(NAME),
             int(line["R"]),
             int(line["W"]),
@@ -47,7 +47,7 @@ def table6() -> list[Row]:
     ]
 
 
-def of(rows: Sequence[Row], size: str, read: int, write: int) -> Row:
+def of(rows: Sequence[PaperRow], size: str, read: int, write: int) -> PaperRow:
     """The line of one size and schedule; the table may have it twice.
 
     Raises:
@@ -59,7 +59,7 @@ def of(rows: Sequence[Row], size: str, read: int, write: int) -> Row:
     raise KeyError((size, read, write))
 
 
-def find_row(rows: Sequence[Row], size: str | None, read: int, write: int) -> Row | None:
+def find_row(rows: Sequence[PaperRow], size: str | None, read: int, write: int) -> PaperRow | None:
     """`of`, or None where the table says nothing."""
     try:
         return of(rows, size or "", read, write)

@@ -8,24 +8,24 @@ from typing import Any
 
 from omni2_bench.common.results import Say
 from omni2_bench.simulate import fit, load, paper
-from omni2_bench.simulate.device import Device, Limits
-from omni2_bench.simulate.load import Answer, Talk, converse
-from omni2_bench.simulate.model import Model
+from omni2_bench.simulate.device import Limits, SimulatedDevice
+from omni2_bench.simulate.load import AnswerLength, Talk, converse
+from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.original import FittedTimes, LimitTimes, SerialServer
 from omni2_bench.simulate.overload import overload
 from omni2_bench.simulate.sweep import ORIGINAL, OVERLAPPED, SHARED, cells, efficiency_for, first_chunk
 from omni2_bench.simulate.trace import MODEL
-from omni2_bench.simulate.turns import Turn
+from omni2_bench.simulate.turns import SimulatedTurn
 from omni2_engine.errors import SettingError
 from omni2_export.checkpoint_writer.dimensions import PRESETS
 
 SCHEMA_VERSION = 1
 GOAL = 0.12  # seconds to the first chunk that the engine is built for
-TYPICAL = Answer(45, 300)  # of the paper's turn and of the time lines: twelve seconds
+TYPICAL = AnswerLength(45, 300)  # of the paper's turn and of the time lines: twelve seconds
 
 
 @dataclass(frozen=True)
-class Plan:
+class SimulationPlan:
     """What is simulated.
 
     Args:
@@ -57,7 +57,7 @@ class Plan:
         return fit.SIZE if fit.SIZE in self.sizes else self.sizes[0]
 
 
-def simulate(plan: Plan, say: Say) -> dict[str, Any]:
+def simulate(plan: SimulationPlan, say: Say) -> dict[str, Any]:
     """Compute everything, for JSON.
 
     Args:
@@ -87,7 +87,7 @@ def simulate(plan: Plan, say: Say) -> dict[str, Any]:
     }
     for size in plan.sizes:
         say(f"first chunk of {size} …")
-        found["first_chunk"].append(_first_chunk(Model(size), limits))
+        found["first_chunk"].append(_first_chunk(SimulatedModel(size), limits))
     for cell in cells(plan.sizes, plan.sessions, limits, plan.seed):
         say(
             f"{cell['size']}, {cell['sessions']} sessions, {cell['schedule']}: first chunk "
@@ -95,7 +95,7 @@ def simulate(plan: Plan, say: Say) -> dict[str, Any]:
         )
         found["sessions"].append(cell)
     say(f"{plan.shown}, twice what the device can do …")
-    found["overload"] = overload(Model(plan.shown), limits, plan.seed)
+    found["overload"] = overload(SimulatedModel(plan.shown), limits, plan.seed)
     return found
 
 
@@ -107,10 +107,10 @@ def paper_constants() -> fit.Constants:
 
 def paper_server() -> SerialServer:
     """The original as the paper's table has it, at its default schedule."""
-    return SerialServer(FittedTimes(paper_constants()), Model(fit.SIZE))
+    return SerialServer(FittedTimes(paper_constants()), SimulatedModel(fit.SIZE))
 
 
-def alone(answer: Answer = TYPICAL) -> Sequence[Talk]:
+def alone(answer: AnswerLength = TYPICAL) -> Sequence[Talk]:
     """One session with one question."""
     return [Talk(0.0, (), (answer,))]
 
@@ -125,10 +125,10 @@ def _paper_turn() -> dict[str, float]:
     }
 
 
-def _reached(device: Device) -> list[dict[str, Any]]:
+def _reached(device: SimulatedDevice) -> list[dict[str, Any]]:
     """How much of the device's limits the original reaches, by the constants of the fit: what efficiencies to expect of
     kernels that nobody has written for the purpose."""
-    model, constants = Model(fit.SIZE), paper_constants()
+    model, constants = SimulatedModel(fit.SIZE), paper_constants()
     ideal = LimitTimes(model, Limits(device, 1.0, 1.0, 0.0))
     steps = {
         "encoder and prefill": (constants.llm(1), ideal.prompt()),
@@ -142,12 +142,12 @@ def _reached(device: Device) -> list[dict[str, Any]]:
     ]
 
 
-def first_gap(turn: Turn) -> float:
+def first_gap(turn: SimulatedTurn) -> float:
     """Seconds for which a player has nothing to play after its first chunk; 0 if the second is there in time."""
     return max(0.0, turn.ready[1] - turn.ready[0] - turn.durations[0])
 
 
-def _first_chunk(model: Model, limits: Limits) -> dict[str, Any]:
+def _first_chunk(model: SimulatedModel, limits: Limits) -> dict[str, Any]:
     """One size: at the stated efficiencies, beside the paper, and how much of the device the goals ask for."""
     row = paper.of(paper.table6(), model.size, model.read, model.write)
 

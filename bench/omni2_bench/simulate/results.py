@@ -6,18 +6,18 @@ from pathlib import Path
 
 from omni2_bench.common.results import Say, write_results
 from omni2_bench.simulate.load import converse, talks
-from omni2_bench.simulate.model import Model
+from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.page import page
-from omni2_bench.simulate.record import Plan, alone, paper_server, simulate
+from omni2_bench.simulate.record import SimulationPlan, alone, paper_server, simulate
 from omni2_bench.simulate.sweep import ORIGINAL, OVERLAPPED, server_of
-from omni2_bench.simulate.timeline import Lanes, draw_timeline
+from omni2_bench.simulate.timeline import DrawnSchedule, draw_timeline
 from omni2_bench.simulate.trace import write_trace
 
 SHOWN = 4  # sessions of the time line and the trace
 SECONDS = 6.0  # of the time line
 
 
-def run(plan: Plan, out: Path, say: Say) -> str:
+def run(plan: SimulationPlan, out: Path, say: Say) -> str:
     """Simulate and report.
 
     Args:
@@ -36,9 +36,9 @@ def run(plan: Plan, out: Path, say: Say) -> str:
     return text
 
 
-def _show_schedules(plan: Plan, out: Path) -> None:
+def _show_schedules(plan: SimulationPlan, out: Path) -> None:
     """The time line of the original and of ours, and the trace of several sessions."""
-    model = Model(plan.shown)
+    model = SimulatedModel(plan.shown)
     schedules = {
         "The original in five constants fitted to the paper's table (7B)": (paper_server(), alone()),
         f"The original's steps at the same efficiencies as ours ({plan.shown})": (
@@ -56,6 +56,6 @@ def _show_schedules(plan: Plan, out: Path) -> None:
         turns = converse(server, load)
         first = [1e3 * turn.first_chunk for turn in turns if turn.asked < SECONDS]
         span = f"{min(first):.0f}" if len(first) == 1 else f"{min(first):.0f} to {max(first):.0f}"
-        lanes.append(Lanes(f"{title}: first chunk {span} ms", server.spans(), turns))
+        lanes.append(DrawnSchedule(f"{title}: first chunk {span} ms", server.spans(), turns))
     draw_timeline(out / "timeline.png", lanes, SECONDS)
     write_trace(out / "trace.json", lanes[-1].spans, lanes[-1].turns)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_bench.simulate.device import Effort, Limits
-from omni2_bench.simulate.model import Model
+from omni2_bench.simulate.model import SimulatedModel
 from omni2_engine.backends.base.decode_request import DecodeRequest, Tokens
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES
 from omni2_engine.sampling import Choose
@@ -148,23 +148,23 @@ class TimedLanguageModel:
 class TimedDecoder:
     """Stands for a `SpeechDecoder`: units → mel frames (n, 0) → samples."""
 
-    def __init__(self, model: Model, limits: Limits) -> None:
+    def __init__(self, model: SimulatedModel, limits: Limits) -> None:
         self._sound = model.sound
         self._efforts = model.efforts
         self._limits = limits
         self._hop = model.efforts.config.vocoder.hop
         self.fewest_units = model.hop
 
-    def render(self, state: SoundState, units: list[int], final: bool) -> Floats:
-        """See `SpeechDecoder.render`: computes the frames of all blocks that are not finished."""
+    def run_flow(self, state: SoundState, units: list[int], final: bool) -> Floats:
+        """See `SpeechDecoder.run_flow`: computes the frames of all blocks that are not finished."""
         sound, before = self._sound, state.units
         state.units += len(units)
         frames, finished = sound.frames(state.units, final), sound.finished(before)
         take_time(self._limits.seconds(self._efforts.flow([(frames - finished, finished)])))
         return np.zeros((frames - sound.frames(before, False), 0), np.float32)
 
-    def voice(self, state: SoundState, mel: Floats, final: bool, seed: int, turn: int) -> Floats:
-        """See `SpeechDecoder.voice`."""
+    def run_vocoder(self, state: SoundState, mel: Floats, final: bool, seed: int, turn: int) -> Floats:
+        """See `SpeechDecoder.run_vocoder`."""
         overlap = VOCODER_OVERLAP_FRAMES if state.frames else 0
         take_time(self._limits.seconds(self._efforts.vocode([len(mel) + overlap])))
         state.frames += len(mel)
@@ -189,7 +189,7 @@ class NoPrefixes:
         return 0
 
 
-def pipeline_of(model: Model, limits: Limits) -> Pipeline:
+def pipeline_of(model: SimulatedModel, limits: Limits) -> Pipeline:
     """All stages of a model on a device."""
     efforts = model.efforts
     positions = efforts.config.encoder.positions

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from omni2_bench.simulate.device import Limits
-from omni2_bench.simulate.load import Answer, Server, converse, talks
-from omni2_bench.simulate.model import Model
+from omni2_bench.simulate.load import AnswerLength, Server, converse, talks
+from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.original import LimitTimes, SerialServer
 from omni2_bench.simulate.ours import OverlappedServer
-from omni2_bench.simulate.turns import Turn, figures
+from omni2_bench.simulate.turns import SimulatedTurn, figures
 
 OVERLAPPED, SHARED, ORIGINAL = "overlapped", "one call at a time", "original"
 OURS = (OVERLAPPED, SHARED)  # the extremes between which streams of one device slow each other
@@ -20,18 +20,18 @@ LEAST = 1e-3  # the smallest efficiency that is tried
 PRECISION = 1e-4  # to which an efficiency is found
 
 
-def server_of(schedule: str, model: Model, limits: Limits) -> Server:
+def server_of(schedule: str, model: SimulatedModel, limits: Limits) -> Server:
     """A fresh device that runs a model in one of `SCHEDULES`."""
     if schedule == ORIGINAL:
         return SerialServer(LimitTimes(model, limits), model)
     return OverlappedServer(model, limits, width=1 if schedule == SHARED else None)
 
 
-def first_chunk(schedule: str, model: Model, limits: Limits) -> float:
+def first_chunk(schedule: str, model: SimulatedModel, limits: Limits) -> float:
     """Seconds from a question to the first sound, nobody else being there."""
     # two rounds of text, so that the first chunk is no answer's last
-    answer = Answer(2 * model.read, 4 * model.hop)
-    server, turn = server_of(schedule, model, limits), Turn(0, 0.0)
+    answer = AnswerLength(2 * model.read, 4 * model.hop)
+    server, turn = server_of(schedule, model, limits), SimulatedTurn(0, 0.0)
     server.ask(turn, answer, lambda: None)
     server.simulation.run()
     return turn.first_chunk
@@ -68,7 +68,7 @@ def cells(sizes: list[str], sessions: list[int], limits: Limits, seed: int) -> I
         seed: of the load.
     """
     for size in sizes:
-        model = Model(size)
+        model = SimulatedModel(size)
         for count in sessions:
             load = talks(count, seed)
             longest = max((answer for talk in load for answer in talk.answers), key=lambda answer: answer.units)

@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib
 
 from omni2_bench.common.style import INK, LINE, PALE, STYLE
-from omni2_bench.simulate.trace import Span
-from omni2_bench.simulate.turns import Turn
+from omni2_bench.simulate.trace import CallSpan
+from omni2_bench.simulate.turns import SimulatedTurn
 from omni2_engine.turn.playout import playback
 
 matplotlib.use("Agg")
@@ -28,7 +28,7 @@ BAR = 0.76  # of a lane's height
 
 
 @dataclass(frozen=True)
-class Lanes:
+class DrawnSchedule:
     """One schedule on the time line.
 
     Args:
@@ -38,11 +38,11 @@ class Lanes:
     """
 
     title: str
-    spans: Sequence[Span]
-    turns: Sequence[Turn]
+    spans: Sequence[CallSpan]
+    turns: Sequence[SimulatedTurn]
 
 
-def draw_timeline(path: Path, schedules: Sequence[Lanes], seconds: float) -> None:
+def draw_timeline(path: Path, schedules: Sequence[DrawnSchedule], seconds: float) -> None:
     """Draw schedules above one another on one time axis: a lane per stage and one per player, a colour per session.
 
     Args:
@@ -69,7 +69,7 @@ def draw_timeline(path: Path, schedules: Sequence[Lanes], seconds: float) -> Non
         plt.close(figure)
 
 
-def _draw_schedule(axes: Axes, schedule: Lanes, seconds: float) -> None:
+def _draw_schedule(axes: Axes, schedule: DrawnSchedule, seconds: float) -> None:
     stages, sessions = _stages(schedule), _sessions(schedule)
     bars: dict[tuple[int, float, float], list[tuple[float, float]]] = {}  # of one colour and height, drawn at once
     for span in schedule.spans:
@@ -99,9 +99,9 @@ def _draw_schedule(axes: Axes, schedule: Lanes, seconds: float) -> None:
     axes.set_title(schedule.title)
 
 
-def _stages(schedule: Lanes) -> list[str]:
+def _stages(schedule: DrawnSchedule) -> list[str]:
     return list(dict.fromkeys(span.stage for span in sorted(schedule.spans, key=lambda span: span.start)))
 
 
-def _sessions(schedule: Lanes) -> list[int]:
+def _sessions(schedule: DrawnSchedule) -> list[int]:
     return sorted({turn.session for turn in schedule.turns})

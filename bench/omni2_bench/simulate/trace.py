@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omni2_bench.simulate.turns import Turn
+from omni2_bench.simulate.turns import SimulatedTurn
 from omni2_engine.turn.playout import playback
 
 MODEL = "computed from a model of stage times; nothing ran on a GPU"
@@ -17,7 +17,7 @@ Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Span:
+class CallSpan:
     """One call of a stage.
 
     Args:
@@ -32,7 +32,7 @@ class Span:
     sessions: tuple[int, ...]
 
 
-def write_trace(path: Path, spans: Sequence[Span], turns: Sequence[Turn]) -> None:
+def write_trace(path: Path, spans: Sequence[CallSpan], turns: Sequence[SimulatedTurn]) -> None:
     """Write a trace: a process per stage and one for the players, in each a thread per session.
 
     Args:
@@ -57,7 +57,7 @@ def write_trace(path: Path, spans: Sequence[Span], turns: Sequence[Turn]) -> Non
     path.write_text(json.dumps(trace), encoding="utf-8")
 
 
-def _player(turn: Turn, process: int) -> list[Event]:
+def _player(turn: SimulatedTurn, process: int) -> list[Event]:
     playing, starving = playback(turn.ready, turn.durations)
     place = (process, turn.session)
     return [

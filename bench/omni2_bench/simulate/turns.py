@@ -12,7 +12,7 @@ from omni2_engine.turn.playout import Stretch, playback
 
 
 @dataclass
-class Turn:
+class SimulatedTurn:
     """One question and its answer.
 
     Args:
@@ -81,7 +81,7 @@ class Figures:
     continuity: float
 
 
-def figures(turns: Sequence[Turn]) -> Figures:
+def figures(turns: Sequence[SimulatedTurn]) -> Figures:
     """Summarise turns that all came to their end."""
     first, worst = [turn.first_chunk for turn in turns], [turn.gaps.worst for turn in turns]
     return Figures(

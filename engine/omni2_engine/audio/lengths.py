@@ -43,7 +43,7 @@ class Container:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ContainerChunk:
     """One chunk: its name, where its content begins, and how long that is by its header."""
 
     name: bytes
@@ -74,7 +74,7 @@ def corrections(file: BinaryIO) -> dict[int, bytes]:
         container = _container(start)
         if container is None:
             return {}
-        sizes: dict[bytes, Chunk] = {}
+        sizes: dict[bytes, ContainerChunk] = {}
         for chunk in _chunks(file, container, container.first, total):
             sizes[chunk.name[:4]] = chunk
             if chunk.name[:4] == b"data":
@@ -98,7 +98,7 @@ def _container(start: bytes) -> Container | None:
     return CAF if start[:4] == b"caff" else None
 
 
-def _chunks(file: BinaryIO, container: Container, begin: int, total: int) -> Iterator[Chunk]:
+def _chunks(file: BinaryIO, container: Container, begin: int, total: int) -> Iterator[ContainerChunk]:
     """The chunks from an offset on whose headers lie in the file."""
     for _ in range(MOST_CHUNKS):
         file.seek(begin)
@@ -107,13 +107,15 @@ def _chunks(file: BinaryIO, container: Container, begin: int, total: int) -> Ite
             return
         name, size = header[: container.name], int.from_bytes(header[container.name :], container.order)
         length = max(size - container.header, 0) if container.inclusive else size
-        yield Chunk(name, begin + container.header, length)
+        yield ContainerChunk(name, begin + container.header, length)
         begin += container.header + -(-length // container.padding) * container.padding
         if begin >= total:
             return
 
 
-def _corrected(file: BinaryIO, container: Container, data: Chunk, wide: Chunk | None, total: int) -> dict[int, bytes]:
+def _corrected(
+    file: BinaryIO, container: Container, data: ContainerChunk, wide: ContainerChunk | None, total: int
+) -> dict[int, bytes]:
     """See `corrections`; `wide` is the chunk of an RF64 file that holds the real sizes."""
     there, length = total - data.begin, data.length
     if wide is not None and length == 2**32 - 1:

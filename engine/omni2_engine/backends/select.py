@@ -16,7 +16,7 @@ from omni2_engine.backends.tensorrt.backend import TensorRTBackend
 from omni2_engine.errors import BackendError, Omni2Error
 from omni2_engine.model.manifest import EngineDirectory
 
-FIRST = "llm"  # every engine has it: what holds for its files holds for all
+FIRST = "llm"  # every engine has it; its files stand for those of all stages
 
 log = logging.getLogger("omni2_engine.backends")
 
@@ -59,14 +59,14 @@ def select_backend(
 
 
 def _on_gpu(directory: EngineDirectory, cuda_graphs: bool, timed: bool) -> Backend | None:
-    """The fastest backend for the GPU; None if there is no GPU or nothing for it, and the CPU can do without."""
+    """The fastest backend for the GPU; None if there is no GPU, or no file for it, and the CPU can run the engine."""
     if not directory.manifest.plans and PROVIDER not in ort.get_available_providers():
-        return None  # without waking the GPU, if there is one
+        return None  # and the GPU is not initialised
     refused: list[Omni2Error] = []
     level = logging.INFO
     try:
         gpu = open_device()
-        level = logging.WARNING  # whoever has a GPU wants to know why it idles
+        level = logging.WARNING  # there is a GPU, and it will idle
         if directory.manifest.plans:
             try:
                 return _tensorrt(directory, cuda_graphs, timed, gpu)

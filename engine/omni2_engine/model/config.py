@@ -78,7 +78,7 @@ class FusionConfig(Frozen):
 class FlowEncoderConfig(Frozen):
     """Units → μ: the up-sampling conformer encoder (spec §8.1)."""
 
-    units: int = Field(gt=0, description="rows of input_embedding; unit ids at or beyond it cannot be voiced")
+    units: int = Field(gt=0, description="rows of input_embedding; unit ids at or beyond it have no sound")
     width: int = Field(gt=0)
     heads: int = Field(gt=0)
     ffn: int = Field(gt=0)
@@ -88,7 +88,7 @@ class FlowEncoderConfig(Frozen):
     mel: int = Field(gt=0)
     unit_rate: int = Field(gt=0, description="units per second (input_frame_rate)")
     ratio: int = Field(gt=0, description="mel frames per unit (token_mel_ratio)")
-    lookahead: int = Field(ge=0, description="units a non-final call sees but does not voice (pre_lookahead_len)")
+    lookahead: int = Field(ge=0, description="units a non-final call sees but does not synthesise (pre_lookahead_len)")
 
     @property
     def block_units(self) -> int:

@@ -17,8 +17,8 @@ class Schedule(Protocol):
         """A place for a session.
 
         Args:
-            failed: told what a step of the session raised.
-            run_ahead: seconds of sound beyond which the session rests while others are being answered.
+            failed: called with what a step of the session raised.
+            run_ahead: seconds of sound beyond which the session rests while other sessions are being answered.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What the calls of the stages do: steps of turns, decoding of several turns in one call."""
+"""Calls of the stages: steps of turns, and decoding of several turns in one call."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class StageCalls:
         return [_attempt(partial(_run_alone, task)) for task in tasks]
 
     def _decode(self, tasks: list[Task]) -> Errors:
-        """Text tokens for several turns. They take longest of all, so the call ends early for a more urgent one."""
+        """Text tokens for several turns. This is the longest call, so it ends early for a more urgent one."""
         requests = _aligned([task.run.ask_text(task.step.tokens) for task in tasks if isinstance(task.step, Decode)])
         with _spans(tasks, "decode"):
             found = self._llm.decode_many(requests, tasks[0].run.queue.preempted)
@@ -80,21 +80,21 @@ def _run_alone(task: Task) -> None:
         case RunVocoder(final):
             task.run.run_vocoder(final)
         case Decode() | Write():
-            raise AssertionError(f"{task.step} is decoded with others")
+            raise AssertionError(f"{task.step} is part of a shared call")
 
 
 def _aligned(requests: list[DecodeRequest]) -> list[DecodeRequest]:
     """The requests of one call, all as long as the shortest.
 
-    A turn that is done would otherwise wait for the longest, and so would turns that come meanwhile: calls would serve
-    fewer. The rest of a longer request goes into the next call.
+    Otherwise turns with fewer tokens to decode, and turns that come meanwhile, would wait for the longest request. The
+    rest of a longer request goes into the next call.
     """
     shortest = min(request.tokens for request in requests)
     return [replace(request, tokens=shortest) for request in requests]
 
 
 def _attempt(work: Callable[[], object]) -> BaseException | None:
-    """Do it and return what it raises; that the session was cancelled meanwhile is no error."""
+    """Run `work` and return what it raises; cancellation of the session is no error."""
     try:
         work()
     except SessionCancelledError:
@@ -106,7 +106,7 @@ def _attempt(work: Callable[[], object]) -> BaseException | None:
 
 @contextmanager
 def _spans(tasks: Sequence[Task], stage: str) -> Iterator[None]:
-    """Time a call made for several turns; each counts all of it."""
+    """Time a call for several turns; the whole call counts for each turn."""
     with ExitStack() as stack:
         for task in tasks:
             stack.enter_context(task.run.recorder.span(stage))

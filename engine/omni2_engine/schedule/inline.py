@@ -25,7 +25,7 @@ class InlineSchedule:
         self._calls = calls
 
     def open(self, failed: Failed, run_ahead: float) -> InlineQueue:
-        """See `Schedule.open`; a session alone never rests."""
+        """See `Schedule.open`; a session that is alone never rests."""
         return InlineQueue(self._calls, failed)
 
     def close(self) -> None:
@@ -66,14 +66,14 @@ class InlineQueue:
         return True
 
     def lead(self) -> float:
-        """No player runs while the steps do: the schedule of a growing chunk never sees a lead."""
+        """0: no player runs while the steps do."""
         return 0.0
 
     def delivered(self, seconds: float) -> None:
         """See `SessionQueue.delivered`."""
 
     def preempted(self) -> bool:
-        """There is no other session to wait for."""
+        """False: no other session shares the thread."""
         return False
 
     def hold(self, held: bool) -> None:

@@ -11,7 +11,7 @@ from omni2_engine.schedule.calls import Errors, StageCalls, Task
 from omni2_engine.turn.plan import STAGE_OF, Decode, Read, StageIndex, Step, Write
 from omni2_engine.turn.run import TurnRun
 
-READING = -1  # key of calls that read for several turns, one after another, so that they go on to write together
+READING = -1  # key of calls that read for several turns in a row, so that these turns then write in one call
 KeyOf = Callable[[DecoderState], int]
 
 
@@ -42,11 +42,11 @@ def stages_of(call: Callable[[list[Task]], Errors], batch: int) -> list[Stage]:
     """The scheduler's stages.
 
     Args:
-        call: makes a call of any of them.
+        call: makes a call of any stage.
         batch: turns that one decoding call serves at most.
     """
     batches = {StageIndex.LLM: batch, StageIndex.SPEECH_LM: batch}
-    # what is nearer to the sound comes first
+    # stages nearer to the sound come first
     return [Stage(stage.name.lower(), call, batches.get(stage, 1), priority=-stage) for stage in StageIndex]
 
 
@@ -70,7 +70,7 @@ class ThreadedQueue:
 
     def submit(self, step: Step, run: TurnRun) -> None:
         """See `SessionQueue.submit`."""
-        key = self._key(step, run) or -self._session - 1  # no other session has that one
+        key = self._key(step, run) or -self._session - 1  # a key of this session alone
         self._scheduler.submit(self._session, STAGE_OF[type(step)], Task(run, step), key=key)
 
     def _key(self, step: Step, run: TurnRun) -> int:
@@ -80,7 +80,7 @@ class ThreadedQueue:
         if isinstance(step, Write):
             return self._cache_key(run.speech_state)
         if isinstance(step, Read) and run.has_read and self._cache_key(run.speech_state):
-            return READING  # a turn's first reading waits for no other's
+            return READING  # the first reading of a turn does not wait for other turns
         return 0
 
     def lead(self) -> float:

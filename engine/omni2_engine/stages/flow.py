@@ -1,7 +1,7 @@
 """Flow-matching stage: speech units → mel frames, computing only the block that is not final yet (spec §8, §11).
 
-Attention looks at whole blocks of two seconds. Once a block and its look-ahead are complete nothing changes it any
-more: its keys, values and convolution contexts stay in the state, per Euler step, and the next call starts behind it.
+Attention looks at whole blocks of two seconds. A block that is complete with its look-ahead does not change any more:
+its keys, values and convolution contexts stay in the state, per Euler step, and the next call starts behind it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from omni2_engine.stages.flow_window import BlockWindow
 from omni2_engine.stages.graph_state import GraphState, cache_bytes, cache_positions
 
 Floats = NDArray[np.float32]
-WORKING_BLOCKS = 3  # the one at work, the one its newest frames reach into, and one to find two free side by side
-LEFT_CONTEXT = 30.0  # seconds of sound that stay visible by default
-FIRST_SECONDS = 32.0  # that the caches hold at first, if so many stay visible: a default turn never has to copy them
+WORKING_BLOCKS = 3  # the block at work, the one its newest frames reach into, and one so that two lie side by side
+LEFT_CONTEXT = 30.0  # seconds of sound that the solver sees by default
+FIRST_SECONDS = 32.0  # of sound that new caches hold at most: a turn with the default context never copies them
 
 
 @dataclass
 class FlowState:
-    """What one turn's flow has said so far; made by `Flow.new_state`.
+    """State of one turn's flow; made by `Flow.new_state`.
 
-    `units` (N,) are all units of the turn, `done` of them in finished blocks, `voiced` of them already given out as
-    mel.
+    `units` (N,) are all units of the turn. `done` of them lie in finished blocks, and the mel frames of `emitted` of
+    them were returned already.
     """
 
     speaker: Floats
@@ -40,7 +40,7 @@ class FlowState:
     window: BlockWindow
     units: list[int] = field(default_factory=list)
     done: int = 0
-    voiced: int = 0
+    emitted: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -50,8 +50,8 @@ class FlowState:
 
 @dataclass(frozen=True)
 class FlowOutput:
-    """Mel frames of one call: `mel` (t, mel) float32 from frame `start` of the turn on, the last `new` of them not
-    given out before."""
+    """Mel frames of one call: `mel` (t, mel) float32 from frame `start` of the turn on. The last `new` frames were not
+    returned before."""
 
     mel: Floats
     start: int
@@ -116,7 +116,7 @@ class Flow:
 
         Args:
             speaker: (1, mel) float32 of `speaker_features`.
-            noise: (frames, mel) float32 to start from instead of the engine's own.
+            noise: (frames, mel) float32 to start from instead of the stage's own.
             left_context: seconds, instead of the stage's own.
         """
         c, kept = self.units_config, self._kept(left_context)
@@ -127,7 +127,7 @@ class Flow:
         return FlowState(speaker, self.noise if noise is None else noise, encoder, steps, window)
 
     def nbytes(self, seconds: float, left_context: float | None = None) -> int:
-        """Bytes the caches of a turn of so many seconds of sound take, whatever it says.
+        """Bytes that the caches of a turn with `seconds` of sound take at most.
 
         Args:
             seconds: of sound.
@@ -151,10 +151,10 @@ class Flow:
             part.reset()
         state.window = BlockWindow(self.units_config.block_frames, state.window.kept)
         state.units.clear()
-        state.done = state.voiced = 0
+        state.done = state.emitted = 0
 
     def _encoder_positions(self, name: str, units: int) -> int:
-        """Cache positions that so many units take: the layers behind the up-sampling have one per frame."""
+        """Cache positions of `units` units: the layers behind the up-sampling have one per frame."""
         return units * self.units_config.ratio if name.startswith("up_") else units
 
     def step(self, state: FlowState, units: list[int], final: bool) -> FlowOutput:
@@ -163,21 +163,21 @@ class Flow:
         Args:
             state: moves on.
             units: new unit ids, each below the embedding table's size; may be empty in the final call.
-            final: no unit will follow, so the look-ahead is voiced as well.
+            final: no unit will follow, so the look-ahead is computed as well.
 
         Returns:
-            The recomputed frames; `new` of them have not been given out before (none if there are too few units yet).
+            The recomputed frames; `new` of them were not returned before (none if there are too few units yet).
         """
         c = self.units_config
         state.units.extend(units)
         total, start = len(state.units), state.done
-        voiced = total if final else max(total - c.lookahead, state.voiced)
+        until = total if final else max(total - c.lookahead, state.emitted)
         finished = start if final else c.block_units * (max(total - c.lookahead, 0) // c.block_units)
-        if voiced == start or total == start:
+        if until == start or total == start:
             return FlowOutput(np.zeros((0, c.mel), np.float32), start * c.ratio, 0)
-        mu = np.ascontiguousarray(self._encode(state, start, total, finished - start)[:, : (voiced - start) * c.ratio])
-        first, stop = start * c.ratio, voiced * c.ratio
-        write = state.window.place(first, stop)
+        mu = np.ascontiguousarray(self._encode(state, start, total, finished - start)[:, : (until - start) * c.ratio])
+        first, stop = start * c.ratio, until * c.ratio
+        write = state.window.allocate(first, stop)
         for step in state.steps:
             step.reserve(lambda _: state.window.capacity)
             step.show(state.window.used)
@@ -189,8 +189,8 @@ class Flow:
             "write": np.array([write], np.int64),
             "commit": np.array([(finished - start) * c.ratio], np.int64),
         }
-        output = FlowOutput(self._solve(state, inputs), first, (voiced - state.voiced) * c.ratio)
-        state.done, state.voiced = finished, voiced
+        output = FlowOutput(self._solve(state, inputs), first, (until - state.emitted) * c.ratio)
+        state.done, state.emitted = finished, until
         return output
 
     def _encode(self, state: FlowState, start: int, total: int, commit: int) -> Floats:

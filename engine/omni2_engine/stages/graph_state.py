@@ -1,4 +1,4 @@
-"""State of a graph that takes a sequence piece by piece: caches and contexts, updated where they are."""
+"""State of a graph that takes a sequence piece by piece: caches and contexts, updated in place."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class GraphState:
         self.contexts = {name: array for name, array in self._memory.arrays.items() if is_context(name)}
         self.shown: dict[str, Any] = {**self.caches, **self.contexts}
         self._bound = graph.bind(self.shown)
-        self._moved = False  # what is shown is not what is bound
+        self._moved = False  # whether `shown` has to be bound again
 
     @property
     def nbytes(self) -> int:
@@ -102,7 +102,7 @@ class GraphState:
 
 
 def cache_bytes(graph: Graph, positions: Callable[[str], int]) -> int:
-    """Bytes that a graph's caches of so many positions take, by the name of the cache."""
+    """Bytes that a graph's caches take, `positions(name)` positions each."""
     return sum(
         graph.dtypes[name].itemsize * math.prod(_sized(shape, positions(name)))
         for name, shape in graph.inputs.items()
@@ -117,7 +117,7 @@ def cache_positions(graph: Graph) -> int | None:
 
 
 def _sized(shape: Shape, length: int) -> list[int]:
-    """A shape with so many positions, unless the graph fixes how many; everything else it does fix."""
+    """A shape with `length` positions, or as many as the graph fixes; all other sizes are fixed."""
     sizes: list[Any] = list(shape)
     if len(shape) >= 2 and not isinstance(shape[TIME_AXIS], int):
         sizes[TIME_AXIS] = length

@@ -40,7 +40,7 @@ class SpeechDecoder:
 
     @property
     def fewest_units(self) -> int:
-        """Units a call needs to give anything out: look-ahead, the overlap held back, and one to voice (8 as released,
+        """Units that a call needs to return sound: the look-ahead, the vocoder's overlap, and one more (8 as released,
         spec §10)."""
         c = self.flow.units_config
         return c.lookahead + -(-VOCODER_OVERLAP_FRAMES // c.ratio) + 1
@@ -56,26 +56,26 @@ class SpeechDecoder:
         state.vocoder = self.vocoder.new_state()
         state.calls = 0
 
-    def render(self, state: SpeechState, units: list[int], final: bool) -> Floats:
-        """The flow's part: new units → mel (frames, mel) float32 not given out before.
+    def run_flow(self, state: SpeechState, units: list[int], final: bool) -> Floats:
+        """New units → mel (frames, mel) float32 not returned before.
 
         Args:
             state: its flow moves on; its vocoder may run meanwhile.
             units: ids below the flow's table size; at least `fewest_units` unless final.
-            final: nothing follows: the look-ahead is rendered too.
+            final: no unit follows, so the look-ahead is computed too.
         """
         return self.flow.step(state.flow, units, final).new_mel
 
-    def voice(self, state: SpeechState, mel: Floats, final: bool, seed: int, turn: int) -> Floats:
-        """The vocoder's part: mel of `render` → (n,) float32 at its rate, n = 0 where nothing is to be voiced.
+    def run_vocoder(self, state: SpeechState, mel: Floats, final: bool, seed: int, turn: int) -> Floats:
+        """Mel of `run_flow` → (n,) float32 at the vocoder's rate; n = 0 where there is no frame and no tail.
 
         Args:
             state: its vocoder moves on; its flow may run meanwhile.
-            mel: (frames, mel) float32, in the order it was rendered.
-            final: nothing follows: the tail is voiced too.
+            mel: (frames, mel) float32, in the order of the flow's calls.
+            final: no frame follows, so the tail is returned too.
             seed, turn: name the source's random draws.
         """
-        if not len(mel) and not (final and state.calls):  # the final call gives out the held-back tail at least
+        if not len(mel) and not (final and state.calls):  # the final call returns at least the tail
             return np.zeros(0, np.float32)
         sound = self.vocoder.step(state.vocoder, mel, self.draws(seed, turn, state.calls), final)
         state.calls += 1

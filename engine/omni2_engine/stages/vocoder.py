@@ -1,4 +1,4 @@
-"""Vocoder stage: new mel frames → the PCM that is final with them, cross-faded to what went before (spec §9, §10)."""
+"""Vocoder stage: new mel frames → the PCM that is final with them, cross-faded to the call before (spec §9, §10)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, VocoderConfig
 from omni2_kernels.audio import cross_fade
 
 Floats = NDArray[np.float32]
-# The source's random numbers for so many samples: phase (H,) uniform in ±π, and noise (H, samples) standard normal.
+# Samples → the source's random numbers: phase (H,) uniform in ±π, and noise (H, samples) standard normal.
 Draws = Callable[[int], tuple[Floats, Floats]]
 
 
@@ -25,7 +25,7 @@ class VocoderState:
         mel: (8, mel) last frames of the call before, (0, mel) at the beginning.
         source: (n,) replaces the head of the next call's source; the last 8·hop samples of the source before. A caller
             that has the source itself may put up to the whole of it here.
-        tail: (n,) last 8·hop samples of the waveform before, not given out yet.
+        tail: (n,) last 8·hop samples of the waveform before, not returned yet.
     """
 
     mel: Floats
@@ -52,13 +52,13 @@ class Vocoder:
         )
 
     def step(self, state: VocoderState, new_mel: Floats, draws: Draws, final: bool) -> Floats:
-        """Voice new frames.
+        """New frames → sound.
 
         Args:
             state: moves on.
             new_mel: (frames, mel) float32, not given before; at least 8 in a turn's first call unless that is final.
             draws: the source's random numbers; called once, for all samples of the call.
-            final: nothing will follow, so nothing is held back for a cross-fade.
+            final: no frame follows, so no sample is held back for a cross-fade.
 
         Returns:
             (n,) float32 PCM; n = hop·(frames + 8 if this is not the first call) − 8·hop if this is not the final one.

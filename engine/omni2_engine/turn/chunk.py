@@ -23,7 +23,7 @@ class Chunk:
         text: text written since the last chunk, whole characters only; it runs ahead of the sound.
         spoken: the answer's text from its beginning up to what this chunk speaks, as far as the rounds of reading and
             writing tell.
-        units: speech units voiced so far in the turn.
+        units: speech units synthesised so far in the turn.
         final: nothing follows. Every turn ends with such a chunk, unless it raises an error.
         finish_reason: of the final chunk, how the turn ended: "end" (the model ended it), "limit" (`max_new_tokens` was
             reached) or "cancelled"; None before.

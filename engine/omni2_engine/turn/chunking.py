@@ -39,7 +39,7 @@ class ChunkSchedule:
             last: units of the call before, 0 before the first.
 
         Returns:
-            At most twice the last, and never more sound than half the lead: while that much is spoken and voiced
+            At most twice the last, and never more sound than half the lead: while that much is written and synthesised
             in real time, the player stays fed. Where it has been starving for `LATE` there is too much to do for small
             calls: twice the first.
         """

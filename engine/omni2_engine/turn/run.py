@@ -309,7 +309,7 @@ class TurnRun:
             begin, self._rendered = self._rendered, self._rendered + call.units
             units = self._units[begin : self._rendered]
         with self.recorder.span("flow"):
-            mel = self._pipeline.decoder.render(self.states.decoder, units, call.final)
+            mel = self._pipeline.decoder.run_flow(self.states.decoder, units, call.final)
         with self._lock:
             self._mel.append((mel, self._rendered))
             self.recorder.metrics.units = self._rendered
@@ -321,7 +321,7 @@ class TurnRun:
             mel, units = self._mel.popleft()
         seed, turn = self._question.options.seed, self.recorder.metrics.turn
         with self.recorder.span("vocoder"):
-            pcm = self._pipeline.decoder.voice(self.states.decoder, mel, final, seed, turn)
+            pcm = self._pipeline.decoder.run_vocoder(self.states.decoder, mel, final, seed, turn)
         if (chunk := self._chunk(pcm, units, final)) is not None:
             self.output.put(chunk)
         if final:

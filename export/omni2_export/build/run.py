@@ -18,8 +18,8 @@ from omni2_engine.model.manifest import PLANS, RUNTIME_CACHE, SCHEMA_VERSION, TI
 from omni2_export.build.graphs import LONGEST_CONTEXT
 from omni2_export.build.precision import GPU_PRESETS, PRESETS, Precisions
 from omni2_export.build.stages import (
+    BuildStage,
     OnBytes,
-    Stage,
     file_identity,
     plan_graph_stages,
     plan_shared_stages,
@@ -172,7 +172,7 @@ def _plan_stages(
     return make_plan_stages(given.config, given.sources, specs, targets, library, scratch, timing_cache)
 
 
-def _build_stage(workspace: Workspace, stage: Stage, progress: Progress) -> None:
+def _build_stage(workspace: Workspace, stage: BuildStage, progress: Progress) -> None:
     def on_bytes(size: int) -> None:
         progress.advance(stage.name, size)
 
@@ -186,13 +186,13 @@ def _build_stage(workspace: Workspace, stage: Stage, progress: Progress) -> None
     progress.end(stage.name, reused=False)
 
 
-def _voice_stage(path: Path, prompt: np.ndarray, campplus: Path) -> Stage:
+def _voice_stage(path: Path, prompt: np.ndarray, campplus: Path) -> BuildStage:
     def write(directory: Path, on_bytes: OnBytes) -> None:
         (directory / "voices").mkdir()
         np.save(directory / "voices" / f"{path.stem}.npy", speaker_vector(campplus, prompt))
 
     name = f"voice {path.stem}"
-    return Stage(name, stage_key(name, file_identity([path, campplus])), 0, write)
+    return BuildStage(name, stage_key(name, file_identity([path, campplus])), 0, write)
 
 
 def _check_disk(path: Path, needed: int) -> None:

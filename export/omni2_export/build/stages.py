@@ -35,7 +35,7 @@ OnBytes = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Stage:
+class BuildStage:
     """One part of the engine.
 
     Args:
@@ -51,10 +51,10 @@ class Stage:
     write: Callable[[Path, OnBytes], None]
 
 
-def plan_shared_stages(checkpoint: Checkpoint) -> list[Stage]:
+def plan_shared_stages(checkpoint: Checkpoint) -> list[BuildStage]:
     """Every part that is the same on all devices, but for those about voices."""
 
-    def table(module: str) -> Stage:
+    def table(module: str) -> BuildStage:
         tensors = checkpoint.modules[module]
 
         def write(directory: Path, on_bytes: OnBytes) -> None:
@@ -64,16 +64,16 @@ def plan_shared_stages(checkpoint: Checkpoint) -> list[Stage]:
         rows, width = tensors.shape("embed_tokens.weight")
         size = rows * width * tensors.dtype("embed_tokens.weight").itemsize
         name = f"{module}_table"
-        return Stage(name, stage_key(name, file_identity(checkpoint.sources[module])), size, write)
+        return BuildStage(name, stage_key(name, file_identity(checkpoint.sources[module])), size, write)
 
-    def text_files(name: str, source: Path, write_files: Callable[[Path], None]) -> Stage:
+    def text_files(name: str, source: Path, write_files: Callable[[Path], None]) -> BuildStage:
         def write(directory: Path, on_bytes: OnBytes) -> None:
             (directory / name).mkdir()
             write_files(directory / name)
 
         kinds = (".json", ".txt", ".jinja")
         files = sorted(path for path in source.iterdir() if path.suffix in kinds and path.is_file())
-        return Stage(name, stage_key(name, file_identity(files)), 0, write)
+        return BuildStage(name, stage_key(name, file_identity(files)), 0, write)
 
     def write_text(directory: Path) -> None:
         write_tokenizer(checkpoint.text_tokenizer, directory / "tokenizer.json")
@@ -95,14 +95,14 @@ def plan_shared_stages(checkpoint: Checkpoint) -> list[Stage]:
         text_files("speech", checkpoint.speech_tokenizer, write_speech),
         table("llm"),
         table("speech_lm"),
-        Stage("noise", stage_key("noise", mel), NOISE_FRAMES * mel * 4, _noise_writer(mel)),
+        BuildStage("noise", stage_key("noise", mel), NOISE_FRAMES * mel * 4, _noise_writer(mel)),
     ]
 
 
-def plan_graph_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Stage]:
+def plan_graph_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[BuildStage]:
     """The graphs that ONNX Runtime runs, in the order they are built."""
 
-    def stage(spec: GraphSpec) -> Stage:
+    def stage(spec: GraphSpec) -> BuildStage:
         precision = precisions.of(spec.stage) if spec.quantised else Precision.FP32
 
         def write(directory: Path, on_bytes: OnBytes) -> None:
@@ -114,7 +114,7 @@ def plan_graph_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[St
         size = graph_bytes(checkpoint.modules[spec.module], BYTES[precision]) if spec.module else 0
         dimensions = checkpoint.config.model_dump(mode="json")
         key = stage_key(spec.name, dimensions, precision.value, LONGEST_CONTEXT, file_identity(sources))
-        return Stage(spec.name, key, size, write)
+        return BuildStage(spec.name, key, size, write)
 
     return [stage(spec) for spec in graph_specs(checkpoint.config, checkpoint.modules).values()]
 

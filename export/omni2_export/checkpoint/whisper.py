@@ -43,7 +43,7 @@ class WhisperFile:
 
 
 @dataclass
-class SpeechEncoder:
+class EncoderTensors:
     """Encoder and projector, and the Whisper file that had a part in them, if any."""
 
     config: EncoderConfig
@@ -100,7 +100,7 @@ def positional_table(context: int, width: int) -> Float32:
 
 def open_encoder(
     tensors: Tensors, config: Fields, model: Path, given: Path | None, warnings: list[str]
-) -> SpeechEncoder:
+) -> EncoderTensors:
     """Encoder and projector, with the precedence of spec §1.1: the directory's keys win over the Whisper file's.
 
     Args:
@@ -140,7 +140,7 @@ def open_encoder(
     projector = renamed(under_prefix(tensors, "model.speech_projector."), lambda name: f"projector.{name}")
     module = overlaid(encoder, projector)
     dimensions = _encoder_config(module, config, sources, width, min(layers, MOST_LAYERS))
-    return SpeechEncoder(dimensions, module, file.path if file else None)
+    return EncoderTensors(dimensions, module, file.path if file else None)
 
 
 def _whisper_beside(

@@ -12,10 +12,10 @@ from torch import nn
 
 from omni2_engine.model.config import ModelConfig
 from omni2_export.checkpoint import Checkpoint, Tensors
-from omni2_export.reference.fusion import Fusion
-from omni2_export.reference.solver import Flow
+from omni2_export.reference.fusion import TorchFusion
+from omni2_export.reference.solver import TorchFlow
 from omni2_export.reference.vocoder import HiFT
-from omni2_export.reference.whisper import SpeechEncoder
+from omni2_export.reference.whisper import TorchSpeechEncoder
 
 from .qwen2 import Qwen2
 
@@ -35,9 +35,9 @@ def load_module(make: Callable[[], Module], tensors: Tensors) -> Module:
     return module.eval().requires_grad_(False)
 
 
-def load_encoder(checkpoint: Checkpoint) -> SpeechEncoder:
+def load_encoder(checkpoint: Checkpoint) -> TorchSpeechEncoder:
     """Whisper encoder with its projector."""
-    return load_module(lambda: SpeechEncoder(checkpoint.config.encoder), checkpoint.modules["encoder"])
+    return load_module(lambda: TorchSpeechEncoder(checkpoint.config.encoder), checkpoint.modules["encoder"])
 
 
 def load_llm(checkpoint: Checkpoint) -> Qwen2:
@@ -50,15 +50,15 @@ def load_speech_lm(checkpoint: Checkpoint) -> Qwen2:
     return load_module(lambda: Qwen2(checkpoint.config.speech_lm), checkpoint.modules["speech_lm"])
 
 
-def load_fusion(checkpoint: Checkpoint) -> Fusion:
+def load_fusion(checkpoint: Checkpoint) -> TorchFusion:
     """Gate fusion."""
-    return load_module(lambda: Fusion(checkpoint.config.fusion), checkpoint.modules["fusion"])
+    return load_module(lambda: TorchFusion(checkpoint.config.fusion), checkpoint.modules["fusion"])
 
 
-def load_flow(checkpoint: Checkpoint) -> Flow:
+def load_flow(checkpoint: Checkpoint) -> TorchFlow:
     """Flow encoder, estimator and solver."""
     config = checkpoint.config
-    return load_module(lambda: Flow(config.flow_encoder, config.estimator), checkpoint.modules["flow"])
+    return load_module(lambda: TorchFlow(config.flow_encoder, config.estimator), checkpoint.modules["flow"])
 
 
 def load_vocoder(checkpoint: Checkpoint) -> HiFT:
@@ -71,11 +71,11 @@ class Reference:
     """All modules of one model, float32 on the CPU."""
 
     config: ModelConfig
-    encoder: SpeechEncoder
+    encoder: TorchSpeechEncoder
     llm: Qwen2
-    fusion: Fusion
+    fusion: TorchFusion
     speech_lm: Qwen2
-    flow: Flow
+    flow: TorchFlow
     vocoder: HiFT
 
 

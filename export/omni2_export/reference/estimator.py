@@ -79,7 +79,7 @@ class Resnet(nn.Module):
         return self.block2(self.block1(x) + self.mlp(time)[:, :, None]) + self.res_conv(x)
 
 
-class Attention(nn.Module):
+class EstimatorAttention(nn.Module):
     """Masked multi-head attention; only the output has a bias."""
 
     def __init__(self, config: EstimatorConfig) -> None:
@@ -112,7 +112,7 @@ class Activation(nn.Module):
         return F.gelu(self.proj(x))
 
 
-class FeedForward(nn.Module):
+class EstimatorFeedForward(nn.Module):
     """Linear → GELU → Linear (index 1 of `net` is the original's dropout)."""
 
     def __init__(self, width: int, ffn: int) -> None:
@@ -130,9 +130,9 @@ class Transformer(nn.Module):
     def __init__(self, config: EstimatorConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.width)
-        self.attn1 = Attention(config)
+        self.attn1 = EstimatorAttention(config)
         self.norm3 = nn.LayerNorm(config.width)
-        self.ff = FeedForward(config.width, config.ffn)
+        self.ff = EstimatorFeedForward(config.width, config.ffn)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, width), (T, T) → (B, T, width)."""
@@ -140,7 +140,7 @@ class Transformer(nn.Module):
         return x + self.ff(self.norm3(x))
 
 
-class Stage(nn.ModuleList):
+class EstimatorStage(nn.ModuleList):
     """[resnet, transformers, …]: one of `down_blocks`, `mid_blocks`, `up_blocks`; what follows runs apart."""
 
     def __init__(self, channels: int, config: EstimatorConfig, *tail: nn.Module) -> None:
@@ -163,9 +163,9 @@ class Estimator(nn.Module):
         self.block_frames = block_frames
         width = config.width
         self.time_mlp = TimeEmbedding(config.in_channels, config.time_hidden)
-        self.down_blocks = nn.ModuleList([Stage(config.in_channels, config, CausalConv(width, width))])
-        self.mid_blocks = nn.ModuleList(Stage(width, config) for _ in range(config.mid_blocks))
-        self.up_blocks = nn.ModuleList([Stage(2 * width, config, CausalConv(width, width))])
+        self.down_blocks = nn.ModuleList([EstimatorStage(config.in_channels, config, CausalConv(width, width))])
+        self.mid_blocks = nn.ModuleList(EstimatorStage(width, config) for _ in range(config.mid_blocks))
+        self.up_blocks = nn.ModuleList([EstimatorStage(2 * width, config, CausalConv(width, width))])
         self.final_block = ConvBlock(width, width)
         self.final_proj = nn.Conv1d(width, config.mel, 1)
 
@@ -184,7 +184,7 @@ class Estimator(nn.Module):
         time = self.time_mlp(t)
         mask = block_causal_mask(frames, self.block_frames, x.device)
         y = torch.cat([x, mu, speaker[:, :, None].expand(-1, -1, frames), condition], dim=1)
-        down, up = cast(Stage, self.down_blocks[0]), cast(Stage, self.up_blocks[0])
+        down, up = cast(EstimatorStage, self.down_blocks[0]), cast(EstimatorStage, self.up_blocks[0])
         skip = down(y, time, mask)
         y = down[2](skip)
         for mid in self.mid_blocks:

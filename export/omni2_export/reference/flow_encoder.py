@@ -92,7 +92,7 @@ class RelativeAttention(nn.Module):
         return self.linear_out(y.transpose(1, 2).flatten(-2))
 
 
-class FeedForward(nn.Module):
+class FlowFeedForward(nn.Module):
     """Linear → SiLU → Linear."""
 
     def __init__(self, width: int, ffn: int) -> None:
@@ -105,13 +105,13 @@ class FeedForward(nn.Module):
         return self.w_2(F.silu(self.w_1(x)))
 
 
-class Layer(nn.Module):
+class FlowEncoderLayer(nn.Module):
     """Pre-norm conformer layer without convolution and without the second feed-forward."""
 
     def __init__(self, width: int, heads: int, ffn: int) -> None:
         super().__init__()
         self.self_attn = RelativeAttention(width, heads)
-        self.feed_forward = FeedForward(width, ffn)
+        self.feed_forward = FlowFeedForward(width, ffn)
         self.norm_mha = nn.LayerNorm(width, eps=LAYER_EPS)
         self.norm_ff = nn.LayerNorm(width, eps=LAYER_EPS)
 
@@ -156,10 +156,12 @@ class FlowEncoder(nn.Module):
         width = config.width
         self.embed = InputLayer(width)
         self.pre_lookahead_layer = PreLookahead(width, config.lookahead)
-        self.encoders = nn.ModuleList(Layer(width, config.heads, config.ffn) for _ in range(config.blocks))
+        self.encoders = nn.ModuleList(FlowEncoderLayer(width, config.heads, config.ffn) for _ in range(config.blocks))
         self.up_layer = UpSample(width, config.ratio)
         self.up_embed = InputLayer(width)
-        self.up_encoders = nn.ModuleList(Layer(width, config.heads, config.up_ffn) for _ in range(config.up_blocks))
+        self.up_encoders = nn.ModuleList(
+            FlowEncoderLayer(width, config.heads, config.up_ffn) for _ in range(config.up_blocks)
+        )
         self.after_norm = nn.LayerNorm(width)
 
     def trace(self, x: Tensor) -> EncoderTrace:

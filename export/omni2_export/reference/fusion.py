@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from omni2_engine.model.config import FusionConfig
 
 
-class Fusion(nn.Module):
+class TorchFusion(nn.Module):
     """c = g ⊙ proj(h) + (1 − g) ⊙ embed(t), with the gate g computed from both."""
 
     def __init__(self, config: FusionConfig) -> None:

@@ -13,7 +13,7 @@ from omni2_engine.errors import CheckpointError
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.reference.build import Reference
 from omni2_export.reference.speaker import fbank, speaker_vector
-from omni2_export.reference.speech_decoder import Call, SpeechDecoder, Utterance
+from omni2_export.reference.speech_decoder import DecodedCall, TorchSpeechDecoder, Utterance
 from omni2_export.reference.vocoder import SourceDraws
 
 ESTIMATOR_TIME = 0.37  # any time inside the schedule
@@ -47,7 +47,7 @@ class SpeechGoldens:
         self.voice = torch.from_numpy(voice)
         self.embedding = speaker_vector(checkpoint.campplus, self.voice)
         self.noise = self._normal(1, self.config.estimator.mel, noise_frames)
-        self.decoder = SpeechDecoder(
+        self.decoder = TorchSpeechDecoder(
             reference.flow,
             reference.vocoder,
             self.embedding,
@@ -115,7 +115,7 @@ class SpeechGoldens:
         }
         return as_numpy({"units": torch.tensor(units)} | found)
 
-    def _precise_source(self, call: Call) -> Tensor:
+    def _precise_source(self, call: DecodedCall) -> Tensor:
         vocoder = copy.deepcopy(self.reference.vocoder).double()
         draws = SourceDraws(call.draws.phase.double(), call.draws.noise.double())
         with torch.inference_mode():

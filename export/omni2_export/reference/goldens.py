@@ -18,7 +18,7 @@ from omni2_export.tokenizer_files import load_tokenizer
 
 
 @dataclass(frozen=True)
-class Plan:
+class GoldenPlan:
     """Which calls of which sizes are recorded."""
 
     max_text: int  # text tokens of a turn; every other turn has one less, so that pairs are left over
@@ -32,7 +32,7 @@ class Plan:
     seed: int = 0
 
 
-def default_plan(config: ModelConfig) -> Plan:
+def default_plan(config: ModelConfig) -> GoldenPlan:
     """Sizes that cross two block boundaries of any model's block, and a short stream beside a long one.
 
     Both streams end with fewer than W units, as a turn's do, so that `verify` can make the same calls in a session.
@@ -42,7 +42,7 @@ def default_plan(config: ModelConfig) -> Plan:
     # A stream's first call must fill the vocoder's overlap (spec §10).
     step = max(config.write, flow.lookahead + 1 - (-VOCODER_OVERLAP_FRAMES // flow.ratio))
     long = (step,) * (5 * block // (2 * step)) + (max(step - 3, 1),)
-    return Plan(
+    return GoldenPlan(
         max_text=8 * config.read,
         last_write=4 * config.write,
         schedules={"A": long, "C": (step, step, max(step // 2 - 1, 1))},
@@ -65,7 +65,11 @@ def read_question(path: Path, config: ModelConfig) -> np.ndarray:
 
 
 def write_goldens(
-    checkpoint: Checkpoint, audio: dict[int, np.ndarray], voice: np.ndarray, out_dir: Path, plan: Plan | None = None
+    checkpoint: Checkpoint,
+    audio: dict[int, np.ndarray],
+    voice: np.ndarray,
+    out_dir: Path,
+    plan: GoldenPlan | None = None,
 ) -> list[Path]:
     """Write golden files made by the torch reference.
 

@@ -41,7 +41,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-class Attention(nn.Module):
+class Qwen2Attention(nn.Module):
     """Grouped-query causal attention; q, k, v have a bias, the output has none."""
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -81,13 +81,13 @@ class MLP(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-class Layer(nn.Module):
+class Qwen2Layer(nn.Module):
     """Pre-norm decoder layer."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden, config.rms_eps)
-        self.self_attn = Attention(config)
+        self.self_attn = Qwen2Attention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden, config.rms_eps)
         self.mlp = MLP(config)
 
@@ -107,7 +107,7 @@ class Qwen2(nn.Module):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab, config.hidden)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Qwen2Layer(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.hidden, config.rms_eps)
         self.lm_head = nn.Linear(config.hidden, config.vocab, bias=False)
 

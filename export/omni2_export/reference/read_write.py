@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from omni2_export.reference.fusion import Fusion
+from omni2_export.reference.fusion import TorchFusion
 
 from .qwen2 import Qwen2
 
@@ -102,7 +102,7 @@ def embed(model: Qwen2, ids: list[int]) -> Tensor:
 
 @torch.inference_mode()
 def read_write(
-    llm: Qwen2, fusion: Fusion, speech_lm: Qwen2, prompt: Tensor, rules: Rules, pick_text: Pick, pick_speech: Pick
+    llm: Qwen2, fusion: TorchFusion, speech_lm: Qwen2, prompt: Tensor, rules: Rules, pick_text: Pick, pick_speech: Pick
 ) -> Iterator[Round]:
     """One turn.
 

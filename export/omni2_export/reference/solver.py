@@ -41,7 +41,7 @@ class Solver(nn.Module):
         return x
 
 
-class Flow(nn.Module):
+class TorchFlow(nn.Module):
     """Speech units → mel frames."""
 
     def __init__(self, encoder: FlowEncoderConfig, estimator: EstimatorConfig) -> None:

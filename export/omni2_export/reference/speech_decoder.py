@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES
-from omni2_export.reference.solver import Flow
+from omni2_export.reference.solver import TorchFlow
 from omni2_export.reference.vocoder import HiFT, SourceDraws
 
 
@@ -32,7 +32,7 @@ class Utterance:
 
 
 @dataclass(frozen=True)
-class Call:
+class DecodedCall:
     """Everything one call computed; `wav` is what it returns to the listener."""
 
     mel: Tensor  # (1, mel, frames) of all units so far
@@ -44,7 +44,7 @@ class Call:
     wav: Tensor  # (1, samples)
 
 
-class SpeechDecoder:
+class TorchSpeechDecoder:
     """Flow and vocoder with one voice.
 
     Args:
@@ -55,7 +55,7 @@ class SpeechDecoder:
     """
 
     def __init__(
-        self, flow: Flow, vocoder: HiFT, embedding: Tensor, noise: Tensor, *, ratio: int, lookahead: int
+        self, flow: TorchFlow, vocoder: HiFT, embedding: Tensor, noise: Tensor, *, ratio: int, lookahead: int
     ) -> None:
         self.flow = flow
         self.vocoder = vocoder
@@ -67,7 +67,7 @@ class SpeechDecoder:
         self.fade_in, self.fade_out = window.chunk(2)  # float64; the two do not sum to 1, spec §10
 
     @torch.inference_mode()
-    def push(self, utterance: Utterance, units: list[int], generator: torch.Generator) -> Call:
+    def push(self, utterance: Utterance, units: list[int], generator: torch.Generator) -> DecodedCall:
         """Voice new units; the last ones are held back as look-ahead, the last samples for the cross-fade.
 
         Args:
@@ -86,7 +86,7 @@ class SpeechDecoder:
         return replace(call, wav=call.wav[:, :-overlap])
 
     @torch.inference_mode()
-    def finish(self, utterance: Utterance, units: list[int], generator: torch.Generator) -> Call:
+    def finish(self, utterance: Utterance, units: list[int], generator: torch.Generator) -> DecodedCall:
         """Voice the utterance's last units and all that was held back; as its only call, voice the whole of it."""
         utterance.units += units
         mel = self.flow.final(self._all_units(utterance), self.embedding, self.noise)
@@ -97,14 +97,14 @@ class SpeechDecoder:
     def _all_units(self, utterance: Utterance) -> Tensor:
         return torch.tensor([utterance.units], device=self.noise.device)
 
-    def _vocode(self, utterance: Utterance, mel: Tensor, generator: torch.Generator) -> Call:
+    def _vocode(self, utterance: Utterance, mel: Tensor, generator: torch.Generator) -> DecodedCall:
         tail = utterance.tail
         new = mel[:, :, self.ratio * utterance.voiced :]
         vocoder_mel = torch.cat([tail.mel, new], dim=2) if tail else new
         draws = self.vocoder.m_source.draw(vocoder_mel.shape[2] * self.vocoder.config.hop, generator)
         cached = tail.source if tail else mel.new_zeros(1, 1, 0)
         raw, source, f0 = self.vocoder(vocoder_mel, draws, cached)
-        return Call(mel, vocoder_mel, f0, draws, source, raw, self._cross_fade(raw, tail))
+        return DecodedCall(mel, vocoder_mel, f0, draws, source, raw, self._cross_fade(raw, tail))
 
     def _cross_fade(self, raw: Tensor, tail: Tail | None) -> Tensor:
         if tail is None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from omni2_engine.model.config import EncoderConfig
 
 
-class Attention(nn.Module):
+class WhisperAttention(nn.Module):
     """Bidirectional multi-head attention; the key projection has no bias."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -31,12 +31,12 @@ class Attention(nn.Module):
         return self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(-2))
 
 
-class Block(nn.Module):
+class WhisperBlock(nn.Module):
     """Pre-norm transformer block."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.attn = Attention(config.width, config.heads)
+        self.attn = WhisperAttention(config.width, config.heads)
         self.attn_ln = nn.LayerNorm(config.width)
         self.mlp = nn.Sequential(nn.Linear(config.width, config.ffn), nn.GELU(), nn.Linear(config.ffn, config.width))
         self.mlp_ln = nn.LayerNorm(config.width)
@@ -63,7 +63,7 @@ class Projector(nn.Module):
         return self.linear2(F.relu(self.linear1(stacked)))
 
 
-class SpeechEncoder(nn.Module):
+class TorchSpeechEncoder(nn.Module):
     """Whisper encoder with the projector behind it."""
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -71,7 +71,7 @@ class SpeechEncoder(nn.Module):
         self.conv1 = nn.Conv1d(config.mel_bins, config.width, 3, padding=1)
         self.conv2 = nn.Conv1d(config.width, config.width, 3, stride=2, padding=1)
         self.positional_embedding = nn.Parameter(torch.empty(config.context, config.width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(WhisperBlock(config) for _ in range(config.layers))
         self.ln_post = nn.LayerNorm(config.width)
         self.projector = Projector(config)
 

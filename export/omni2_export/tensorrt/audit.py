@@ -21,7 +21,7 @@ PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "ATTENTION_INPUT"
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedNetwork:
     """What a network must consist of.
 
     Args:
@@ -43,12 +43,12 @@ class Expected:
         return {**asdict(self), "islands": sorted(self.islands)}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Expected:
+    def from_json(cls, data: dict[str, Any]) -> ExpectedNetwork:
         """What `to_json` gave."""
         return cls(**{**data, "islands": frozenset(data["islands"])})
 
 
-def audit(trt: Any, network: Any, expected: Expected) -> list[str]:
+def audit(trt: Any, network: Any, expected: ExpectedNetwork) -> list[str]:
     """What is wrong with a network, one clause each; nothing if it is as it should be.
 
     Args:
@@ -63,7 +63,7 @@ def audit(trt: Any, network: Any, expected: Expected) -> list[str]:
     return [fault for check in checks for fault in check(network, layers, expected)]
 
 
-def require_sound(trt: Any, network: Any, expected: Expected, name: str, version: str) -> None:
+def require_sound(trt: Any, network: Any, expected: ExpectedNetwork, name: str, version: str) -> None:
     """Refuse a network that `audit` finds something wrong with.
 
     Raises:
@@ -93,7 +93,7 @@ class _Layer:
             self.node = self.attention.name
 
 
-def _unread_inputs(network: Any, layers: list[_Layer], expected: Expected) -> Iterator[str]:
+def _unread_inputs(network: Any, layers: list[_Layer], expected: ExpectedNetwork) -> Iterator[str]:
     """Inputs that no output depends on."""
     made_by = {tensor.name: layer for layer in layers for tensor in layer.outputs}
     needed = [network.get_output(index).name for index in range(network.num_outputs)]
@@ -110,14 +110,14 @@ def _unread_inputs(network: Any, layers: list[_Layer], expected: Expected) -> It
             yield f"nothing depends on the input {name}"
 
 
-def _host_inputs(network: Any, layers: list[_Layer], expected: Expected) -> Iterator[str]:
+def _host_inputs(network: Any, layers: list[_Layer], expected: ExpectedNetwork) -> Iterator[str]:
     """Inputs whose values decide a shape: they would have to lie in host memory, and no call could be captured."""
     for index in range(network.num_inputs):
         if network.get_input(index).is_shape_tensor:
             yield f"shapes depend on what the input {network.get_input(index).name} says"
 
 
-def _attentions(network: Any, layers: list[_Layer], expected: Expected) -> Iterator[str]:
+def _attentions(network: Any, layers: list[_Layer], expected: ExpectedNetwork) -> Iterator[str]:
     found = [layer for layer in layers if layer.kind == "ATTENTION_INPUT"]
     if len(found) != expected.attentions:
         yield f"it has {len(found)} attention layers where the model has {expected.attentions}"
@@ -129,7 +129,7 @@ def _attentions(network: Any, layers: list[_Layer], expected: Expected) -> Itera
             yield f"{layer.name} has no mask"
 
 
-def _caches(network: Any, layers: list[_Layer], expected: Expected) -> Iterator[str]:
+def _caches(network: Any, layers: list[_Layer], expected: ExpectedNetwork) -> Iterator[str]:
     inputs = {network.get_input(index).name: network.get_input(index) for index in range(network.num_inputs)}
     updates = {layer.inputs[0].name: layer.outputs[0] for layer in layers if layer.kind == "KV_CACHE_UPDATE"}
     caches = [name for name in inputs if CACHE.search(name)]
@@ -143,7 +143,7 @@ def _caches(network: Any, layers: list[_Layer], expected: Expected) -> Iterator[
             yield f"the cache {name} does not come out as it went in"
 
 
-def _casts(network: Any, layers: list[_Layer], expected: Expected) -> Iterator[str]:
+def _casts(network: Any, layers: list[_Layer], expected: ExpectedNetwork) -> Iterator[str]:
     """Casts of big tensors, and products in another type than the plan's, that no island of the graph asks for."""
     constants = {layer.outputs[0].name for layer in layers if layer.kind == "CONSTANT"}
     for layer in layers:

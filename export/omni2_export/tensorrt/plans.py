@@ -16,7 +16,7 @@ from omni2_export.build.stages import BYTES, graph_bytes
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.linear import Precision
 from omni2_export.graphs.numerics import Numerics
-from omni2_export.tensorrt.audit import Expected
+from omni2_export.tensorrt.audit import ExpectedNetwork
 from omni2_export.tensorrt.shapes import Sizes, Space, plan_spaces
 
 TENSORRT_TYPES = {ir.DataType.FLOAT: "FLOAT", ir.DataType.FLOAT16: "HALF", ir.DataType.BFLOAT16: "BF16"}
@@ -44,7 +44,7 @@ class PlanSpec:
     storage: Precision
     numerics: Numerics
     space: Space
-    expected: Expected
+    expected: ExpectedNetwork
     size: int
 
     @property
@@ -99,18 +99,18 @@ def check_formats(specs: Iterable[PlanSpec], targets: Iterable[str]) -> None:
                     )
 
 
-def _expected(c: ModelConfig) -> dict[str, Expected]:
+def _expected(c: ModelConfig) -> dict[str, ExpectedNetwork]:
     """What every plan's network must consist of, from the model's dimensions."""
     blocks = c.estimator.transformers * (c.estimator.mid_blocks + 2)
     layers = c.flow_encoder.blocks + c.flow_encoder.up_blocks
     return {
-        "log_mel": Expected(),
-        "encoder": Expected(c.encoder.layers, masked=False),  # every position sees the whole window
-        "llm": Expected(c.llm.layers, 2 * c.llm.layers),
-        "fusion": Expected(),
-        "speech_lm": Expected(c.speech_lm.layers, 2 * c.speech_lm.layers),
-        "flow_encoder": Expected(layers, 2 * layers),
-        "flow_conditions": Expected(),
-        "flow_step": Expected(blocks, 2 * blocks),
-        "vocoder": Expected(),
+        "log_mel": ExpectedNetwork(),
+        "encoder": ExpectedNetwork(c.encoder.layers, masked=False),  # every position sees the whole window
+        "llm": ExpectedNetwork(c.llm.layers, 2 * c.llm.layers),
+        "fusion": ExpectedNetwork(),
+        "speech_lm": ExpectedNetwork(c.speech_lm.layers, 2 * c.speech_lm.layers),
+        "flow_encoder": ExpectedNetwork(layers, 2 * layers),
+        "flow_conditions": ExpectedNetwork(),
+        "flow_step": ExpectedNetwork(blocks, 2 * blocks),
+        "vocoder": ExpectedNetwork(),
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.model.config import ModelConfig
 from omni2_engine.model.manifest import PlanEntry
-from omni2_export.build.stages import OnBytes, Stage, file_identity, stage_key
+from omni2_export.build.stages import BuildStage, OnBytes, file_identity, stage_key
 from omni2_export.graphs.linear import Precision
 from omni2_export.tensorrt.memory import building_memory
 from omni2_export.tensorrt.plans import PlanSpec, check_formats
@@ -19,7 +19,7 @@ from omni2_export.tensorrt.worker import Built, Order
 
 
 @dataclass(frozen=True)
-class PlanStage(Stage):
+class PlanStage(BuildStage):
     """The stage that builds one plan for one target.
 
     Args:

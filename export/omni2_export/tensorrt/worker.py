@@ -17,7 +17,7 @@ from typing import Any
 
 from omni2_engine.backends.tensorrt.library import RTX, TensorRt, find_tensorrt
 from omni2_engine.errors import Omni2Error
-from omni2_export.tensorrt.audit import Expected, require_sound
+from omni2_export.tensorrt.audit import ExpectedNetwork, require_sound
 from omni2_export.tensorrt.network import Network
 from omni2_export.tensorrt.shapes import Profile
 
@@ -39,7 +39,7 @@ class Order:
     plan: str
     target: str
     profile: Profile
-    expected: Expected
+    expected: ExpectedNetwork
     timing_cache: str
 
     def to_json(self) -> str:
@@ -50,7 +50,7 @@ class Order:
     def from_json(cls, text: str) -> Order:
         """What `to_json` gave."""
         data = json.loads(text)
-        return cls(**{**data, "expected": Expected.from_json(data["expected"])})
+        return cls(**{**data, "expected": ExpectedNetwork.from_json(data["expected"])})
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from omni2_engine.errors import Omni2Error
 from omni2_engine.model.config import ModelConfig
 from omni2_engine.system.file_content import is_apple_double, placeholder
-from omni2_export.verify.schema import Expected, Kind, kind_of, schema
+from omni2_export.verify.schema import ExpectedArray, Kind, kind_of, schema
 
 FIT = "verify with goldens of the checkpoint the engine was built from"
 REMAKE = "make the file again, or copy it again from where it was made"
@@ -103,7 +103,7 @@ def _read(path: Path, kind: Kind, config: ModelConfig) -> Golden:
     return Golden(path, kind, arrays)
 
 
-def _conform(path: Path, arrays: dict[str, NDArray[Any]], rules: dict[str, Expected]) -> None:
+def _conform(path: Path, arrays: dict[str, NDArray[Any]], rules: dict[str, ExpectedArray]) -> None:
     """Check types and shapes and bring arrays into form; dimensions of one symbol must agree within the file."""
     sizes: dict[str, int] = {}
     for name, array in arrays.items():

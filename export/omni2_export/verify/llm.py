@@ -20,7 +20,7 @@ from omni2_export.verify.goldens import REMAKE, Golden, GoldenError
 from omni2_export.verify.prompts import compare_prompt, spoken_exchanges
 from omni2_export.verify.schema import Kind
 from omni2_export.verify.tolerances import DEVIATION, LOG_MEL, LOGITS
-from omni2_export.verify.turn import Turn, greedy, run_turn
+from omni2_export.verify.turn import AnsweredTurn, greedy, run_turn
 
 Floats = NDArray[np.float32]
 LLM, FUSED, SPEECH = ("llm",), ("fusion", "llm"), ("speech_lm", "llm")
@@ -98,7 +98,7 @@ def _compare_greedy(engine: Engine, compare: FileComparison, prefix: str, penalt
             _compare_top(turn, compare)
 
 
-def _compare_top(turn: Turn, compare: FileComparison) -> None:
+def _compare_top(turn: AnsweredTurn, compare: FileComparison) -> None:
     """The greatest logits of every step, and those of the golden ids: ids of near equals may stand in any order."""
     logits, ids = np.stack(turn.speech_logits), compare.golden["g_top8_ids"]
     top = -np.sort(-logits, axis=1)[:, : ids.shape[1]]
@@ -159,7 +159,7 @@ def _compare_speech_lm(engine: Engine, compare: FileComparison) -> None:
     compare.close("f_tts_logits", ("speech_lm",), np.stack(logits), absolute=LOGITS)
 
 
-def _compare_tokens(engine: Engine, compare: FileComparison, prefix: str, turn: Turn) -> None:
+def _compare_tokens(engine: Engine, compare: FileComparison, prefix: str, turn: AnsweredTurn) -> None:
     stages = ("loop",) if prefix == "f" else ("loop", "llm", "speech_lm")
     if prefix != "f":  # forced ids would be compared with themselves
         compare.same(f"{prefix}_text_ids", stages, turn.text_ids)

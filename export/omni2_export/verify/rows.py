@@ -52,7 +52,7 @@ class Row:
 
 
 @dataclass
-class Report:
+class VerifyReport:
     """All rows, and by file the arrays that were not compared."""
 
     rows: list[Row] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Comparison:
         floors: SNR floor in dB of every stage that is quantised (`build.precision.snr_floors`).
     """
 
-    def __init__(self, report: Report, floors: Mapping[str, float]) -> None:
+    def __init__(self, report: VerifyReport, floors: Mapping[str, float]) -> None:
         self.report = report
         self.floors = dict(floors)
 

@@ -14,7 +14,7 @@ from omni2_export.verify.compare import FileComparison
 from omni2_export.verify.decoder import compare_units
 from omni2_export.verify.goldens import Golden, read_goldens
 from omni2_export.verify.llm import compare_multiturn, compare_text_end, compare_turn
-from omni2_export.verify.rows import Comparison, Report
+from omni2_export.verify.rows import Comparison, VerifyReport
 from omni2_export.verify.sampling import compare_sampling
 from omni2_export.verify.schema import Kind
 from omni2_export.verify.sessions import compare_heard, compare_spoken
@@ -28,7 +28,7 @@ def verify_engine(
     directory: Path,
     threads: int | None = None,
     progress: Callable[[str], None] = lambda name: None,
-) -> Report:
+) -> VerifyReport:
     """Compare every stage of an engine with a directory of golden files.
 
     A float32 engine is held to the tolerances of the original; rows that a quantised stage has a part in are held to
@@ -45,7 +45,7 @@ def verify_engine(
     files, strangers = read_goldens(directory, engine.config)
     goldens = {golden.name: golden for golden in files}
     engine = _on_host(engine)
-    comparison = Comparison(Report(), snr_floors(engine.directory.manifest.precision))
+    comparison = Comparison(VerifyReport(), snr_floors(engine.directory.manifest.precision))
     backend = OnnxRuntimeBackend(threads)
     for golden in goldens.values():
         progress(golden.name)

@@ -47,10 +47,10 @@ class GivenSources(SpeechDecoder):
 
     sources: tuple[Floats, ...] = ()
 
-    def voice(self, state: SpeechState, mel: Floats, final: bool, seed: int, turn: int) -> Floats:
-        """See `SpeechDecoder.voice`."""
+    def run_vocoder(self, state: SpeechState, mel: Floats, final: bool, seed: int, turn: int) -> Floats:
+        """See `SpeechDecoder.run_vocoder`."""
         state.vocoder.source = np.ascontiguousarray(self.sources[state.calls][0, 0])
-        return super().voice(state, mel, final, seed, turn)
+        return super().run_vocoder(state, mel, final, seed, turn)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class _Decoder:
         self.mel = np.concatenate([self.mel[: output.start], output.mel])
         return self.mel, output.new_mel
 
-    def voice(self, new_mel: Floats, source: Floats, final: bool) -> Floats:
+    def run_vocoder(self, new_mel: Floats, source: Floats, final: bool) -> Floats:
         """Sound of new frames driven by the golden source (1, 1, samples)."""
         self.vocoder_state.source = np.ascontiguousarray(source[0, 0])
         return self._vocoder.step(self.vocoder_state, new_mel, self._no_draws, final)
@@ -74,7 +74,7 @@ def compare_stream(
         mel, new_mel = decoder.flow(units[start : start + count], final)
         start += count
         compare.close(f"c{k}_mel_full", FLOW, mel.T[None], relative=MEL_DEVIATION)
-        compare.same(f"c{k}_token_offset_after", FLOW, decoder.flow_state.voiced)
+        compare.same(f"c{k}_token_offset_after", FLOW, decoder.flow_state.emitted)
         vocoder_mel = np.concatenate([decoder.vocoder_state.mel, new_mel])
         compare.close(f"c{k}_hift_mel_in", FLOW, vocoder_mel.T[None], relative=MEL_DEVIATION)
         single.compare_call(k)
@@ -82,7 +82,7 @@ def compare_stream(
             raise GoldenError(f"{golden.path}: call {k} of the schedule has too few units to be voiced", REMAKE)
         driven = driven and f"c{k}_source" in golden and _drives(golden, f"c{k}_source", vocoder_mel, engine)
         if driven:
-            heard.append(decoder.voice(new_mel, golden[f"c{k}_source"], final))
+            heard.append(decoder.run_vocoder(new_mel, golden[f"c{k}_source"], final))
             compare.close(f"c{k}_wav", SOUND, heard[-1][None], absolute=STREAMED_WAVE)
     if driven and heard:
         compare.close("wav", SOUND, np.concatenate(heard)[None], absolute=STREAMED_WAVE)
@@ -102,7 +102,7 @@ def compare_offline(
             outputs = drive_vocoder(vocoder, engine, golden, "mel_full", "source")
             compare.close("f0", ("vocoder",), outputs["f0"], absolute=HERTZ)
         if _drives(golden, "source", mel, engine):
-            sound = decoder.voice(new_mel, golden["source"], final=True)
+            sound = decoder.run_vocoder(new_mel, golden["source"], final=True)
             compare.close("wav", SOUND, sound[None], absolute=STREAMED_WAVE)
     if all(name in golden for name in ("f0", "phase", "sine_noise")):
         graph = open_cut(backend, engine.directory.graph("vocoder"), ["f0"], ["source"])

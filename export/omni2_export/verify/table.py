@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from omni2_engine.errors import Omni2Error
-from omni2_export.verify.rows import Measure, Report, Row
+from omni2_export.verify.rows import Measure, Row, VerifyReport
 
 NARROWEST = 108  # columns the table takes at least: a log file or pipe has no width of its own
 
 
-def print_report(report: Report, title: str) -> None:
+def print_report(report: VerifyReport, title: str) -> None:
     """Print every row, what was not compared, and the verdict."""
     console = Console(markup=False, emoji=False, highlight=False)
     console.width = max(console.width, NARROWEST)
@@ -34,7 +34,7 @@ def print_report(report: Report, title: str) -> None:
     console.print(summary(report))
 
 
-def summary(report: Report) -> str:
+def summary(report: VerifyReport) -> str:
     """The verdict in one line."""
     if not report.judged:
         return "nothing was compared"
@@ -45,7 +45,7 @@ def summary(report: Report) -> str:
     return f"{len(report.misses)} of {len(report.judged)} comparisons miss: {names}{more}"
 
 
-def write_json(report: Report, path: Path) -> None:
+def write_json(report: VerifyReport, path: Path) -> None:
     """Write the report; numbers that are not finite become null.
 
     Raises:

@@ -32,7 +32,7 @@ Enough = Callable[[], bool]
 
 
 @dataclass
-class Turn:
+class AnsweredTurn:
     """What happened in one turn, a list entry per text token, per write, or per speech token as the comments say."""
 
     text_ids: list[int] = field(default_factory=list)
@@ -102,7 +102,7 @@ def run_turn(
     options: Options,
     forced: Mapping[Stream, Sequence[int]] | None = None,
     eos: tuple[int, ...] | None = None,
-) -> Turn:
+) -> AnsweredTurn:
     """Answer a prompt.
 
     Args:
@@ -140,9 +140,9 @@ def run_turn(
     return _record(run, history, text, speech, output)
 
 
-def _record(run: TurnRun, history: History, text: _Recorded, speech: _Recorded, output: ChunkQueue) -> Turn:
+def _record(run: TurnRun, history: History, text: _Recorded, speech: _Recorded, output: ChunkQueue) -> AnsweredTurn:
     """What the models and the turn have kept."""
-    turn = Turn(text.ids, text.logits, text.hidden, units=run.units, speech_logits=speech.logits)
+    turn = AnsweredTurn(text.ids, text.logits, text.hidden, units=run.units, speech_logits=speech.logits)
     totals = [0, *(total for _, total in history.rounds)]
     turn.reads = [after - before for before, after in pairwise(totals)]
     stops = [*(tokens for _, tokens in speech.reads[1:]), len(speech.ids)]

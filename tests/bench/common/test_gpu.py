@@ -18,10 +18,10 @@ from omni2_bench.common.gpu import ON_CPU, Choice, choose, describe_gpu, gpu_lin
 from omni2_bench.common.models import size_of
 from omni2_bench.common.statistics import Blocks
 from omni2_bench.latency.page import page
-from omni2_bench.latency.record import Report
-from omni2_bench.latency.reference import Answer, ReferencePipeline
+from omni2_bench.latency.record import LatencyReport
+from omni2_bench.latency.reference import AnswerSettings, ReferencePipeline
 from omni2_bench.latency.reference_turn import draws, where
-from omni2_bench.latency.rounds import Plan, Run
+from omni2_bench.latency.rounds import LatencyPlan, Run
 from omni2_bench.latency.turn import TurnResult
 from omni2_bench.random_checkpoint import PRESETS, CheckpointPaths
 from omni2_bench.simulate.paper import find_row, table6
@@ -143,7 +143,7 @@ def turn(path: Path, faster: float = 1.0, **more: Any) -> TurnResult:
     return TurnResult(spans, 2 * step, ready, [0.5] * 15, now, 0.2, 0.15, 0.1, **fields)
 
 
-def report(plan: Plan, folder: Path, known: bool = False) -> Report:
+def report(plan: LatencyPlan, folder: Path, known: bool = False) -> LatencyReport:
     """Of one round, in which the engine is four times as fast, on a GPU where the plan is for one."""
     runs = []
     calls = {"llm": [0.001] * 40, "flow_step": [0.01, 0.02], "flow_encoder": [0.03]}
@@ -155,12 +155,12 @@ def report(plan: Plan, folder: Path, known: bool = False) -> Report:
         else:
             result = turn(pcm, 4.0, **on_gpu)
         runs.append(Run(0, variant, result, {}, 0.0, pcm))
-    return Report(plan, runs, BLOCKS, find_row(table6(), "7B", 3, 10) if known else None)
+    return LatencyReport(plan, runs, BLOCKS, find_row(table6(), "7B", 3, 10) if known else None)
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_the_page_of_a_gpu(known: bool, tmp_path: Path) -> None:
-    plan = Plan(("fast",), tmp_path, tmp_path, 1, 2, 15, 4.0, Choice("tensorrt", "sm89"))
+    plan = LatencyPlan(("fast",), tmp_path, tmp_path, 1, 2, 15, 4.0, Choice("tensorrt", "sm89"))
     facts = {"gpu": {"name": "NVIDIA L40", "clock_mhz": 2490.0, "driver": "580.65.06"}} if known else {}
     found = report(plan, tmp_path, known).record(MACHINE | facts, {"model": "m", "size": "7B"})
     record = json.loads(json.dumps(found))
@@ -179,7 +179,7 @@ def test_the_page_of_a_gpu(known: bool, tmp_path: Path) -> None:
 
 
 def test_a_page_of_the_cpu_says_nothing_of_gpus(tmp_path: Path) -> None:
-    plan = Plan(("fast",), tmp_path, tmp_path, 1, 2, 15, 4.0)
+    plan = LatencyPlan(("fast",), tmp_path, tmp_path, 1, 2, 15, 4.0)
     record = report(plan, tmp_path, known=True).record(MACHINE, {"model": "m", "size": "7B"})
     assert not {"places", "paper"} & set(record) and "calls" not in record["variants"]["fast"]
     assert not any(word in page(record) for word in ("GPU", "paper"))
@@ -221,7 +221,7 @@ def test_the_reference_in_bfloat16(tiny_checkpoint: CheckpointPaths, question: P
         pick(logits, generated)
         return int(units[next(spoken) % len(units)])
 
-    how = Answer(pick, speak, 6, lambda call, samples: draws(c.vocoder.harmonics + 1, call, samples), 10)
+    how = AnswerSettings(pick, speak, 6, lambda call, samples: draws(c.vocoder.harmonics + 1, call, samples), 10)
     chunks = list(pipeline.answer(question, how, Recorder(0)))
     assert types == {torch.float32} and next(pipeline.modules.llm.parameters()).dtype is torch.bfloat16
     assert chunks and all(chunk.dtype == np.float32 and np.isfinite(chunk).all() for chunk in chunks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omni2_bench.lab.precision import Finding, findings_table, measure
+from omni2_bench.lab.precision import ArraySnr, findings_table, measure
 from omni2_bench.lab.probes import QUESTIONS
 from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_export.checkpoint import open_checkpoint
@@ -13,7 +13,7 @@ from omni2_export.verify.rows import PERFECT
 
 def test_the_table_shows_every_figure() -> None:
     cells = {"fp32": PERFECT, "fp16": 61.4, "bf16, rounded": float("nan"), "fp16+int4": -3.2}
-    text = findings_table(Finding("flow_step", "mel", name, snr) for name, snr in cells.items())
+    text = findings_table(ArraySnr("flow_step", "mel", name, snr) for name, snr in cells.items())
     assert "| flow step: mel | same | 61 |  | not finite |  | -3 |" in text
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from omni2_bench.latency.reference import Answer, ReferencePipeline, Voice
+from omni2_bench.latency.reference import AnswerSettings, ReferencePipeline, Voice
 from omni2_engine.sampling import Stream
 from omni2_engine.turn.metrics import Recorder
 from omni2_export.checkpoint import open_checkpoint
@@ -56,7 +56,7 @@ def test_a_forced_turn_has_the_originals_logits(name: str, shared: Path, pipelin
 
         return wrapped
 
-    how = Answer(
+    how = AnswerSettings(
         noted(Stream.TEXT, penalised(tokens.repetition_penalty)),
         noted(Stream.SPEECH, lambda logits, generated: forced[len(generated)]),
         len(turn["text_ids"]),

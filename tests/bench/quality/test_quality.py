@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from omni2_bench.quality.answers import Answer, answer_all
+from omni2_bench.quality.answers import JudgedAnswer, answer_all
 from omni2_bench.quality.questions import read_questions
 from omni2_bench.quality.report import judge_answers, judge_schedule, write_report
 from omni2_bench.quality.schedules import checked, chunk_sizes, render
@@ -96,8 +96,8 @@ def test_an_engine_is_judged(tiny_engine: Engine, question: Path, tmp_path: Path
 
 
 def test_long_conversations_are_counted_by_turn(tmp_path: Path) -> None:
-    turns = [Answer("mixed", turn, 8, "", "", turn < 3, [], tone(200, 0.1, 0.1), 0.0, 0.0) for turn in range(8)]
-    short = Answer("mixed", 0, 1, "", "", False, [], tone(200, 0.1, 0.1), 0.0, 0.0)
+    turns = [JudgedAnswer("mixed", turn, 8, "", "", turn < 3, [], tone(200, 0.1, 0.1), 0.0, 0.0) for turn in range(8)]
+    short = JudgedAnswer("mixed", 0, 1, "", "", False, [], tone(200, 0.1, 0.1), 0.0, 0.0)
     figures = judge_answers([*turns, short], RATE, lambda pcm, rate: "", None).figures()
     assert figures["turns"] == [1.0] * 3 + [0.0] * 5, "those that end early do not count"
     result = {"machine": {}, "presets": {"exact": {"long": figures}}, "schedules": {}, "answers": {}}

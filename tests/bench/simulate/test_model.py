@@ -15,8 +15,8 @@ from omni2_bench.simulate.device import L40, Effort, Limits
 from omni2_bench.simulate.effort import Efforts
 from omni2_bench.simulate.load import ARRIVALS, TEXT_TOKENS, talks
 from omni2_bench.simulate.sound import Sound
-from omni2_bench.simulate.trace import Span, write_trace
-from omni2_bench.simulate.turns import Turn, figures
+from omni2_bench.simulate.trace import CallSpan, write_trace
+from omni2_bench.simulate.turns import SimulatedTurn, figures
 from omni2_engine.errors import SettingError
 
 IDEAL = Limits(L40, 1.0, 1.0, 0.0)
@@ -104,7 +104,7 @@ def test_a_larger_load_begins_with_the_smaller() -> None:
 
 
 def test_figures_of_turns() -> None:
-    even, late = Turn(0, 1.0), Turn(1, 2.0)
+    even, late = SimulatedTurn(0, 1.0), SimulatedTurn(1, 2.0)
     for turn, times in ((even, (1.5, 1.6)), (late, (2.5, 3.2))):
         turn.hear(times[0] - 0.1, 0.0)  # a step without sound is no chunk
         for time in times:
@@ -123,9 +123,9 @@ intervals = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1), st.floats(0.0
 def test_trace(tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[int, float, float]]) -> None:
     spans, end = [], 0.0
     for stage, wait, length in parts:
-        spans.append(Span(("LLM", "flow")[stage], end + wait, end + wait + length, (0, 3) if stage else (3,)))
+        spans.append(CallSpan(("LLM", "flow")[stage], end + wait, end + wait + length, (0, 3) if stage else (3,)))
         end += wait + length
-    turn = Turn(3, 0.0, [0.5, 2.0], [1.0, 1.0])
+    turn = SimulatedTurn(3, 0.0, [0.5, 2.0], [1.0, 1.0])
     path = tmp_path_factory.mktemp("trace") / "trace.json"
     write_trace(path, spans, [turn])
     trace = json.loads(path.read_text(encoding="utf-8"))

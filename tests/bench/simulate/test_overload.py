@@ -10,11 +10,11 @@ import pytest
 
 from omni2_bench.simulate.device import L40, Limits
 from omni2_bench.simulate.load import converse
-from omni2_bench.simulate.model import Model
+from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.ours import OverlappedServer
 from omni2_bench.simulate.overload import LONG, MOST, UNDER_WAY, Silences, capacity, overload, questions
 from omni2_bench.simulate.sweep import SHARED, first_chunk
-from omni2_bench.simulate.turns import Turn
+from omni2_bench.simulate.turns import SimulatedTurn
 
 LIMITS = Limits(L40, 0.7, 0.5, 2e-6)
 
@@ -22,11 +22,11 @@ LIMITS = Limits(L40, 0.7, 0.5, 2e-6)
 @pytest.fixture(scope="module")
 def served() -> Callable[[int], dict[str, Any]]:
     """Seed → the 7B model's overload."""
-    return cache(lambda seed: overload(Model("7B"), LIMITS, seed))
+    return cache(lambda seed: overload(SimulatedModel("7B"), LIMITS, seed))
 
 
 def test_silences() -> None:
-    whole, broken = Turn(0, 1.0), Turn(1, 2.0)
+    whole, broken = SimulatedTurn(0, 1.0), SimulatedTurn(1, 2.0)
     for turn, times in ((whole, (1.5, 1.9)), (broken, (2.2, 2.75, 3.35))):
         for time in times:
             turn.hear(time, 0.5)
@@ -37,7 +37,7 @@ def test_silences() -> None:
 
 
 def test_capacity_is_what_keeps_pace_with_its_players() -> None:
-    model = Model("7B")
+    model = SimulatedModel("7B")
     most = capacity(model, LIMITS, seed=0)
 
     def slowest(sessions: int) -> float:
@@ -63,7 +63,7 @@ def test_deadlines_break_fewer_answers_than_first_come(served: Callable[[int], d
 def test_nobody_starves(served: Callable[[int], dict[str, Any]], seed: int) -> None:
     """Nobody waits for longer than the first chunks take of all who come while they wait."""
     found = served(seed)
-    alone = first_chunk(SHARED, Model("7B"), LIMITS)
+    alone = first_chunk(SHARED, SimulatedModel("7B"), LIMITS)
     for orders in found["loads"].values():
         assert orders["deadline"]["longest"] < found["capacity"] * alone + 1.0
         assert orders["deadline"]["first_chunk"] < found["capacity"] * alone + 1.0

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from omni2_bench.simulate import paper
 from omni2_bench.simulate.fit import FITTED, HELD_OUT, PROMISED, SIZE, fit, record, trials
-from omni2_bench.simulate.paper import Row, of, table6
+from omni2_bench.simulate.paper import PaperRow, of, table6
 from omni2_engine.errors import SettingError
 
 seconds = st.floats(1e-3, 1.0)
 
 
-def fitted_rows() -> list[Row]:
+def fitted_rows() -> list[PaperRow]:
     return [of(table6(), SIZE, read, write) for read, write in FITTED]
 
 
@@ -58,7 +58,7 @@ def test_fit_finds_the_constants_of_a_table_made_of_them(
     rows = []
     for read, units in FITTED:
         llm, speech = prompt + read * token, write + units * unit
-        rows.append(Row(SIZE, read, units, llm, speech, synthesis, llm + speech + synthesis))
+        rows.append(PaperRow(SIZE, read, units, llm, speech, synthesis, llm + speech + synthesis))
     found = fit(rows)
     assert found.prompt == pytest.approx(prompt, abs=1e-9) and found.text_token == pytest.approx(token, abs=1e-9)
     assert found.write == pytest.approx(write, abs=1e-9) and found.unit == pytest.approx(unit, abs=1e-9)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni2_bench.simulate.device import L40, Limits
-from omni2_bench.simulate.load import Answer, Talk, converse, talks
-from omni2_bench.simulate.model import Model
+from omni2_bench.simulate.load import AnswerLength, Talk, converse, talks
+from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.original import LimitTimes
 from omni2_bench.simulate.record import TYPICAL, alone, first_gap, paper_constants, paper_server
 from omni2_bench.simulate.sweep import (
@@ -25,7 +25,7 @@ from omni2_bench.simulate.sweep import (
     first_chunk,
     server_of,
 )
-from omni2_bench.simulate.trace import Span
+from omni2_bench.simulate.trace import CallSpan
 from omni2_engine.cli.app import run
 
 LIMITS = Limits(L40, 0.7, 0.5, 2e-6)
@@ -33,11 +33,11 @@ UNIT = 0.04  # seconds of sound
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-    return Model("7B")
+def model() -> SimulatedModel:
+    return SimulatedModel("7B")
 
 
-def assert_one_call_at_a_time(spans: list[Span]) -> None:
+def assert_one_call_at_a_time(spans: list[CallSpan]) -> None:
     for before, after in pairwise(sorted(spans, key=lambda span: span.start)):
         assert before.stop <= after.start + 1e-9
 
@@ -54,13 +54,13 @@ def test_the_original_by_the_paper() -> None:
     assert_one_call_at_a_time(server.spans())
 
 
-def test_the_original_lets_everybody_wait(model: Model) -> None:
+def test_the_original_lets_everybody_wait(model: SimulatedModel) -> None:
     load = [Talk(0.0, (), (TYPICAL,)), Talk(0.1, (), (TYPICAL,))]
     first, second = converse(server_of(ORIGINAL, model, LIMITS), load)
     assert second.ready[0] == pytest.approx(first.ready[-1] + first.first_chunk)
 
 
-def test_first_chunk_is_the_critical_path(model: Model) -> None:
+def test_first_chunk_is_the_critical_path(model: SimulatedModel) -> None:
     """Alone, it is one step after another, whatever overlaps behind it."""
     times, efforts = LimitTimes(model, LIMITS), model.efforts
     steps = [times.prompt(), times.text_token(1), times.text_token(2), times.synthesis(10, 0, False)]
@@ -73,18 +73,18 @@ def test_first_chunk_is_the_critical_path(model: Model) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 40), st.integers(0, 200), st.sampled_from(SCHEDULES))
 def test_every_answer_is_heard_to_its_end(tokens: int, more: int, schedule: str) -> None:
-    model = Model("0.5B")
-    answer = Answer(tokens, 10 * -(-tokens // 3) + more)
+    model = SimulatedModel("0.5B")
+    answer = AnswerLength(tokens, 10 * -(-tokens // 3) + more)
     (turn,) = converse(server_of(schedule, model, LIMITS), alone(answer))
     assert sum(turn.durations) == pytest.approx(answer.units * UNIT)
     assert turn.ready == sorted(turn.ready)
 
 
-def test_overlap(model: Model) -> None:
+def test_overlap(model: SimulatedModel) -> None:
     overlapped, shared = server_of(OVERLAPPED, model, LIMITS), server_of(SHARED, model, LIMITS)
     (fast,), (slow,) = (converse(server, alone()) for server in (overlapped, shared))
     assert_one_call_at_a_time(shared.spans())
-    by_stage: dict[str, list[Span]] = {}
+    by_stage: dict[str, list[CallSpan]] = {}
     for span in overlapped.spans():
         by_stage.setdefault(span.stage, []).append(span)
     assert list(by_stage) == ["encoder", "LLM", "speech LM", "flow", "vocoder"]
@@ -95,7 +95,7 @@ def test_overlap(model: Model) -> None:
     assert fast.ready[-1] < 1.5 * busiest + fast.first_chunk
 
 
-def test_sessions_share_a_device(model: Model) -> None:
+def test_sessions_share_a_device(model: SimulatedModel) -> None:
     load = talks(6, seed=1)
     server = server_of(OVERLAPPED, model, LIMITS)
     turns = converse(server, load)
@@ -135,7 +135,7 @@ def test_efficiency_for_a_goal(goal: float, floor: float) -> None:
         assert found == pytest.approx(0.1 / (goal - floor), abs=2e-4)
 
 
-def test_more_efficiency_is_faster(model: Model) -> None:
+def test_more_efficiency_is_faster(model: SimulatedModel) -> None:
     times = [first_chunk(OVERLAPPED, model, LIMITS.at(share)) for share in (0.1, 0.2, 0.4, 0.8, 1.0)]
     assert times == sorted(times, reverse=True)
 

@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from omni2_engine._core import CudaDevice
-from omni2_engine.backends.cuda.stream import Lane
+from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
 from omni2_engine.backends.tensorrt.library import TensorRt
-from omni2_engine.backends.tensorrt.plan import Plan
+from omni2_engine.backends.tensorrt.plan import TensorRTPlan
 
 from ..stand_ins.tensorrt import FakeTensorRt, write_plan
 
@@ -28,8 +28,8 @@ def device(fake_cuda: Any) -> CudaDevice:
 
 
 @pytest.fixture
-def lane(device: CudaDevice) -> Lane:
-    return Lane(device)
+def stage_stream(device: CudaDevice) -> StageStream:
+    return StageStream(device)
 
 
 @pytest.fixture(scope="session")
@@ -82,23 +82,25 @@ def write_stage(path: Path, in_place: bool = True) -> Path:
 
 
 @pytest.fixture
-def open_plan(library: TensorRt, fake_tensorrt: FakeTensorRt, tmp_path: Path) -> Callable[[Path], Plan]:
+def open_plan(library: TensorRt, fake_tensorrt: FakeTensorRt, tmp_path: Path) -> Callable[[Path], TensorRTPlan]:
     """A graph's plan, deserialized."""
 
-    def opened(graph: Path) -> Plan:
+    def opened(graph: Path) -> TensorRTPlan:
         path = tmp_path / "stage.plan"
         write_plan(path, graph, RANGES)
         runtime = fake_tensorrt.Runtime(library.logger)
-        return Plan(library, runtime.deserialize_cuda_engine(path.read_bytes()), "stage")
+        return TensorRTPlan(library, runtime.deserialize_cuda_engine(path.read_bytes()), "stage")
 
     return opened
 
 
 @pytest.fixture
-def make_graph(open_plan: Callable[[Path], Plan], stage_graph: Path, lane: Lane) -> Callable[..., TensorRTGraph]:
+def make_graph(
+    open_plan: Callable[[Path], TensorRTPlan], stage_graph: Path, stage_stream: StageStream
+) -> Callable[..., TensorRTGraph]:
     """The stage's graph on the stand-ins."""
 
     def make(cuda_graphs: bool = True) -> TensorRTGraph:
-        return TensorRTGraph(open_plan(stage_graph), lane, cuda_graphs)
+        return TensorRTGraph(open_plan(stage_graph), stage_stream, cuda_graphs)
 
     return make

@@ -82,7 +82,7 @@ def test_state_stays_on_the_device(backend: OnnxRuntimeCudaBackend, fake_cuda: A
         contexts = contexts / 2 + x.sum((0, 1, 2))
         assert set(result) == {"doubled", "logits"}
         np.testing.assert_array_equal(result["doubled"], 2 * x)
-    backend.lanes.of("stage").stream.synchronize()
+    backend.streams.of("stage").cuda.synchronize()
     keys = state.arrays["keys_0"]
     there = fake_cuda.contents(keys.address, keys.shape, keys.dtype)
     np.testing.assert_array_equal(there[1:, :, 4:7], x)

@@ -228,8 +228,8 @@ def test_the_memory_of_the_turn_that_ended_last_is_used_again(tiny_engine: Engin
     states, decoder, random = pool(tiny_engine, 1 << 40, Admission.REFUSE), tiny_engine.pipeline.decoder, Random(1)
 
     def sound(state: SpeechState, units: list[int]) -> bytes:
-        chunks = [decoder.render(state, units[first : first + 10], False) for first in range(0, len(units), 10)]
-        return b"".join(decoder.voice(state, mel, False, 1, 2).tobytes() for mel in chunks)
+        chunks = [decoder.run_flow(state, units[first : first + 10], False) for first in range(0, len(units), 10)]
+        return b"".join(decoder.run_vocoder(state, mel, False, 1, 2).tobytes() for mel in chunks)
 
     def speak(turn: TurnStates, count: int) -> bytes:
         units = [random.randrange(decoder.flow.units_config.units) for _ in range(count)]
@@ -396,7 +396,7 @@ def test_a_turn_takes_no_more_than_it_was_promised(
     units = np.random.default_rng(0).integers(0, config.units, int(seconds * config.unit_rate)).tolist()
     most = 0
     for start in range(0, len(units), chunk):
-        decoder.render(state, units[start : start + chunk], final=start + chunk >= len(units))
+        decoder.run_flow(state, units[start : start + chunk], final=start + chunk >= len(units))
         most = max(most, state.flow.window.capacity)
     filled = cache_bytes(flow._encoder, lambda name: flow._encoder_positions(name, len(units)))
     filled += flow.config.steps * cache_bytes(flow._step, lambda _: most)

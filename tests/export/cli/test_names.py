@@ -10,7 +10,7 @@ import pytest
 from omni2_engine import Engine
 from omni2_engine.cli.app import run
 from omni2_export.cli.progress import BuildProgress
-from omni2_export.verify import Report, print_report
+from omni2_export.verify import VerifyReport, print_report
 from omni2_export.verify.rows import Measure, Row
 
 NAME = "[bold]x :smile: [red]"
@@ -40,7 +40,7 @@ def test_bars(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 def test_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    print_report(Report([Row(NAME, NAME, NAME, Measure.ABSOLUTE, 0.0, 1.0)], {NAME: [NAME]}), f"title {NAME}")
+    print_report(VerifyReport([Row(NAME, NAME, NAME, Measure.ABSOLUTE, 0.0, 1.0)], {NAME: [NAME]}), f"title {NAME}")
     shown = capsys.readouterr().out
     assert shown.count(NAME) == 6 and f"title {NAME}" in shown
 
@@ -51,9 +51,9 @@ def test_what_is_being_compared(
     """The line that a terminal shows while goldens are compared."""
     monkeypatch.setenv("FORCE_COLOR", "1")
 
-    def verify(engine: Engine, goldens: Path, threads: int | None, progress: Callable[[str], None]) -> Report:
+    def verify(engine: Engine, goldens: Path, threads: int | None, progress: Callable[[str], None]) -> VerifyReport:
         progress("[/red] :smile:")  # closes what was never opened: no name of rich's
-        return Report()
+        return VerifyReport()
 
     monkeypatch.setattr("omni2_export.verify.verify_engine", verify)
     assert run(["verify", str(tiny_engine.directory.path), "--goldens", str(tmp_path), "--threads", "1"]) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from omni2_export.checkpoint import Checkpoint
-from omni2_export.reference.goldens import Plan, default_plan, write_goldens
+from omni2_export.reference.goldens import GoldenPlan, default_plan, write_goldens
 
 from .arrays import Arrays, golden
 
@@ -20,7 +20,7 @@ FORCED = ("f_tts_inputs_final", "f_tts_logits", "f_tts_tokens", "f_units_string"
 def written(shared: Path, checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Arrays]:
     given = {n: golden(shared, f"llm_{n}")["audio16k_i16"] for n in (1, 4)}
     voice = golden(shared, "decoder_units")["prompt_16k"][0]
-    plan = Plan(
+    plan = GoldenPlan(
         max_text=24,
         last_write=40,
         schedules={"C": (10, 10, 4)},

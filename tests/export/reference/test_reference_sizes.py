@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from omni2_engine.model.config import EstimatorConfig, FlowEncoderConfig, VocoderConfig
-from omni2_export.reference.solver import Flow
-from omni2_export.reference.speech_decoder import SpeechDecoder, Utterance
+from omni2_export.reference.solver import TorchFlow
+from omni2_export.reference.speech_decoder import TorchSpeechDecoder, Utterance
 from omni2_export.reference.vocoder import HiFT
 
 ENCODER = FlowEncoderConfig(
@@ -36,18 +36,18 @@ def randomised(module: nn.Module) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def decoder() -> SpeechDecoder:
-    flow, vocoder = randomised(Flow(ENCODER, ESTIMATOR)), randomised(HiFT(VOCODER))
-    assert isinstance(flow, Flow) and isinstance(vocoder, HiFT)
+def decoder() -> TorchSpeechDecoder:
+    flow, vocoder = randomised(TorchFlow(ENCODER, ESTIMATOR)), randomised(HiFT(VOCODER))
+    assert isinstance(flow, TorchFlow) and isinstance(vocoder, HiFT)
     embedding, noise = torch.randn(1, ESTIMATOR.speaker), torch.randn(1, ESTIMATOR.mel, 200)
-    return SpeechDecoder(flow, vocoder, embedding, noise, ratio=ENCODER.ratio, lookahead=ENCODER.lookahead)
+    return TorchSpeechDecoder(flow, vocoder, embedding, noise, ratio=ENCODER.ratio, lookahead=ENCODER.lookahead)
 
 
-def partial(decoder: SpeechDecoder, units: torch.Tensor) -> torch.Tensor:
+def partial(decoder: TorchSpeechDecoder, units: torch.Tensor) -> torch.Tensor:
     return decoder.flow.partial(units, decoder.embedding, decoder.noise)
 
 
-def test_a_block_is_settled_once_its_lookahead_is_there(decoder: SpeechDecoder) -> None:
+def test_a_block_is_settled_once_its_lookahead_is_there(decoder: TorchSpeechDecoder) -> None:
     units = torch.randint(ENCODER.units, (1, 4 * BLOCK))
     whole, frames = partial(decoder, units), ENCODER.block_frames
     for block in (1, 2):
@@ -60,7 +60,7 @@ def test_a_block_is_settled_once_its_lookahead_is_there(decoder: SpeechDecoder) 
 
 
 @pytest.mark.parametrize("schedule", [(40,), (8, 32), (7, 9, 11, 13), (20, 8, 1, 11)])
-def test_streamed_length_is_the_units_length(decoder: SpeechDecoder, schedule: tuple[int, ...]) -> None:
+def test_streamed_length_is_the_units_length(decoder: TorchSpeechDecoder, schedule: tuple[int, ...]) -> None:
     generator, utterance = torch.Generator().manual_seed(0), Utterance()
     calls = [decoder.push(utterance, [1] * size, generator) for size in schedule[:-1]]
     calls.append(decoder.finish(utterance, [1] * schedule[-1], generator))

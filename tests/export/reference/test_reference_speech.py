@@ -13,7 +13,7 @@ import torch
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.reference.build import Reference
 from omni2_export.reference.speaker import fbank, resample, speaker_vector
-from omni2_export.reference.speech_decoder import Call, SpeechDecoder, Utterance
+from omni2_export.reference.speech_decoder import DecodedCall, TorchSpeechDecoder, Utterance
 from omni2_export.reference.vocoder import SourceDraws
 
 from .arrays import Arrays, error, golden, relative
@@ -110,15 +110,15 @@ def test_source(shared: Path, reference: Reference) -> None:
         assert error(source, stream[f"c{k}_source"]) <= 1e-3, k
 
 
-def decoder_of(reference: Reference, units: Arrays) -> SpeechDecoder:
+def decoder_of(reference: Reference, units: Arrays) -> TorchSpeechDecoder:
     config = reference.config.flow_encoder
     embedding, noise = torch.from_numpy(units["embedding"]), torch.from_numpy(units["rand_noise"])
-    return SpeechDecoder(
+    return TorchSpeechDecoder(
         reference.flow, reference.vocoder, embedding, noise, ratio=config.ratio, lookahead=config.lookahead
     )
 
 
-def run_schedule(decoder: SpeechDecoder, units: list[int], schedule: list[int]) -> list[tuple[Call, int]]:
+def run_schedule(decoder: TorchSpeechDecoder, units: list[int], schedule: list[int]) -> list[tuple[DecodedCall, int]]:
     """All calls with the units voiced after each."""
     utterance, generator, calls, start = Utterance(), torch.Generator().manual_seed(0), [], 0
     for k, size in enumerate(schedule):

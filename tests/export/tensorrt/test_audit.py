@@ -12,13 +12,13 @@ import pytest
 from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.errors import Omni2Error
 from omni2_export.graphs.builder import BOOL, FLOAT, INT64, GraphBuilder, Numerics
-from omni2_export.tensorrt.audit import Expected, audit, require_sound
+from omni2_export.tensorrt.audit import ExpectedNetwork, audit, require_sound
 from omni2_export.tensorrt.facts import read_facts
 from omni2_export.tensorrt.network import Network
 
 HALF = Numerics(ir.DataType.FLOAT16, doubles=False, device=True)
 HEADS, CAPACITY, WIDTH = 2, 32, 16
-ONE = Expected(attentions=1, caches=2)
+ONE = ExpectedNetwork(attentions=1, caches=2)
 Parse = Callable[..., Network]
 
 
@@ -55,7 +55,7 @@ def sound(g: GraphBuilder) -> None:
     decoder.attend(*decoder.caches(), decoder.mask)
 
 
-def faults(library: TensorRt, network: Network, expected: Expected = ONE) -> list[str]:
+def faults(library: TensorRt, network: Network, expected: ExpectedNetwork = ONE) -> list[str]:
     return audit(library.module, network.definition, expected)
 
 
@@ -103,7 +103,7 @@ def test_causal_attention(library: TensorRt, parse: Parse) -> None:
 
 
 def test_another_number_of_attentions(library: TensorRt, parse: Parse) -> None:
-    found = faults(library, parse(sound), Expected(attentions=28, caches=2))
+    found = faults(library, parse(sound), ExpectedNetwork(attentions=28, caches=2))
     assert found == ["it has 1 attention layers where the model has 28"]
 
 
@@ -151,7 +151,7 @@ def test_a_cast_nobody_asked_for(library: TensorRt, parse: Parse) -> None:
         return g.op("Cast", g.op("Cast", x, to=int(FLOAT)), to=int(g.compute))
 
     for between in (there_and_back, plain_casts):
-        found = faults(library, parse(products(between), HALF), Expected(compute="HALF"))
+        found = faults(library, parse(products(between), HALF), ExpectedNetwork(compute="HALF"))
         assert [fault for fault in found if "casts HALF to FLOAT where the graph does not ask for it" in fault]
 
 
@@ -162,8 +162,8 @@ def test_an_island_is_asked_for(library: TensorRt, write_graph: Callable) -> Non
 
     path = write_graph(products(island), HALF)
     network, islands = Network(library, path), read_facts(path).islands
-    assert faults(library, network, Expected(compute="HALF", islands=islands)) == []
-    undeclared = faults(library, network, Expected(compute="HALF"))
+    assert faults(library, network, ExpectedNetwork(compute="HALF", islands=islands)) == []
+    undeclared = faults(library, network, ExpectedNetwork(compute="HALF"))
     assert [fault for fault in undeclared if "computes in FLOAT where the plan is of HALF" in fault]
 
 
@@ -173,7 +173,7 @@ def test_weights_cast_in_every_call(library: TensorRt, parse: Parse) -> None:
         stored = g.stored("w", ir.DataType.FLOAT16, (WIDTH, WIDTH), lambda view: view.fill(1))
         g.output(g.op("MatMul", x, g.op("Cast", stored, to=int(FLOAT))), "y", FLOAT, ["n", WIDTH])
 
-    found = faults(library, parse(build), Expected())
+    found = faults(library, parse(build), ExpectedNetwork())
     assert [fault for fault in found if "casts weights from HALF to FLOAT in every call" in fault]
 
 
@@ -201,18 +201,18 @@ def test_a_shape_that_depends_on_values(library: TensorRt, parse: Parse) -> None
         start = g.input("start", INT64, [1])
         g.output(g.slice(x, start, g.add(start, g.constant([4])), axis=0), "y", FLOAT, [4, WIDTH])
 
-    assert faults(library, parse(build), Expected()) == ["shapes depend on what the input start says"]
+    assert faults(library, parse(build), ExpectedNetwork()) == ["shapes depend on what the input start says"]
 
 
 def test_an_empty_network(library: TensorRt, tmp_path) -> None:
     path = tmp_path / "empty.onnx"
     path.write_bytes(b"")  # TensorRT parses it without complaint
-    assert audit(library.module, Network(library, path).definition, Expected()) == ["the network is empty"]
+    assert audit(library.module, Network(library, path).definition, ExpectedNetwork()) == ["the network is empty"]
 
 
 def test_a_fault_ends_the_build(library: TensorRt, parse: Parse) -> None:
     with pytest.raises(Omni2Error, match="28") as caught:
-        require_sound(library.module, parse(sound).definition, Expected(28, 2), "the plan of llm", "tensorrt 1")
+        require_sound(library.module, parse(sound).definition, ExpectedNetwork(28, 2), "the plan of llm", "tensorrt 1")
     assert "--target cpu" in caught.value.remedy
 
 

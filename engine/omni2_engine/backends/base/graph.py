@@ -1,4 +1,4 @@
-"""What a stage needs from whatever runs its graph: memory for its state, which calls update where it is, and calls."""
+"""What a stage needs of its graph: memory for its state, which calls update in place, and calls."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StateMemory(Protocol):
         ...
 
     def give_back(self, part: Any) -> None:
-        """What a contiguous view holds is needed no more: finite but undefined from now on. Any thread may say so."""
+        """Give a contiguous view's memory back; it holds undefined finite values afterwards. Any thread may call it."""
         ...
 
 
@@ -91,7 +91,7 @@ class Graph(Protocol):
         ...
 
     def most(self, name: str, axis: int) -> int | None:
-        """How large a dimension of an input may be; None: as large as anyone likes."""
+        """The largest size of a dimension of an input; None if there is no limit."""
         ...
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
@@ -102,18 +102,18 @@ class Graph(Protocol):
         """Memory for state inputs of these names, in the graph's dtypes.
 
         Raises:
-            CapacityError: there is not so much.
+            CapacityError: there is not enough memory.
         """
         ...
 
     def results(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Array]:
-        """Arrays of the host for outputs of these names, zero at first, where the graph writes them best."""
+        """Arrays on the host for outputs of these names, zero at first, in memory that the graph writes fast."""
         ...
 
     def run_chain(
         self, bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
     ) -> dict[str, Array]:
-        """Run the graph several times in a row, in one go where the backend can: nothing comes back in between.
+        """Run the graph several times in a row, without the host in between where the backend can.
 
         Args:
             bound: the graph with the state of every run, all in one shape.
@@ -139,7 +139,7 @@ class Graph(Protocol):
 def run_one_by_one(
     bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
 ) -> dict[str, Array]:
-    """`Graph.run_chain` in so many calls."""
+    """`Graph.run_chain` with one call of the graph per run."""
     given, outputs = dict(inputs), dict[str, Array]()
     for graph, own in zip(bound, each, strict=True):
         outputs = graph.run({**given, **own})

@@ -1,4 +1,4 @@
-"""A language model whose tokens the host chooses, one by one, on whatever runs its graph."""
+"""A language model whose tokens the host chooses, one by one; it runs on any backend's graph."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Choose
 
 Floats = NDArray[np.float32]
-# Slots between two that are to be decoded, none of which takes part: with more of them two calls cost less than one. At
-# 0.5B a call reads its weights in the time of 4 (int4) to 6 (int8) rows more.
+# Idle slots between two slots to decode: with more of them, two calls cost less than one. At 0.5B a call reads its
+# weights in the time of 4 (int4) to 6 (int8) further rows.
 MOST_IDLE = 5
 
 
@@ -51,10 +51,10 @@ class HostLanguageModel:
         return 0
 
     def warm_up(self, cache: SlotCache) -> None:
-        """Prepare what decoding in this cache takes, before anybody does."""
+        """Nothing to prepare; see `LanguageModel.warm_up`."""
 
     def fitting(self, capacity: int) -> int:
-        """So many positions, or as many as the graph was built for if those are fewer."""
+        """`capacity`, or what the graph was built for if that is less; see `LanguageModel.fitting`."""
         most = most_positions(self._graph)
         return capacity if most is None else min(capacity, most)
 
@@ -127,14 +127,14 @@ class HostLanguageModel:
     def decode(self, states: Sequence[DecoderState], embeds: Floats) -> None:
         """Feed one position to each of several states, in as few calls as pays.
 
-        What a state gets does not depend on which others are fed with it.
+        The result of a state does not depend on which other states are fed with it.
 
         Args:
             states: different slots of one cache, in any order; `length`, `logits` and `hidden` of each move on.
             embeds: (n, hidden) float32, a row per state.
 
         Raises:
-            ContextError: one of them is full; none was fed.
+            ContextError: one state is full; none was fed.
             ValueError: the states are not different slots of one cache.
         """
         check_room(states, 1)
@@ -191,7 +191,7 @@ def _decode_run(states: Sequence[DecoderState], embeds: Floats) -> None:
 
 
 def _runs(slots: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of ascending `slots` with at most MOST_IDLE others between neighbours."""
+    """Ranges of ascending `slots` with at most MOST_IDLE idle ones between neighbours."""
     begin = 0
     for end in range(1, len(slots) + 1):
         if end == len(slots) or slots[end] - slots[end - 1] - 1 > MOST_IDLE:
@@ -200,7 +200,11 @@ def _runs(slots: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def check_room(states: Sequence[DecoderState], count: int) -> None:
-    """Refuse to feed so many positions to states of which one has no room for them; see `LanguageModel.decode`."""
+    """Refuse `count` further positions where a state has no room for them, or was released.
+
+    Raises:
+        ContextError, ValueError: see `HostLanguageModel.decode`.
+    """
     for state in states:
         if state.index == RELEASED:
             raise ValueError("the state was released")

@@ -1,8 +1,8 @@
-"""Slots of one static KV cache: conversations that stand side by side in memory, so that one call can serve several.
+"""Slots of one static KV cache: conversations that lie side by side in memory, so that one call can serve several.
 
-A call binds a contiguous range of slots. Those in the range that take no part compute nonsense: it is written to a
-spare position at their end that nothing ever reads, and what comes out of it is dropped. So a call leaves them exactly
-as they are, whatever another thread does with them meanwhile.
+A call binds a contiguous range of slots. Idle slots in the range are computed too: they write to a spare position at
+their end that is never read, and their outputs are dropped. So a call does not change an idle slot, and another thread
+may use it meanwhile.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from omni2_engine.backends.base.graph import BoundGraph, Graph, Shape, is_cache
 from omni2_engine.errors import CapacityError
 
 Floats = NDArray[np.float32]
-# Keys a decoding query is shown come in multiples of this: so many are summed alike whatever follows them. Attention
-# kernels handle a remainder by other sums, and a row would depend on how long its neighbours are.
+# The keys that a decoding query sees come in multiples of this. Attention kernels sum a remainder in another order, so
+# that without it a row would depend on the lengths of its neighbours.
 GRANULE = 16
 OUTPUTS = ("logits", "hidden")
 POSITION_AXIS = 2  # of a cache
@@ -77,7 +77,7 @@ class SlotCache:
 
     @property
     def free(self) -> int:
-        """Slots nobody holds."""
+        """Slots that are free."""
         return len(self._free)
 
     @property
@@ -121,7 +121,7 @@ class SlotCache:
         return self._bound[key]
 
     def take(self, slots: Sequence[int]) -> None:
-        """Make what was written aside for these slots their own."""
+        """Copy what was written aside for these slots to their own outputs."""
         for name, aside in self._aside.items():
             for slot in slots:
                 self._outputs[name][slot] = aside[slot]
@@ -131,7 +131,7 @@ class SlotCache:
         return {name: cache[slot][:, :length] for name, cache in self.caches.items()}
 
     def copy(self, to: Mapping[str, Any], source: Mapping[str, Any]) -> None:
-        """Make views of `filled` like others, which may be of another cache of the graph."""
+        """Copy views of `filled`; the source may be of another cache of the graph."""
         for name, view in to.items():
             self._memory.copy(view, source[name])
 
@@ -144,7 +144,7 @@ class SlotCache:
 
     def release(self, state: DecoderState) -> None:
         """Take a slot back, and its memory with it; see `DecoderState.release`."""
-        with self._lock:  # whoever comes second finds it released
+        with self._lock:  # a second call finds it released
             slot, state.index = state.index, RELEASED
         if slot == RELEASED:
             return
@@ -209,7 +209,7 @@ class DecoderState:
         return Prefix(self.cache.keep(self.index, self.length), self.length, self.logits.copy(), self.hidden.copy())
 
     def copy_prefix(self, other: DecoderState | Prefix) -> None:
-        """Become a copy of another state's filled positions (a prefix prefilled once); it may be of another cache."""
+        """Copy another state's filled positions (a prefix prefilled once); it may be of another cache."""
         self.cache.copy(self.cache.filled(self.index, other.length), other.filled())
         self.logits[:] = other.logits
         self.hidden[:] = other.hidden
@@ -258,5 +258,5 @@ def _sized(shape: Shape, rows: int, positions: int | None = None) -> list[int]:
 
 
 def rounded(positions: int) -> int:
-    """How many positions a decoding query is shown so that it can see so many; the others are masked."""
+    """Positions that a decoding query is shown so that it can see `positions` of them; the rest is masked."""
     return -(-positions // GRANULE) * GRANULE

@@ -1,4 +1,4 @@
-"""Arrays in the device's memory: the host knows where they are and how they lie, not what they hold."""
+"""Arrays in the device's memory: the host knows their addresses, shapes and strides."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def row_copies(to: DeviceArray, source: DeviceArray) -> Iterator[RowCopy]:
             size *= merged.pop()[0]
         merged.append((size, strides[0], strides[1]))
     rows, to_pitch, source_pitch = merged.pop() if merged else (1, width, width)
-    for place in product(*(range(size) for size, _, _ in merged)):
-        to_offset = sum(i * axis[1] for i, axis in zip(place, merged, strict=True))
-        source_offset = sum(i * axis[2] for i, axis in zip(place, merged, strict=True))
+    for index in product(*(range(size) for size, _, _ in merged)):
+        to_offset = sum(i * axis[1] for i, axis in zip(index, merged, strict=True))
+        source_offset = sum(i * axis[2] for i, axis in zip(index, merged, strict=True))
         yield RowCopy(to.address + to_offset, to_pitch, source.address + source_offset, source_pitch, width, rows)

@@ -13,12 +13,12 @@ from omni2_kernels.registry import KERNELS
 
 
 class DeviceKernels:
-    """Some kernels, compiled for the device and loaded.
+    """Kernels, compiled for the device and loaded.
 
     Args:
-        device: that runs them.
+        device: the GPU.
         names: of the kernels, as in the registry.
-        cache: the folder that compiled ones are kept in; the user's if None.
+        cache: the folder of compiled kernels; the user's cache folder if None.
 
     Raises:
         BackendError: they cannot be compiled here, or the device refuses them.

@@ -1,4 +1,4 @@
-"""Device memory that is used again: giving it back to the driver would make every stream wait for every other."""
+"""Device memory that is used again: freeing it would make all streams wait for each other."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from omni2_engine.errors import BackendError, CapacityError
 
 
 class MemoryPool:
-    """Memory for what follows each other on one stream: who gets it next enqueues behind who had it before. It is given
-    back to the driver only when the stream has passed what was enqueued on it.
+    """Memory for work on one stream.
+
+    The next user of a piece enqueues its work behind that of the user before. Memory is freed only after the stream has
+    run what was enqueued.
 
     Args:
         device: whose memory.
@@ -24,10 +26,10 @@ class MemoryPool:
         self._idle: defaultdict[int, list[DeviceMemory]] = defaultdict(list)  # by size
 
     def take(self, nbytes: int) -> Lease:
-        """Memory that nobody has; it comes back when the lease is collected.
+        """A free piece of memory; it comes back when the lease is collected.
 
         Raises:
-            CapacityError: the device has not so much left, what lies idle here included.
+            CapacityError: the device has not enough memory, idle pieces of the pool included.
         """
         if idle := self._idle[nbytes]:
             return Lease(self, idle.pop())
@@ -38,7 +40,7 @@ class MemoryPool:
             return Lease(self, self._device.allocate(nbytes))
 
     def take_back(self, memory: DeviceMemory) -> None:
-        """Memory that its last holder has done with; the stream may not have passed it yet."""
+        """Take a piece back; the stream may still have work on it to run."""
         self._idle[memory.nbytes].append(memory)
 
     def _empty(self) -> None:
@@ -51,11 +53,11 @@ class MemoryPool:
 
 
 class Lease:
-    """Memory of a pool, for as long as somebody holds this.
+    """Memory of a pool, while this object is referenced.
 
     Args:
-        pool: that it goes back to.
-        memory: that is lent.
+        pool: it goes back to it.
+        memory: the piece.
     """
 
     def __init__(self, pool: MemoryPool, memory: DeviceMemory) -> None:

@@ -1,4 +1,4 @@
-"""Small arrays on their way to the device and back: packed side by side, so that one copy carries all of a call's."""
+"""Staging buffers: the small arrays of a call lie side by side, so that one copy takes all of them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from omni2_engine._core import CudaDevice, CudaStream, DeviceMemory, PinnedMemor
 
 Array = NDArray[Any]
 Specs = Mapping[str, tuple[Sequence[int], np.dtype[Any]]]  # name → (shape, dtype)
-ALIGNMENT = 256  # bytes, at which TensorRT wants its bindings to begin
+ALIGNMENT = 256  # bytes: TensorRT requires it of bindings
 LEAST = 1 << 16  # bytes of a block at first
 
 
-class Block:
-    """Arrays in device memory that belong to one call at a time: laid out anew as their shapes change.
+class DeviceBuffer:
+    """Arrays in device memory of one call at a time; laid out again when their shapes change.
 
     Args:
         device: whose memory.
 
     Attributes:
-        addresses: of the arrays laid out, by name. They change with the layout, and only with it.
+        addresses: of the arrays laid out, by name. They change with the layout only.
     """
 
     def __init__(self, device: CudaDevice) -> None:
@@ -35,30 +35,30 @@ class Block:
 
     @property
     def address(self) -> int:
-        """Of the block."""
+        """Where the buffer begins."""
         assert self._memory is not None
         return self._memory.address
 
     def lay_out(self, specs: Specs) -> None:
-        """Place arrays; no call on those there were may be under way.
+        """Place arrays; no call that uses the ones before may still run.
 
         Raises:
             CapacityError: the device has no room for them.
         """
-        places, self.used = place(specs)
+        offsets, self.used = offsets_of(specs)
         if self._memory is None or self._memory.nbytes < self.used:
             self._grow(max(self.used, 2 * (self._memory.nbytes if self._memory else 0), LEAST))
-        self.addresses = {name: self.address + offset for name, offset in places.items()}
+        self.addresses = {name: self.address + offset for name, offset in offsets.items()}
 
     def _grow(self, nbytes: int) -> None:
         self._memory = self._device.allocate(nbytes)
 
 
-class Exchange(Block):
-    """A block with its counterpart in pinned memory, to send or to fetch all arrays at once.
+class StagingBuffer(DeviceBuffer):
+    """A device buffer with its counterpart in pinned memory, to send or fetch all arrays in one copy.
 
     Attributes:
-        arrays: of the host, by name.
+        arrays: the ones in pinned memory, by name.
     """
 
     def __init__(self, device: CudaDevice) -> None:
@@ -67,21 +67,21 @@ class Exchange(Block):
         self.arrays: dict[str, Array] = {}
 
     def lay_out(self, specs: Specs) -> None:
-        """Place arrays, here and there; see `Block.lay_out`."""
+        """Place arrays, on the device and in pinned memory; see `DeviceBuffer.lay_out`."""
         super().lay_out(specs)
         self.arrays = _views(self._host, specs)
 
     def fill(self, arrays: Mapping[str, Array]) -> None:
-        """Take the host's values, in the pinned half.
+        """Copy the values of a call into pinned memory.
 
         Raises:
-            ValueError: one is of another dtype, which a copy would change without a word.
+            ValueError: one has another dtype, which a copy would convert silently.
         """
         for name, array in arrays.items():
-            place = self.arrays[name]
-            if array.dtype != place.dtype:
-                raise ValueError(f"{name} is {array.dtype} and should be {place.dtype}")
-            place[...] = array
+            staged = self.arrays[name]
+            if array.dtype != staged.dtype:
+                raise ValueError(f"{name} is {array.dtype} and should be {staged.dtype}")
+            staged[...] = array
 
     def send(self, stream: CudaStream) -> None:
         """Copy everything to the device."""
@@ -104,24 +104,24 @@ class Exchange(Block):
 
 
 def pinned_arrays(device: CudaDevice, specs: Specs) -> dict[str, Array]:
-    """Zeros in one piece of pinned memory, which lives as long as one of them."""
-    memory = device.pin(place(specs)[1]).array
+    """Arrays of zeros in one piece of pinned memory, which lives as long as one of the arrays."""
+    memory = device.pin(offsets_of(specs)[1]).array
     memory[:] = 0
     return _views(memory, specs)
 
 
-def place(specs: Specs) -> tuple[dict[str, int], int]:
-    """Where arrays lie in one piece of memory, and how long it is, bytes; each begins at a multiple of `ALIGNMENT`."""
-    places, total = {}, 0
+def offsets_of(specs: Specs) -> tuple[dict[str, int], int]:
+    """Offset of every array in one piece of memory, and its length, bytes; offsets are multiples of `ALIGNMENT`."""
+    offsets, total = {}, 0
     for name, (shape, dtype) in specs.items():
-        places[name] = total
+        offsets[name] = total
         total += -(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
-    return places, total
+    return offsets, total
 
 
 def _views(memory: NDArray[np.uint8], specs: Specs) -> dict[str, Array]:
-    views, places = {}, place(specs)[0]
+    views, offsets = {}, offsets_of(specs)[0]
     for name, (shape, dtype) in specs.items():
-        stop = places[name] + math.prod(shape) * dtype.itemsize
-        views[name] = memory[places[name] : stop].view(dtype).reshape(shape)
+        stop = offsets[name] + math.prod(shape) * dtype.itemsize
+        views[name] = memory[offsets[name] : stop].view(dtype).reshape(shape)
     return views

@@ -1,4 +1,4 @@
-"""How long work takes on the device, by its own clock: an event before each piece, and one behind it."""
+"""Times work on the device by its own clock: an event before each piece of work, and one behind it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omni2_engine._core import CudaDevice, CudaEvent, CudaStream
 
 @dataclass(frozen=True)
 class Timing:
-    """One piece of work: what it was, and the seconds from its begin to its end on the stream."""
+    """One piece of work: its name, and the seconds from its begin to its end on the stream."""
 
     what: str
     seconds: float
@@ -21,7 +21,7 @@ class Timing:
 class Stopwatch:
     """Times pieces of work on the streams of a device. Several threads may use it, each on its own stream.
 
-    What a stream waits for in the midst of a piece counts; what the host does before and behind it does not.
+    Waits within a piece count; work of the host before and behind it does not.
 
     Args:
         device: the device.
@@ -34,7 +34,7 @@ class Stopwatch:
 
     @contextmanager
     def time(self, what: str, stream: CudaStream) -> Iterator[None]:
-        """Time what is enqueued meanwhile; not for a stream that is being recorded. Work that fails is not counted."""
+        """Time what is enqueued in the `with` block; not for a stream that is recorded. Failed work does not count."""
         start, stop = self._device.event(timed=True), self._device.event(timed=True)
         stream.record(start)
         yield
@@ -43,7 +43,7 @@ class Stopwatch:
             self._pieces.append((what, start, stop))
 
     def take(self) -> list[Timing]:
-        """What was timed since the last time, in the order it was enqueued; waits for its end.
+        """Times since the last call, in the order of enqueueing; waits for the work to end.
 
         Raises:
             BackendError: the device failed.

@@ -1,4 +1,4 @@
-"""A lane of the device: the stream of one stage, and the working memory its graphs use one after another."""
+"""The CUDA stream of one stage, its memory pool, and the working memory its graphs use one after another."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from omni2_engine.errors import BackendError
 GRAPHS_OFF = "load the engine with cuda_graphs=False (on the command line --no-cuda-graphs)"
 
 
-class Lane:
-    """One stage's stream.
+class StageStream:
+    """One stage's CUDA stream.
 
-    Whoever enqueues work holds the lane's lock while it does: a stage runs on one thread at a time, but states are made
-    and voices projected on others, and what they enqueue must not get into a graph that is being recorded.
+    A thread holds `lock` while it enqueues work. A stage runs on one thread at a time, but other threads make states
+    and project voices, and their work must not get into a graph that is being recorded.
 
     Args:
-        device: it is a lane of.
+        device: the GPU.
         priority: of its stream; lower is more urgent.
-        stopwatch: times its calls; nobody does if None.
+        stopwatch: times its calls; they are not timed if None.
 
     Attributes:
-        stream: the stream.
-        lock: of the lane; may be taken again by the thread that has it.
+        cuda: the CUDA stream.
+        lock: re-entrant; held while work is enqueued.
         pool: memory for state of its graphs.
     """
 
     def __init__(self, device: CudaDevice, priority: int = 0, stopwatch: Stopwatch | None = None) -> None:
         self.device = device
         self._stopwatch = stopwatch
-        self.stream: CudaStream = device.stream(priority)
+        self.cuda: CudaStream = device.stream(priority)
         self.lock = threading.RLock()
-        self.pool = MemoryPool(device, self.stream)
+        self.pool = MemoryPool(device, self.cuda)
         self._scratch: DeviceMemory | None = None
-        self._recorder: int | None = None  # the thread that records
-        self._left: list[PinnedMemory] = []  # by it, meanwhile
+        self._recorder: int | None = None  # id of the thread that records
+        self._left: list[PinnedMemory] = []  # what that thread frees meanwhile
 
-    def pin(self, nbytes: int) -> LaneMemory:
-        """Memory of the host that what is enqueued on the stream may use."""
-        return LaneMemory(self, self.device.pin(nbytes))
+    def pin(self, nbytes: int) -> PinnedLease:
+        """Pinned memory of the host for work on the stream."""
+        return PinnedLease(self, self.device.pin(nbytes))
 
     def give_back(self, memory: PinnedMemory) -> None:
-        """Let go of memory once the stream has passed what was enqueued on it."""
+        """Free pinned memory once the stream has run what was enqueued."""
         if self._recorder == threading.get_ident():
-            self._left.append(memory)  # nothing is waited for or given back while this thread records
+            self._left.append(memory)  # a thread that records can neither wait nor free
             return
-        with suppress(BackendError):  # a device that is lost has given up what was enqueued
-            self.stream.synchronize()
+        with suppress(BackendError):  # a lost device has dropped what was enqueued
+            self.cuda.synchronize()
 
     def check(self) -> None:
         """Wait for what was enqueued, unless this thread records.
@@ -60,13 +60,13 @@ class Lane:
             BackendError: the device has failed.
         """
         if self._recorder != threading.get_ident():
-            self.stream.synchronize()
+            self.cuda.synchronize()
 
     def scratch(self, nbytes: int) -> DeviceMemory:
-        """Working memory for calls that follow each other on the stream, at least so large; kept for the next asker.
+        """Working memory of at least `nbytes` for calls that follow each other on the stream; kept for the next call.
 
         Raises:
-            CapacityError: the device has not so much left.
+            CapacityError: the device has not enough memory.
         """
         with self.lock:
             if self._scratch is None or self._scratch.nbytes < nbytes:
@@ -79,30 +79,30 @@ class Lane:
         return 0 if self._scratch is None else self._scratch.nbytes
 
     def timed(self, what: str) -> AbstractContextManager[None]:
-        """Time what is enqueued on the stream meanwhile, if anybody asked for it."""
-        return nullcontext() if self._stopwatch is None else self._stopwatch.time(what, self.stream)
+        """Time what is enqueued in the `with` block, if there is a stopwatch."""
+        return nullcontext() if self._stopwatch is None else self._stopwatch.time(what, self.cuda)
 
     @contextmanager
-    def recording(self, what: str) -> Iterator[Recording]:
-        """Record what is enqueued on the stream instead of doing it.
+    def recording(self, what: str) -> Iterator[GraphCapture]:
+        """Record what is enqueued on the stream as a CUDA graph instead of running it.
 
         Args:
-            what: is recorded, for the error.
+            what: is recorded, for the error message.
 
         Raises:
             BackendError: something in it cannot be recorded; names `what` and the switch that turns graphs off.
         """
-        result = Recording()
+        result = GraphCapture()
         with self.lock:
             self._recorder = threading.get_ident()
             try:
-                self.stream.begin_capture()
+                self.cuda.begin_capture()
                 try:
                     yield result
                 except BaseException:
-                    _abandon(self.stream)
+                    _abandon(self.cuda)
                     raise
-                result.graph = self.stream.end_capture()
+                result.graph = self.cuda.end_capture()
             except BackendError as error:
                 raise cannot_record(what, error.problem) from error
             finally:
@@ -110,23 +110,23 @@ class Lane:
                 self._left.clear()
 
 
-class LaneMemory:
-    """Pinned memory that is given back with its last reference, but not before the lane's stream has passed.
+class PinnedLease:
+    """Pinned memory, freed with its last reference, but not before the stream has run its work.
 
     Attributes:
-        memory: itself; must not outlive this object.
+        memory: must not outlive this object.
     """
 
-    def __init__(self, lane: Lane, memory: PinnedMemory) -> None:
-        self._lane = lane
+    def __init__(self, stream: StageStream, memory: PinnedMemory) -> None:
+        self._stream = stream
         self.memory = memory
 
     def __del__(self) -> None:
-        self._lane.give_back(self.memory)
+        self._stream.give_back(self.memory)
 
 
-class Recording:
-    """What `Lane.recording` recorded: `graph`, once it is over."""
+class GraphCapture:
+    """The result of `StageStream.recording`: `graph`, after the `with` block."""
 
     graph: CudaGraph
 
@@ -137,5 +137,5 @@ def cannot_record(what: str, reason: str) -> BackendError:
 
 
 def _abandon(stream: CudaStream) -> None:
-    with suppress(BackendError):  # what went wrong before is what there is to say
+    with suppress(BackendError):  # the first error is the one to report
         stream.end_capture()

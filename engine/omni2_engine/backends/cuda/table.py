@@ -1,4 +1,4 @@
-"""Token embeddings in the device's memory, as the checkpoint had them."""
+"""Token embeddings in the device's memory, in the checkpoint's type."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from omni2_engine._core import CudaDevice, CudaStream
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_kernels.decoding import ElementType, element_type
 
-PIECE = 1 << 26  # bytes that are copied at a time: what is mapped from a file passes through memory of the host
+PIECE = 1 << 26  # bytes copied at a time: a mapped file passes through memory of the host
 
 
 class DeviceTable:
@@ -22,11 +22,11 @@ class DeviceTable:
     Attributes:
         address: of its first row.
         rows, width: its shape.
-        type: of an element, as kernels call it.
+        type: of an element, as the kernels name it.
         nbytes: bytes of the device's memory.
 
     Raises:
-        CapacityError: the device has not so much left.
+        CapacityError: the device has not enough memory.
     """
 
     def __init__(self, device: CudaDevice, stream: CudaStream, table: EmbeddingTable) -> None:

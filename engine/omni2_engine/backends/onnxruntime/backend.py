@@ -1,4 +1,4 @@
-"""ONNX Runtime backend: one session per graph, memory bound once, state updated in place."""
+"""The ONNX Runtime backend on the CPU: one session per graph."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from omni2_engine.backends.base.backend import DeviceMemory
+from omni2_engine.backends.base.backend import MemoryUse
 from omni2_engine.backends.base.host_language_model import HostLanguageModel
 from omni2_engine.backends.cuda.stopwatch import Stopwatch
-from omni2_engine.backends.onnxruntime.graph import OnnxRuntimeGraph, Place
+from omni2_engine.backends.onnxruntime.graph import OnnxRuntimeGraph, Provider
 from omni2_engine.backends.onnxruntime.int8 import EXACT_PRODUCTS, needs_exact_products
 from omni2_engine.errors import BackendError, EngineDirectoryError
 from omni2_engine.model.config import DecoderConfig
@@ -32,18 +32,18 @@ DTYPES = {
 }
 
 
-class Host:
-    """The processor and its memory; see `Place`."""
+class CpuProvider:
+    """The processor and its memory; see `Provider`."""
 
     device = "cpu"
-    providers: list[Any] = ["CPUExecutionProvider"]  # noqa: RUF012 (nobody changes it)
+    providers: list[Any] = ["CPUExecutionProvider"]  # noqa: RUF012 (it is not changed)
 
     def state(self, specs: Mapping[str, tuple[Sequence[int], np.dtype[Any]]]) -> Reservation:
-        """Memory that is taken as it fills."""
+        """Memory that the system provides as it fills."""
         return Reservation(specs)
 
     def timed(self) -> AbstractContextManager[None]:
-        """Nobody does: who calls has a clock of this processor themselves."""
+        """Not timed here: callers time calls by the clock of the processor."""
         return nullcontext()
 
 
@@ -63,7 +63,7 @@ class OnnxRuntimeBackend:
     def __init__(self, threads: int | None = None) -> None:
         usable = processors()
         self.threads = threads or usable
-        # One call more than fill the processors: it runs where another's threads wait for their slowest.
+        # One call more than the processors hold: it runs while threads of another call wait for the slowest one.
         self.width = usable // self.threads + 1
 
     def open(self, directory: EngineDirectory, stage: str) -> OnnxRuntimeGraph:
@@ -85,7 +85,7 @@ class OnnxRuntimeBackend:
         """Bytes of main memory; see `Backend.free_memory`."""
         return available_memory()
 
-    def device_memory(self) -> DeviceMemory | None:
+    def device_memory(self) -> MemoryUse | None:
         """None; see `Backend.device_memory`."""
         return None
 
@@ -98,8 +98,8 @@ class OnnxRuntimeBackend:
         """
         if not path.is_file():
             raise EngineDirectoryError(f"the engine has no {path.name}", "build it again with `omni2-engine build`")
-        place = self.place(path.stem)
-        return OnnxRuntimeGraph(self.session(str(path), path.name, place), place)
+        provider = self.provider(path.stem)
+        return OnnxRuntimeGraph(self.session(str(path), path.name, provider), provider)
 
     def load_bytes(self, model: bytes, folder: Path, label: str) -> OnnxRuntimeGraph:
         """Load a graph held in memory.
@@ -112,15 +112,15 @@ class OnnxRuntimeBackend:
         Raises:
             BackendError: ONNX Runtime cannot run it.
         """
-        place = self.place(label)
-        return OnnxRuntimeGraph(self.session(model, label, place, folder), place)
+        provider = self.provider(label)
+        return OnnxRuntimeGraph(self.session(model, label, provider, folder), provider)
 
-    def place(self, stage: str) -> Place:
+    def provider(self, stage: str) -> Provider:
         """Where a stage's graph runs."""
-        return Host()
+        return CpuProvider()
 
     def session(
-        self, model: str | bytes, label: str, place: Place, weights: Path | None = None
+        self, model: str | bytes, label: str, provider: Provider, weights: Path | None = None
     ) -> ort.InferenceSession:
         options = self.options()
         if weights is not None:
@@ -128,7 +128,7 @@ class OnnxRuntimeBackend:
         if needs_exact_products(model):
             options.add_session_config_entry(*EXACT_PRODUCTS)
         try:
-            return ort.InferenceSession(model, options, providers=place.providers)
+            return ort.InferenceSession(model, options, providers=provider.providers)
         except Exception as error:  # ONNX Runtime raises a family of its own exception types
             text = str(error).splitlines()[0][:300]
             raise BackendError(

@@ -10,41 +10,41 @@ import numpy as np
 import onnxruntime as ort
 
 from omni2_engine._core import CudaDevice
-from omni2_engine.backends.base.backend import DeviceMemory
+from omni2_engine.backends.base.backend import MemoryUse
 from omni2_engine.backends.cuda.library import open_device
 from omni2_engine.backends.cuda.state import DeviceState
 from omni2_engine.backends.cuda.stopwatch import Stopwatch
-from omni2_engine.backends.cuda.stream import Lane
-from omni2_engine.backends.cuda.streams import Lanes
+from omni2_engine.backends.cuda.stream import StageStream
+from omni2_engine.backends.cuda.streams import StageStreams
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.errors import BackendError
 
 PROVIDER = "CUDAExecutionProvider"  # ONNX Runtime's name for it
 
 
-class CudaPlace:
-    """A lane of the GPU; see `Place`."""
+class CudaProvider:
+    """The CUDA provider on the stream of one stage; see `Provider`."""
 
     device = "cuda"
 
-    def __init__(self, lane: Lane, stage: str) -> None:
-        self._lane = lane
+    def __init__(self, stream: StageStream, stage: str) -> None:
+        self._stream = stream
         self._stage = stage
-        # the lane's own stream: what is done to state comes in order with what ONNX Runtime does
-        options = {"device_id": "0", "user_compute_stream": str(lane.stream.handle)}
+        # one CUDA stream for both, so that work on the state stays in order with ONNX Runtime
+        options = {"device_id": "0", "user_compute_stream": str(stream.cuda.handle)}
         self.providers: list[Any] = [(PROVIDER, options), "CPUExecutionProvider"]
 
     def state(self, specs: Mapping[str, tuple[Sequence[int], np.dtype[Any]]]) -> DeviceState:
         """Memory of the device."""
-        return DeviceState(self._lane, specs)
+        return DeviceState(self._stream, specs)
 
     def timed(self) -> AbstractContextManager[None]:
-        """By the device's clock, if anybody asked for it."""
-        return self._lane.timed(self._stage)
+        """By the device's clock, if calls are timed; see `Provider.timed`."""
+        return self._stream.timed(self._stage)
 
 
 class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
-    """Runs graphs with ONNX Runtime on a GPU; state stays there, small arrays come and go with every call.
+    """Runs graphs with ONNX Runtime on a GPU. State stays there; small arrays are copied with every call.
 
     Args:
         device: the GPU; the first one if None.
@@ -70,7 +70,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
                 "put onnxruntime-gpu in its place, see `omni2-engine doctor`, or load with device='cpu'",
             )
         self.stopwatch = Stopwatch(self.device) if timed else None
-        self.lanes = Lanes(self.device, self.stopwatch)
+        self.streams = StageStreams(self.device, self.stopwatch)
         self._free_before = self.free_memory()
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # of CUDA and cuDNN, where pip has put them
@@ -79,18 +79,18 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
         """Bytes of device memory; see `Backend.free_memory`."""
         return self.device.memory()[0]
 
-    def device_memory(self) -> DeviceMemory:
+    def device_memory(self) -> MemoryUse:
         """What ONNX Runtime took for weights; see `Backend.device_memory`."""
         free, total = self.device.memory()
-        return DeviceMemory(free, total, {"weights": max(self._free_before - free, 0)})
+        return MemoryUse(free, total, {"weights": max(self._free_before - free, 0)})
 
-    def place(self, stage: str) -> CudaPlace:
-        """The GPU, on the lane of the stage."""
-        return CudaPlace(self.lanes.of(stage), stage)
+    def provider(self, stage: str) -> CudaProvider:
+        """The GPU, on the stream of the stage."""
+        return CudaProvider(self.streams.of(stage), stage)
 
-    def session(self, model: str | bytes, label: str, place: Any, weights: Any = None) -> ort.InferenceSession:
-        """A session that really runs on the GPU: ONNX Runtime would go on without it and only write a warning."""
-        session = super().session(model, label, place, weights)
+    def session(self, model: str | bytes, label: str, provider: Any, weights: Any = None) -> ort.InferenceSession:
+        """A session on the GPU, or an error: ONNX Runtime itself only warns, and runs on the CPU."""
+        session = super().session(model, label, provider, weights)
         if session.get_providers()[0] != PROVIDER:
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} cannot start its CUDA provider",

@@ -1,4 +1,4 @@
-"""ONNX Runtime backend: one session per graph, memory bound once, state updated in place."""
+"""An ONNX Runtime session as a graph: memory is bound once, state is updated in place."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DTYPES = {
 }
 
 
-class Place(Protocol):
-    """Where a graph runs and its state is kept.
+class Provider(Protocol):
+    """An execution provider: where a graph runs, and where its state lies.
 
     Attributes:
         device: ONNX Runtime's name for it: "cpu" or "cuda".
-        providers: to make a session with.
+        providers: of a session.
     """
 
     @property
@@ -39,16 +39,16 @@ class Place(Protocol):
         ...
 
     def timed(self) -> AbstractContextManager[None]:
-        """Time a call, if anybody asked for it."""
+        """Time a call, if calls are timed."""
         ...
 
 
 class OnnxRuntimeGraph:
     """A loaded session; see `Graph`."""
 
-    def __init__(self, session: ort.InferenceSession, place: Place) -> None:
+    def __init__(self, session: ort.InferenceSession, provider: Provider) -> None:
         self._session = session
-        self._place = place
+        self._provider = provider
         values = [*session.get_inputs(), *session.get_outputs()]
         self.dtypes: Mapping[str, np.dtype[Any]] = {value.name: np.dtype(DTYPES[value.type]) for value in values}
         self.inputs: Mapping[str, Shape] = {v.name: tuple(v.shape) for v in session.get_inputs()}
@@ -61,7 +61,7 @@ class OnnxRuntimeGraph:
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with all inputs given; see `Graph.run`."""
-        with self._place.timed():
+        with self._provider.timed():
             return dict(zip(self.outputs, self._session.run(None, dict(inputs)), strict=True))
 
     def run_chain(
@@ -72,7 +72,7 @@ class OnnxRuntimeGraph:
 
     def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
         """Memory for state; see `Graph.state`."""
-        return self._place.state({name: (shape, self.dtypes[name]) for name, shape in shapes.items()})
+        return self._provider.state({name: (shape, self.dtypes[name]) for name, shape in shapes.items()})
 
     def results(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Array]:
         """Arrays for outputs; see `Graph.results`."""
@@ -80,7 +80,7 @@ class OnnxRuntimeGraph:
 
     def bind(self, state: Mapping[str, Any], fixed: Arrays | None = None) -> BoundOnnxRuntimeGraph:
         """Bind memory once; see `Graph.bind`."""
-        return BoundOnnxRuntimeGraph(self._session, self._place, self.dtypes, list(self.outputs), state, fixed or {})
+        return BoundOnnxRuntimeGraph(self._session, self._provider, self.dtypes, list(self.outputs), state, fixed or {})
 
 
 class BoundOnnxRuntimeGraph:
@@ -89,14 +89,14 @@ class BoundOnnxRuntimeGraph:
     def __init__(
         self,
         session: ort.InferenceSession,
-        place: Place,
+        provider: Provider,
         dtypes: Mapping[str, np.dtype[Any]],
         outputs: list[str],
         state: Mapping[str, Any],
         fixed: Arrays,
     ) -> None:
         self._session = session
-        self._place = place
+        self._provider = provider
         self._dtypes = dtypes
         self._binding = session.io_binding()
         self._fixed = dict(fixed)
@@ -104,7 +104,7 @@ class BoundOnnxRuntimeGraph:
         self._order: list[str] = []  # ONNX Runtime lists outputs in the order they were first bound
         self._free = list(outputs)  # outputs it makes anew in every run
         self._contexts = {name: (a.shape, a.dtype) for name, a in state.items() if is_context(name)}
-        self._new = place.state(self._contexts) if self._contexts else None  # contexts as a call leaves them
+        self._new = provider.state(self._contexts) if self._contexts else None  # contexts as a call leaves them
         self.move(state)
         for name, array in fixed.items():
             self._bind_output(name, array, "cpu")
@@ -113,9 +113,9 @@ class BoundOnnxRuntimeGraph:
         """Bind other memory for state; see `BoundGraph.move`."""
         for name, array in state.items():
             self._held[name] = array
-            self._bind_input(name, array, self._place.device)
+            self._bind_input(name, array, self._provider.device)
             made = self._new.arrays[name] if self._new and name in self._contexts else array
-            self._bind_output(f"new_{name}", made, self._place.device)
+            self._bind_output(f"new_{name}", made, self._provider.device)
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with the remaining inputs; see `BoundGraph.run`."""
@@ -125,7 +125,7 @@ class BoundOnnxRuntimeGraph:
         for name in self._free:  # bound anew: otherwise the last run's memory and shape would be asked for again
             self._binding.bind_output(name, "cpu")
             self._note(name)
-        with self._place.timed():
+        with self._provider.timed():
             self._session.run_with_iobinding(self._binding)
         if self._new:
             for name in self._contexts:

@@ -1,11 +1,11 @@
 """Products of unsigned by signed bytes: whether ONNX Runtime's are exact on this processor, and the remedy if not.
 
-Without VNNI, x86's instruction for such products adds two of them in 16 bits and saturates. ONNX Runtime uses it unless
-a session asks for exact products; then it shifts the weights as it loads them, and multiplies unsigned by unsigned
-bytes. That takes up to a third more time with AVX2 and up to a half more with AVX-512. With VNNI the ordinary kernel is
-exact and two to eight times as fast as the other, so exact products are asked for only where ordinary ones saturate.
-What else does not saturate is worse: signed by signed bytes take four times as long, weights in blocks twice as long,
-and weights of seven bits leave 27 dB in the sound where 30 are promised.
+Without VNNI, the x86 instruction for such products adds two products in 16 bits and saturates. ONNX Runtime uses it
+unless a session asks for exact products; then it shifts the weights as it loads them, and multiplies unsigned by
+unsigned bytes. That takes up to a third more time with AVX2 and up to a half more with AVX-512. With VNNI the ordinary
+kernel is exact and two to eight times as fast as the other, so exact products are asked for only where ordinary ones
+saturate. The other exact ways are worse: signed by signed bytes take four times as long, weights in blocks twice as
+long, and weights of seven bits leave 27 dB in the sound where 30 are promised.
 
 Only graphs with such products may ask: ONNX Runtime 1.32 then refuses weights stored in blocks of signed bytes.
 """

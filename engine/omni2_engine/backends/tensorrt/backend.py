@@ -1,4 +1,4 @@
-"""TensorRT backend: every stage's plan on the device, on a stream of its own."""
+"""The TensorRT backend: every stage's plan on the device, on the stream of its stage."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from omni2_engine._core import CudaDevice
-from omni2_engine.backends.base.backend import DeviceMemory
+from omni2_engine.backends.base.backend import MemoryUse
 from omni2_engine.backends.cuda.library import open_device
 from omni2_engine.backends.cuda.stopwatch import Stopwatch
-from omni2_engine.backends.cuda.streams import Lanes
+from omni2_engine.backends.cuda.streams import StageStreams
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
 from omni2_engine.backends.tensorrt.language_model import DeviceLanguageModel
 from omni2_engine.backends.tensorrt.library import TensorRt, find_tensorrt
-from omni2_engine.backends.tensorrt.plan import REBUILD, Plan
+from omni2_engine.backends.tensorrt.plan import REBUILD, TensorRTPlan
 from omni2_engine.backends.tensorrt.runtime_cache import read_kernels, write_kernels
 from omni2_engine.errors import BackendError, EngineDirectoryError
 from omni2_engine.model.config import DecoderConfig
@@ -28,7 +28,7 @@ class TensorRTBackend:
     Args:
         device: the GPU; the first one if None.
         library: the TensorRT; the one installed if None.
-        cuda_graphs: record calls that repeat themselves, and launch each as one piece of work.
+        cuda_graphs: record calls that repeat as CUDA graphs.
         timed: time every call by the device's clock, copies of what it reads and writes included.
 
     Attributes:
@@ -48,14 +48,14 @@ class TensorRTBackend:
         cuda_graphs: bool = True,
         timed: bool = False,
     ) -> None:
-        self.device = device or open_device()  # first: without a GPU nobody waits for TensorRT to be loaded
+        self.device = device or open_device()  # first: without a GPU, TensorRT is not loaded
         self.library = library or find_tensorrt()
         self.cuda_graphs = cuda_graphs
         self._weights = 0
-        self._plans: list[Plan] = []
+        self._plans: list[TensorRTPlan] = []
         self._kernels: dict[str, bytes] = {}  # as stored
         self.stopwatch = Stopwatch(self.device) if timed else None
-        self.lanes = Lanes(self.device, self.stopwatch)
+        self.streams = StageStreams(self.device, self.stopwatch)
         self._runtime = self.library.module.Runtime(self.library.logger)
 
     @property
@@ -71,10 +71,10 @@ class TensorRTBackend:
         self._weights += max(before - self.free_memory(), 0)
         if not self._plans:
             self._kernels = read_kernels(directory.runtime_cache(self.target))
-        plan, lane = Plan(self.library, engine, stage, self._kernels.get(stage)), self.lanes.of(stage)
+        plan, stream = TensorRTPlan(self.library, engine, stage, self._kernels.get(stage)), self.streams.of(stage)
         self._plans.append(plan)
-        lane.scratch(plan.working_bytes)  # now, so that what is left is left for state
-        return TensorRTGraph(plan, lane, self.cuda_graphs)
+        stream.scratch(plan.working_bytes)  # now, so that `free_memory` counts it
+        return TensorRTGraph(plan, stream, self.cuda_graphs)
 
     def language_model(
         self, directory: EngineDirectory, stage: str, config: DecoderConfig, table: EmbeddingTable, sessions: int
@@ -94,10 +94,10 @@ class TensorRTBackend:
         """Bytes of device memory; see `Backend.free_memory`."""
         return self.device.memory()[0]
 
-    def device_memory(self) -> DeviceMemory:
+    def device_memory(self) -> MemoryUse:
         """See `Backend.device_memory`."""
         free, total = self.device.memory()
-        return DeviceMemory(free, total, {"weights": self._weights, "working memory": self.lanes.scratch_bytes})
+        return MemoryUse(free, total, {"weights": self._weights, "working memory": self.streams.scratch_bytes})
 
     def _deserialize(self, path: Path, stage: str) -> Any:
         self.library.logger.messages.clear()

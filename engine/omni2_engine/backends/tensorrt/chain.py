@@ -1,4 +1,4 @@
-"""One plan several times in a row: all is enqueued at once, what a run makes for the next stays on the device."""
+"""One plan several times in a row: all runs are enqueued at once, and what a run passes on stays on the device."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from collections.abc import Mapping, Sequence
 from omni2_engine._core import CudaStream
 from omni2_engine.backends.base.graph import Array, Arrays, is_context
 from omni2_engine.backends.cuda.array import DeviceArray
-from omni2_engine.backends.cuda.staging import Block, Exchange
-from omni2_engine.backends.cuda.stream import Lane
-from omni2_engine.backends.tensorrt.plan import Execution, Plan
+from omni2_engine.backends.cuda.staging import DeviceBuffer, StagingBuffer
+from omni2_engine.backends.cuda.stream import StageStream
+from omni2_engine.backends.tensorrt.plan import Execution, TensorRTPlan
 
 
 class Chain:
-    """See `Graph.run_chain`: one copy there, the runs, one copy back.
+    """See `Graph.run_chain`: one copy to the device, the runs, one copy back.
 
     Args:
         plan: what is run.
         execution: the context to run it with.
-        lane: of the plan's stage.
+        stream: of the plan's stage.
     """
 
-    def __init__(self, plan: Plan, execution: Execution, lane: Lane) -> None:
-        self._plan, self._execution, self._lane = plan, execution, lane
-        self._sent, self._fetched = Exchange(lane.device), Exchange(lane.device)
-        self._made = Block(lane.device)  # what is not fetched, twice: a run reads one half while it writes the other
+    def __init__(self, plan: TensorRTPlan, execution: Execution, stream: StageStream) -> None:
+        self._plan, self._execution, self._stream = plan, execution, stream
+        self._sent, self._fetched = StagingBuffer(stream.device), StagingBuffer(stream.device)
+        self._made = DeviceBuffer(
+            stream.device
+        )  # what is not fetched, twice: a run reads one half while it writes the other
 
     def run(
         self,
@@ -39,23 +41,23 @@ class Chain:
             states: views of device memory, all in one shape.
             inputs, each, carried: see `Graph.run_chain`.
         """
-        with self._lane.lock:
+        with self._stream.lock:
             own = {numbered(name, run): array for run, arrays in enumerate(each) for name, array in arrays.items()}
             given = {**inputs, **own}
             dtypes = self._plan.dtypes
             self._sent.lay_out({name: (array.shape, dtypes[base(name)]) for name, array in given.items()})
             self._sent.fill(given)
             self._lay_out_outputs(states[0], inputs, each[0])
-            with self._lane.timed(self._plan.stage):
-                self._sent.send(self._lane.stream)
+            with self._stream.timed(self._plan.stage):
+                self._sent.send(self._stream.cuda)
                 for run, state in enumerate(states):
                     self._enqueue(run, state, each[run], carried, last=run == len(states) - 1)
-                self._fetched.fetch(self._lane.stream)
-            self._lane.stream.synchronize()
+                self._fetched.fetch(self._stream.cuda)
+            self._stream.cuda.synchronize()
             return {name: array.copy() for name, array in self._fetched.arrays.items()}
 
     def _lay_out_outputs(self, state: Mapping[str, DeviceArray], inputs: Arrays, own: Arrays) -> None:
-        """Tell the context all shapes, and find places for what comes out."""
+        """Set all shapes, and lay the outputs out."""
         execution, dtypes = self._execution, self._plan.dtypes
         for name, array in inputs.items():
             execution.set(name, self._sent.addresses[name], array.shape)
@@ -84,21 +86,21 @@ class Chain:
         for name, address in self._fetched.addresses.items():
             execution.set(name, address if last else made[numbered(name, run % 2)])
         execution.enqueue()
-        keep_contexts(self._lane.stream, state, self._made)
+        keep_contexts(self._stream.cuda, state, self._made)
 
 
 def numbered(name: str, number: int) -> str:
-    """What the array of one run among several is called."""
+    """Name of an array of one run."""
     return f"{name}.{number}"
 
 
 def base(name: str) -> str:
-    """The name without its number."""
+    """The name without its run."""
     return name.partition(".")[0]
 
 
-def keep_contexts(stream: CudaStream, state: Mapping[str, DeviceArray], made: Block) -> None:
-    """Copy contexts from where a call has written them to where the next one reads them."""
+def keep_contexts(stream: CudaStream, state: Mapping[str, DeviceArray], made: DeviceBuffer) -> None:
+    """Copy contexts from where a call wrote them to where the next one reads them."""
     for name, view in state.items():
         if is_context(name):
             stream.copy(view.address, made.addresses[f"new_{name}"], view.nbytes)

@@ -1,5 +1,5 @@
-"""Everything a decoding step keeps on the device: what the conversations of one cache are to do, what the model is fed,
-what it makes of that, and the rings in which the host finds the tokens.
+"""The device memory of decoding steps: the rows of one cache, inputs and outputs of the model, and the rings in which
+the host finds the tokens.
 
 `omni2_kernels.decoding` describes the records. A row of every array belongs to the slot of that number.
 """
@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine._core import CudaStream
-from omni2_engine.backends.cuda.staging import Specs, place
-from omni2_engine.backends.cuda.stream import Lane
+from omni2_engine.backends.cuda.staging import Specs, offsets_of
+from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.cuda.table import DeviceTable
 from omni2_kernels.decoding import BATCH, CANDIDATE, CONTEST, POINTERS, REPORT, ROW, ElementType, new_rows
 
-RING = 64  # tokens, and the hidden states behind them, that are kept until the host takes them
+RING = 64  # tokens, with their hidden states, kept until the host takes them
 
 
 class DecodeBatch:
-    """Memory for all slots of one cache.
+    """Device and mapped memory for all slots of one cache.
 
     Args:
-        lane: on whose stream it is used.
+        stream: on which it is used.
         slots: of the cache.
         positions: of each slot, the spare one included, which is the last.
         vocab: logits of a position.
@@ -33,26 +33,26 @@ class DecodeBatch:
 
     Attributes:
         addresses: on the device, by the names of `BATCH`; and `last`, which the model is fed.
-        fed_logits, fed_hidden: by slot, where prefill leaves what it made of the last position: every step writes to
-            `logits` and `hidden` of all slots.
+        fed_logits, fed_hidden: by slot, addresses of prefill's outputs of the last position; `logits` and `hidden` of
+            all slots are overwritten in every step.
         rows: (slots,) of `ROW`, of the host: what `send_rows` sends.
         tokens: (slots, RING) int32, written by the device: token i of a turn is at i modulo RING.
         hidden: (slots, RING, width) float32, likewise: of the position that produced it.
         reports: (slots,) of `REPORT`, likewise.
 
     Raises:
-        CapacityError: the device has not so much left.
+        CapacityError: the device has not enough memory.
     """
 
-    def __init__(self, lane: Lane, slots: int, positions: int, vocab: int, table: DeviceTable) -> None:
+    def __init__(self, stream: StageStream, slots: int, positions: int, vocab: int, table: DeviceTable) -> None:
         self.slots, self.positions, self.vocab = slots, positions, vocab
         self._table = table
-        places, nbytes = place(_specs(slots, positions, vocab, table.width))
-        self._own = lane.pool.take(nbytes)
+        offsets, nbytes = offsets_of(_specs(slots, positions, vocab, table.width))
+        self._own = stream.pool.take(nbytes)
         begin = self._own.address
-        with lane.lock:
-            lane.stream.fill(begin, 0, nbytes)
-        self.addresses = {name: begin + offset for name, offset in places.items()}
+        with stream.lock:
+            stream.cuda.fill(begin, 0, nbytes)
+        self.addresses = {name: begin + offset for name, offset in offsets.items()}
         self.addresses["table"] = table.address
         self.fed_logits = [self.addresses[f"fed_logits_{slot}"] for slot in range(slots)]
         self.fed_hidden = [self.addresses[f"fed_hidden_{slot}"] for slot in range(slots)]
@@ -62,12 +62,12 @@ class DecodeBatch:
             "tokens": ((slots, RING), np.dtype(np.int32)),
             "hidden_ring": ((slots, RING, table.width), np.dtype(np.float32)),
         }
-        places, nbytes = place(shared)
-        self._shared = lane.pin(nbytes)
+        offsets, nbytes = offsets_of(shared)
+        self._shared = stream.pin(nbytes)
         pinned, views = self._shared.memory, {}
         for name, (shape, dtype) in shared.items():
-            self.addresses[name] = pinned.device_address + places[name]
-            memory = pinned.array[places[name] : places[name] + int(np.prod(shape)) * dtype.itemsize]
+            self.addresses[name] = pinned.device_address + offsets[name]
+            memory = pinned.array[offsets[name] : offsets[name] + int(np.prod(shape)) * dtype.itemsize]
             views[name] = memory.view(dtype).reshape(shape)
         self.rows: NDArray[np.void] = views["sent"]
         self.rows[:] = new_rows(slots)
@@ -79,20 +79,20 @@ class DecodeBatch:
     @staticmethod
     def bytes_for(slots: int, positions: int, vocab: int, width: int) -> int:
         """Bytes of device memory that one takes."""
-        return place(_specs(slots, positions, vocab, width))[1]
+        return offsets_of(_specs(slots, positions, vocab, width))[1]
 
     def send_rows(self, stream: CudaStream) -> None:
-        """Tell the device what is to be done with every row."""
+        """Send the record of every row."""
         stream.upload(self.addresses["rows"], self.rows)
 
     def send_ids(self, stream: CudaStream, name: str, slot: int, ids: Sequence[int], start: int = 0) -> None:
-        """Write ids into a row of `generated` or `forced`, from place `start` on."""
+        """Write ids into a row of `generated` or `forced`, from index `start` on."""
         if ids:
             row = self.addresses[name] + 4 * (slot * self.most_tokens + start)
             stream.upload(row, np.array(ids, np.int32))
 
     def take_fed(self, stream: CudaStream, slot: int) -> None:
-        """Let the next choice for this slot be made from what it was fed."""
+        """Copy prefill's outputs of this slot to where the next choice reads them."""
         for name, source, values in (
             ("logits", self.fed_logits[slot], self.vocab),
             ("hidden", self.fed_hidden[slot], self.width),
@@ -106,11 +106,11 @@ class DecodeBatch:
 
     @property
     def most_tokens(self) -> int:
-        """Of a turn: every position holds one, and the last is not fed."""
+        """Tokens of a turn at most: one for every position, and the last, which is not fed."""
         return self.positions + 1
 
     def record(self, visible: int) -> NDArray[np.void]:
-        """The argument of the kernels, for steps that may look at so many positions."""
+        """The argument of the kernels, for steps that see `visible` positions."""
         batch = np.zeros((), BATCH)
         for name in POINTERS:
             batch[name] = self.addresses[name]
@@ -134,8 +134,8 @@ class DecodeBatch:
 
 
 def _specs(slots: int, positions: int, vocab: int, width: int) -> Specs:
-    floats, ids, places = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.int64)
-    alone = {f"fed_logits_{slot}": ((vocab,), floats) for slot in range(slots)}  # each where TensorRT may write
+    floats, ids, counts = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.int64)
+    alone = {f"fed_logits_{slot}": ((vocab,), floats) for slot in range(slots)}  # each aligned as TensorRT requires
     alone |= {f"fed_hidden_{slot}": ((width,), floats) for slot in range(slots)}
     return alone | {
         "rows": ((slots,), ROW),
@@ -147,8 +147,8 @@ def _specs(slots: int, positions: int, vocab: int, width: int) -> Specs:
         "generated": ((slots, positions + 1), ids),
         "forced": ((slots, positions + 1), ids),
         "embeds": ((slots, width), floats),
-        "positions": ((slots,), places),
-        "write": ((slots,), places),
-        "last": ((slots,), places),
+        "positions": ((slots,), counts),
+        "write": ((slots,), counts),
+        "last": ((slots,), counts),
         "mask": ((slots, positions), np.dtype(np.bool_)),
     }

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from omni2_engine._core import CudaGraph
 from omni2_engine.backends.cuda.array import DeviceArray
 from omni2_engine.backends.cuda.kernels import DeviceKernels
-from omni2_engine.backends.cuda.stream import Lane
+from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.tensorrt.decode_batch import DecodeBatch
-from omni2_engine.backends.tensorrt.plan import Plan
+from omni2_engine.backends.tensorrt.plan import TensorRTPlan
 from omni2_kernels.decoding import State
 from omni2_kernels.registry import KERNELS
 
@@ -18,16 +18,16 @@ KERNELS_OF_A_STEP = ("resume", *CHOICE)
 
 
 class DecodeStep:
-    """A step that shows queries so many positions.
+    """A step whose queries see `visible` positions.
 
-    Where steps are recorded the first one runs as it is, since TensorRT prepares much in it that cannot be recorded;
-    the second is recorded, and launched as one piece of work from then on.
+    With CUDA graphs, the first run is not recorded, since TensorRT prepares in it what cannot be recorded. The second
+    is recorded, and launched as one graph from then on.
 
     Args:
         plan: of the model.
-        lane: whose stream it runs on.
+        stream: on which it runs.
         caches: of the model, by name.
-        batch: what the slots are to do.
+        batch: memory of the step.
         kernels: of the device.
         visible: positions.
         recorded: launch it as a CUDA graph.
@@ -38,8 +38,8 @@ class DecodeStep:
 
     def __init__(
         self,
-        plan: Plan,
-        lane: Lane,
+        plan: TensorRTPlan,
+        stream: StageStream,
         caches: Mapping[str, DeviceArray],
         batch: DecodeBatch,
         kernels: DeviceKernels,
@@ -47,13 +47,13 @@ class DecodeStep:
         recorded: bool,
     ) -> None:
         self.visible = visible
-        self._lane = lane
+        self._stream = stream
         self._kernels = kernels
         self._recorded = recorded
         self._stage = plan.stage
         self._name = f"a decoding step of {plan.stage} over {visible} positions"
         # a context of its own: no other call may change what a recorded one relies on
-        self._execution = plan.execution(lane, recorded)
+        self._execution = plan.execution(stream, recorded)
         slots, sizes = batch.slots, {"rows": batch.slots, "vocab": batch.vocab}
         shapes = {
             "embeds": (slots, 1, batch.width),
@@ -81,24 +81,24 @@ class DecodeStep:
     def choose(self, state: State) -> None:
         """Enqueue the choice for all slots in this state."""
         for launch in self._choices[state]:
-            self._kernels.enqueue(self._lane.stream, launch)
+            self._kernels.enqueue(self._stream.cuda, launch)
 
     def resume(self) -> None:
-        """Enqueue that those who join take their places."""
-        self._kernels.enqueue(self._lane.stream, self._resume)
+        """Enqueue the kernel that prepares joining rows."""
+        self._kernels.enqueue(self._stream.cuda, self._resume)
 
     def run(self) -> None:
-        """Enqueue one step for all that are running.
+        """Enqueue one step for all rows that run.
 
         Raises:
-            BackendError: it cannot be recorded; says how to do without.
+            BackendError: it cannot be recorded; the remedy turns CUDA graphs off.
         """
         if self._recorded and self._ran:
             graph = self._graph or self.record()
-            with self._lane.timed(self._stage):
-                self._lane.stream.launch_graph(graph)
+            with self._stream.timed(self._stage):
+                self._stream.cuda.launch_graph(graph)
             return
-        with self._lane.timed(self._stage):
+        with self._stream.timed(self._stage):
             self._enqueue()
         self._ran = True
 

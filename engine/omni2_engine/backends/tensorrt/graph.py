@@ -1,4 +1,4 @@
-"""A TensorRT plan as a stage's graph: state stays on the device, small arrays come and go in one copy each way."""
+"""A TensorRT plan as a stage's graph: state stays on the device, other arrays are copied once each way."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from omni2_engine._core import CudaGraph
 from omni2_engine.backends.base.graph import Array, Arrays, Shape, is_context
 from omni2_engine.backends.cuda.array import DeviceArray
-from omni2_engine.backends.cuda.staging import Block, Exchange, pinned_arrays
+from omni2_engine.backends.cuda.staging import DeviceBuffer, StagingBuffer, pinned_arrays
 from omni2_engine.backends.cuda.state import DeviceState
-from omni2_engine.backends.cuda.stream import GRAPHS_OFF, Lane
+from omni2_engine.backends.cuda.stream import GRAPHS_OFF, StageStream
 from omni2_engine.backends.tensorrt.chain import Chain, keep_contexts
-from omni2_engine.backends.tensorrt.plan import Execution, Plan
+from omni2_engine.backends.tensorrt.plan import Execution, TensorRTPlan
 from omni2_engine.errors import BackendError
 
 
@@ -25,24 +25,24 @@ class TensorRTGraph:
 
     Args:
         plan: what it runs.
-        lane: of its stage.
-        cuda_graphs: record calls that repeat themselves.
+        stream: of its stage.
+        cuda_graphs: record calls that repeat.
     """
 
-    def __init__(self, plan: Plan, lane: Lane, cuda_graphs: bool) -> None:
+    def __init__(self, plan: TensorRTPlan, stream: StageStream, cuda_graphs: bool) -> None:
         self.plan = plan
-        self.lane = lane
+        self.stream = stream
         self.inputs: Mapping[str, Shape] = plan.inputs
         self.outputs: Mapping[str, Shape] = plan.outputs
         self.dtypes: Mapping[str, np.dtype[Any]] = plan.dtypes
         self.cuda_graphs = cuda_graphs
-        # a graph whose shapes are all fixed is called with them every time
+        # every call of a graph with fixed shapes is alike
         self._stateless = self.bind({}, repeats=None not in chain(*plan.inputs.values()))
 
     @cached_property
     def execution(self) -> Execution:
         """The context of all calls that are not recorded."""
-        return self.plan.execution(self.lane, recorded=False)
+        return self.plan.execution(self.stream, recorded=False)
 
     def most(self, name: str, axis: int) -> int | None:
         """What the plan's profile has; see `Graph.most`."""
@@ -60,15 +60,15 @@ class TensorRTGraph:
 
     @cached_property
     def _chain(self) -> Chain:
-        return Chain(self.plan, self.execution, self.lane)
+        return Chain(self.plan, self.execution, self.stream)
 
     def state(self, shapes: Mapping[str, Sequence[int]]) -> DeviceState:
         """Memory for state; see `Graph.state`."""
-        return DeviceState(self.lane, {name: (shape, self.dtypes[name]) for name, shape in shapes.items()})
+        return DeviceState(self.stream, {name: (shape, self.dtypes[name]) for name, shape in shapes.items()})
 
     def results(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Array]:
         """Arrays for outputs, pinned; see `Graph.results`."""
-        return pinned_arrays(self.lane.device, {name: (shape, self.dtypes[name]) for name, shape in shapes.items()})
+        return pinned_arrays(self.stream.device, {name: (shape, self.dtypes[name]) for name, shape in shapes.items()})
 
     def bind(
         self, state: Mapping[str, DeviceArray], fixed: Arrays | None = None, repeats: bool = False
@@ -77,7 +77,7 @@ class TensorRTGraph:
 
         Args:
             state, fixed: as there.
-            repeats: every call will have the shapes of the first, so that it can be recorded.
+            repeats: every call has the shapes of the first, so that it can be recorded.
         """
         if repeats and self.cuda_graphs:
             return RecordedTensorRTGraph(self, state, fixed or {})
@@ -88,13 +88,13 @@ class BoundTensorRTGraph:
     """See `BoundGraph`. All graphs bound from one share its context."""
 
     def __init__(self, graph: TensorRTGraph, state: Mapping[str, DeviceArray], fixed: Arrays) -> None:
-        self._lane = graph.lane
+        self._stream = graph.stream
         self._stage = graph.plan.stage
-        self._call = Call(graph, graph.execution, state, fixed)
+        self._call = GraphCall(graph, graph.execution, state, fixed)
 
     @property
     def state(self) -> Mapping[str, DeviceArray]:
-        """What is bound."""
+        """The state that is bound."""
         return self._call.state
 
     def move(self, state: Mapping[str, DeviceArray]) -> None:
@@ -103,25 +103,28 @@ class BoundTensorRTGraph:
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with the remaining inputs; see `BoundGraph.run`."""
-        with self._lane.lock:
+        with self._stream.lock:
             self._call.lay_out(inputs)
             self._call.fill(inputs)
-            with self._lane.timed(self._stage):
+            with self._stream.timed(self._stage):
                 self._call.enqueue()
-            self._lane.stream.synchronize()
+            self._stream.cuda.synchronize()
             return self._call.outputs()
 
 
 class RecordedTensorRTGraph:
-    """See `BoundGraph`. Every call has the same shapes and addresses: the second is recorded, and launched as one piece
-    of work from then on. The first runs as it is, since TensorRT prepares much in it that cannot be recorded."""
+    """See `BoundGraph`. Every call has the same shapes and addresses.
+
+    The first is not recorded, since TensorRT prepares in it what cannot be recorded. The second is recorded, and
+    launched as a CUDA graph from then on.
+    """
 
     def __init__(self, graph: TensorRTGraph, state: Mapping[str, DeviceArray], fixed: Arrays) -> None:
-        self._lane = graph.lane
+        self._stream = graph.stream
         self._stage = graph.plan.stage
         # a context of its own: no other call may change what the recorded one relies on
-        self._execution = graph.plan.execution(graph.lane, recorded=True)
-        self._call = Call(graph, self._execution, state, fixed)
+        self._execution = graph.plan.execution(graph.stream, recorded=True)
+        self._call = GraphCall(graph, self._execution, state, fixed)
         self._shapes: dict[str, tuple[int, ...]] | None = None  # of every call
         self._recorded: CudaGraph | None = None
 
@@ -137,20 +140,20 @@ class RecordedTensorRTGraph:
         Raises:
             BackendError: also where an input has another shape than before, or the call cannot be recorded.
         """
-        with self._lane.lock:
+        with self._stream.lock:
             self._check_shapes(inputs)
             if self._shapes is None:
                 self._call.lay_out(inputs)
             self._call.fill(inputs)
             if self._shapes is None:
-                with self._lane.timed(self._stage):
+                with self._stream.timed(self._stage):
                     self._call.enqueue()
                 self._shapes = {name: array.shape for name, array in inputs.items()}
             else:
                 graph = self._graph()
-                with self._lane.timed(self._stage):
-                    self._lane.stream.launch_graph(graph)
-            self._lane.stream.synchronize()
+                with self._stream.timed(self._stage):
+                    self._stream.cuda.launch_graph(graph)
+            self._stream.cuda.synchronize()
             return self._call.outputs()
 
     def _graph(self) -> CudaGraph:
@@ -170,8 +173,8 @@ class RecordedTensorRTGraph:
                 )
 
 
-class Call:
-    """The way of one call: inputs to the device, the plan, outputs back.
+class GraphCall:
+    """One call: inputs to the device, the plan, outputs back.
 
     Args:
         graph: what is called.
@@ -183,14 +186,14 @@ class Call:
     def __init__(
         self, graph: TensorRTGraph, execution: Execution, state: Mapping[str, DeviceArray], fixed: Arrays
     ) -> None:
-        self._plan, self._stream, self._execution = graph.plan, graph.lane.stream, execution
+        self._plan, self._cuda, self._execution = graph.plan, graph.stream.cuda, execution
         self.state: dict[str, DeviceArray] = {}
         self._fixed = dict(fixed)
         kept = {f"new_{name}" for name in state} | set(fixed)
         self._free = [name for name in self._plan.outputs if name not in kept]
-        device = graph.lane.device
-        self._sent, self._fetched = Exchange(device), Exchange(device)
-        self._kept = Block(device)  # outputs that do not lie where they are wanted: contexts, fixed ones
+        device = graph.stream.device
+        self._sent, self._fetched = StagingBuffer(device), StagingBuffer(device)
+        self._kept = DeviceBuffer(device)  # outputs that are copied elsewhere: contexts, fixed ones
         self.move(state)
 
     def move(self, state: Mapping[str, DeviceArray]) -> None:
@@ -201,7 +204,7 @@ class Call:
         self.state |= state
 
     def lay_out(self, inputs: Arrays) -> None:
-        """Find a place for all that comes and goes, and tell the context."""
+        """Lay inputs and outputs out, and set their shapes and addresses."""
         plan, execution = self._plan, self._execution
         self._sent.lay_out({name: (array.shape, plan.dtypes[name]) for name, array in inputs.items()})
         for name, array in inputs.items():
@@ -215,22 +218,22 @@ class Call:
             execution.set(name, address)
 
     def fill(self, inputs: Arrays) -> None:
-        """Take the inputs' values.
+        """Copy the inputs into the staging buffer.
 
         Raises:
-            ValueError: one is of another dtype, which a copy would change without a word.
+            ValueError: one has another dtype, which a copy would convert silently.
         """
         self._sent.fill(inputs)
 
     def enqueue(self) -> None:
-        """Put all of it on the stream."""
-        self._sent.send(self._stream)
+        """Enqueue the copies and the plan."""
+        self._sent.send(self._cuda)
         self._execution.enqueue()
-        keep_contexts(self._stream, self.state, self._kept)
+        keep_contexts(self._cuda, self.state, self._kept)
         for name, array in self._fixed.items():
-            self._stream.download(array, self._kept.addresses[name])
-        self._fetched.fetch(self._stream)
+            self._cuda.download(array, self._kept.addresses[name])
+        self._fetched.fetch(self._cuda)
 
     def outputs(self) -> dict[str, Array]:
-        """What came back, once the stream has passed."""
+        """The outputs, once the stream has run."""
         return self._fixed | {name: self._fetched.arrays[name].copy() for name in self._free}

@@ -17,17 +17,17 @@ from omni2_engine.backends.tensorrt.decode_batch import RING, DecodeBatch
 from omni2_engine.backends.tensorrt.decode_loop import DecodeLoop, serves
 from omni2_engine.backends.tensorrt.decode_step import KERNELS_OF_A_STEP
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
-from omni2_engine.backends.tensorrt.prefill import Prefill
+from omni2_engine.backends.tensorrt.prefill import DevicePrefill
 from omni2_engine.model.config import DecoderConfig
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Choose
 
 Floats = NDArray[np.float32]
-USUAL = 1024  # positions: two spoken turns of half a minute, or the units of one
+USUAL = 1024  # positions: two turns of half a minute, or the units of one
 
 
 class DeviceLanguageModel(HostLanguageModel):
-    """See `LanguageModel`. What is fed stays on the device, and so do logits, until somebody needs them on the host.
+    """See `LanguageModel`. Logits and hidden states stay on the device unless the host needs them.
 
     Args:
         graph: an `llm` or `speech_lm` plan.
@@ -41,22 +41,22 @@ class DeviceLanguageModel(HostLanguageModel):
 
     def __init__(self, graph: TensorRTGraph, config: DecoderConfig, table: EmbeddingTable) -> None:
         super().__init__(graph, config, table)
-        self._plan, self._lane, self._recorded = graph.plan, graph.lane, graph.cuda_graphs
-        self._kernels = DeviceKernels(graph.lane.device, KERNELS_OF_A_STEP)
-        self._device_table = DeviceTable(graph.lane.device, graph.lane.stream, table)
-        self._prefill = Prefill(graph)
+        self._plan, self._stream, self._recorded = graph.plan, graph.stream, graph.cuda_graphs
+        self._kernels = DeviceKernels(graph.stream.device, KERNELS_OF_A_STEP)
+        self._device_table = DeviceTable(graph.stream.device, graph.stream.cuda, table)
+        self._prefill = DevicePrefill(graph)
         self._loops: WeakKeyDictionary[SlotCache, DecodeLoop] = WeakKeyDictionary()
 
     def nbytes(self, slots: int, capacity: int) -> int:
-        """Bytes of the device's memory for so many conversations; see `LanguageModel.nbytes`."""
+        """Bytes of the device's memory, those of decoding included; see `LanguageModel.nbytes`."""
         batch = DecodeBatch.bytes_for(slots, capacity, self.config.vocab, self.config.hidden)
         return super().nbytes(slots, capacity) + batch
 
     def new_cache(self, slots: int, capacity: int) -> SlotCache:
-        """Room for several conversations, and for what decoding them takes; see `LanguageModel.new_cache`."""
+        """KV caches, and the memory of their decoding steps; see `LanguageModel.new_cache`."""
         cache = super().new_cache(slots, capacity)
         self._loops[cache] = DecodeLoop(
-            self._plan, self._lane, cache, self._device_table, self._kernels, self._recorded
+            self._plan, self._stream, cache, self._device_table, self._kernels, self._recorded
         )
         return cache
 
@@ -74,12 +74,12 @@ class DeviceLanguageModel(HostLanguageModel):
         return RING if serves(choose) else super().longest(choose)
 
     def extend(self, state: DecoderState, embeds: Floats) -> None:
-        """Feed positions to one state, waiting for nothing; see `LanguageModel.extend`. `state.logits` and
-        `state.hidden` are not touched."""
+        """Feed positions to one state without waiting; see `LanguageModel.extend`. `state.logits` and `state.hidden`
+        are not updated."""
         check_room([state], len(embeds))
         batch, slot = self._loops[state.cache].batch, state.index
         caches = {name: cache[slot : slot + 1] for name, cache in state.cache.caches.items()}
-        with self._lane.lock:
+        with self._stream.lock:
             for first in range(0, len(embeds), self._prefill.most):
                 piece = embeds[first : first + self._prefill.most]
                 self._prefill.run(caches, state.length, piece, batch.fed_logits[slot], batch.fed_hidden[slot])
@@ -102,13 +102,13 @@ class DeviceLanguageModel(HostLanguageModel):
         self._loops[cache].warm_up(USUAL)
 
     def _fetch(self, states: Sequence[DecoderState]) -> None:
-        """Copy what prefill made of these states to the host."""
+        """Copy prefill's outputs of these states to the host."""
         if not states:
             return
-        stream = self._lane.stream
-        with self._lane.lock:
+        cuda = self._stream.cuda
+        with self._stream.lock:
             for state in states:
                 batch = self._loops[state.cache].batch
-                stream.download(state.logits, batch.fed_logits[state.index])
-                stream.download(state.hidden, batch.fed_hidden[state.index])
-        stream.synchronize()
+                cuda.download(state.logits, batch.fed_logits[state.index])
+                cuda.download(state.hidden, batch.fed_hidden[state.index])
+        cuda.synchronize()

@@ -31,7 +31,7 @@ class TensorRt:
         module: the Python package; untyped, as neither has type information.
         flavour: MAINLINE or RTX.
         version: of the package, such as "1.7.1.116".
-        logger: the one logger of this process (TensorRT ignores every other); its `messages` are what it was told.
+        logger: the one logger of this process (TensorRT ignores every other); `messages` holds what TensorRT reported.
     """
 
     module: Any
@@ -59,11 +59,11 @@ class TensorRt:
         return made
 
     def can_record(self, context: Any, stream: int) -> bool:
-        """Whether calls of a context can be recorded on a stream, as far as this TensorRT tells beforehand."""
+        """Whether calls of a context can be recorded on a stream; mainline TensorRT only says so when it is tried."""
         return self.flavour != RTX or bool(context.is_stream_capturable(stream))
 
     def context(self, engine: Any, *, captured: bool, runtime_cache: Any = None) -> Any:
-        """An execution context of a deserialized engine, which is to be given its working memory before a call.
+        """An execution context of a deserialized engine; it must be given its working memory before a call.
 
         Graphs are captured by the caller, so TensorRT-RTX is kept from capturing its own.
 
@@ -74,7 +74,7 @@ class TensorRt:
             runtime_cache: that it takes kernels from and fills; all contexts of an engine share one.
 
         Raises:
-            BackendError: the context cannot be made, mostly for want of device memory.
+            BackendError: the context cannot be made, mostly for lack of device memory.
         """
         strategy = self.module.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.flavour == RTX:
@@ -136,7 +136,7 @@ def new_logger(module: Any) -> Any:
     errors = (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR)
 
     class Logger(module.ILogger):  # type: ignore[misc]
-        """Hands on what TensorRT says, at debug level: what a user must know is in the error that follows."""
+        """Passes messages of TensorRT on at debug level: what a user must know is in the error that follows."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""A deserialized TensorRT plan: what goes in and out of it, and contexts that execute it."""
+"""A deserialized TensorRT plan: its inputs and outputs, and contexts that execute it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from omni2_engine.backends.base.graph import Shape, is_cache
 from omni2_engine.backends.cuda.array import DeviceArray
-from omni2_engine.backends.cuda.stream import Lane, Recording, cannot_record
+from omni2_engine.backends.cuda.stream import GraphCapture, StageStream, cannot_record
 from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.errors import BackendError
 
@@ -29,7 +29,7 @@ DTYPES = {
 }
 
 
-class Plan:
+class TensorRTPlan:
     """One plan on the device.
 
     Args:
@@ -40,7 +40,7 @@ class Plan:
 
     Attributes:
         inputs, outputs: shape per name; a dynamic dimension is None.
-        dtypes: of each of them, see `Graph.dtypes`.
+        dtypes: of every input and output, see `Graph.dtypes`.
 
     Raises:
         BackendError: a cache is not updated in place, or a size depends on an input's value.
@@ -69,26 +69,26 @@ class Plan:
 
     @property
     def kernels(self) -> bytes | None:
-        """What TensorRT-RTX has compiled for it so far, to be kept for the next start; None: nothing worth keeping."""
+        """What TensorRT-RTX has compiled for it so far, for the next start; None: nothing to keep."""
         return None if self._runtime_cache is None else bytes(self._runtime_cache.serialize())
 
     @property
     def working_bytes(self) -> int:
-        """Device memory a context needs for what is between inputs and outputs."""
+        """Device memory that a context needs for activations."""
         return int(self.engine.get_device_memory_size_for_profile_v2(PROFILE))
 
-    def execution(self, lane: Lane, recorded: bool) -> Execution:
+    def execution(self, stream: StageStream, recorded: bool) -> Execution:
         """A context of its own.
 
         Args:
-            lane: whose stream it runs on, and whose working memory it uses.
+            stream: on which it runs, and whose working memory it uses.
             recorded: its calls become a CUDA graph.
 
         Raises:
-            BackendError, CapacityError: the context or its memory cannot be had.
+            BackendError, CapacityError: the device has no room for the context.
         """
         context = self.library.context(self.engine, captured=recorded, runtime_cache=self._runtime_cache)
-        return Execution(self, context, lane)
+        return Execution(self, context, stream)
 
     def range_of(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The least and the most shape an input may have."""
@@ -97,20 +97,20 @@ class Plan:
 
 
 class Execution:
-    """A context that is told only what has changed since its last call."""
+    """A context that is only given what has changed since its last call."""
 
-    def __init__(self, plan: Plan, context: Any, lane: Lane) -> None:
+    def __init__(self, plan: TensorRTPlan, context: Any, stream: StageStream) -> None:
         self.plan = plan
-        self._lane = lane
+        self._stream = stream
         self._context = context
-        self._memory = lane.scratch(plan.working_bytes)  # held as long as the context may use it
+        self._memory = stream.scratch(plan.working_bytes)  # held while the context may use it
         context.set_device_memory(self._memory.address, self._memory.nbytes)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._known: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = {}
 
     def set(self, name: str, address: int, shape: tuple[int, ...] | None = None) -> None:
-        """Say where a tensor is and, of an input, which shape it has.
+        """Set the address of a tensor and, of an input, its shape.
 
         Raises:
             BackendError: the plan takes no such shape.
@@ -129,7 +129,7 @@ class Execution:
             self._addresses[name] = address
 
     def set_state(self, state: Mapping[str, DeviceArray]) -> None:
-        """Say where state is; caches are updated there, where contexts go is for others to say."""
+        """Set the addresses of state. Caches are updated in place; the caller sets where new contexts go."""
         for name, view in state.items():
             self.set(name, view.address, view.shape)
             if is_cache(name):
@@ -141,31 +141,31 @@ class Execution:
         if key not in self._known:
             missing = self._context.infer_shapes()
             if missing:
-                raise BackendError(f"the plan of {self.plan.stage} was not told the shape of {missing[0]}", REBUILD)
+                raise BackendError(f"the plan of {self.plan.stage} was not given the shape of {missing[0]}", REBUILD)
             self._known[key] = {name: tuple(self._context.get_tensor_shape(name)) for name in self.plan.outputs}
         return self._known[key]
 
     @contextmanager
-    def recording(self, what: str) -> Iterator[Recording]:
-        """Record calls, and what is enqueued beside them; see `Lane.recording`.
+    def recording(self, what: str) -> Iterator[GraphCapture]:
+        """Record calls, and what is enqueued beside them; see `StageStream.recording`.
 
         Raises:
             BackendError: also where TensorRT cannot be recorded.
         """
-        if not self.plan.library.can_record(self._context, self._lane.stream.handle):
+        if not self.plan.library.can_record(self._context, self._stream.cuda.handle):
             raise cannot_record(what, f"TensorRT says that its plan of {self.plan.stage} cannot be recorded")
-        with self._lane.recording(what) as recording:
+        with self._stream.recording(what) as recording:
             yield recording
 
     def enqueue(self) -> None:
-        """Run on the lane's stream.
+        """Run on the stream's stream.
 
         Raises:
             BackendError: TensorRT refuses, or the device has failed.
         """
         self.plan.library.logger.messages.clear()
-        if not self._context.execute_async_v3(self._lane.stream.handle):
-            self._lane.check()  # a device that failed before refuses everything: that is what there is to say
+        if not self._context.execute_async_v3(self._stream.cuda.handle):
+            self._stream.check()  # an earlier failure of the device is the error to report
             raise BackendError(
                 f"TensorRT cannot run {self.plan.stage}: {self._reason()}",
                 "report this with the plan's target and TensorRT's version, both in `omni2-engine inspect`",

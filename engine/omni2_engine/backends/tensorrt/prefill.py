@@ -1,4 +1,4 @@
-"""Feeding many positions at once to a language model on the device, without waiting until that is done."""
+"""Prefill of a language model on the device; the host does not wait for it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.backends.cuda.array import DeviceArray
-from omni2_engine.backends.cuda.staging import Exchange
+from omni2_engine.backends.cuda.staging import StagingBuffer
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
 
 Floats = NDArray[np.float32]
 
 
-class Prefill:
-    """One model's; for one thread at a time.
+class DevicePrefill:
+    """Prefill of one model, for one thread at a time.
 
     Args:
         graph: the model.
@@ -26,10 +26,10 @@ class Prefill:
     """
 
     def __init__(self, graph: TensorRTGraph) -> None:
-        device = graph.lane.device
-        self._lane, self._stream, self._stage = graph.lane, graph.lane.stream, graph.plan.stage
+        device = graph.stream.device
+        self._stream, self._stage = graph.stream, graph.plan.stage
         self._execution = graph.execution
-        self._sent = Exchange(device)
+        self._sent = StagingBuffer(device)
         self._done = device.event()
         self.most = graph.most("embeds", 1) or 1
 
@@ -38,7 +38,7 @@ class Prefill:
 
         Args:
             caches: of one slot, (1, …).
-            start: positions it holds already.
+            start: positions that the caches hold already.
             embeds: (n, hidden) float32, n ≤ most.
             logits, hidden: addresses for (vocab,) and (hidden,) float32 of the last position.
 
@@ -54,7 +54,7 @@ class Prefill:
             "last": np.array([[len(embeds) - 1]], np.int64),
             "mask": (np.arange(stop)[None, :] <= np.arange(start, stop)[:, None])[None, None],
         }
-        self._done.synchronize()  # the inputs may get another place; seldom is there anything to wait for
+        self._done.synchronize()  # the staging buffer is used again; there is rarely anything to wait for
         self._sent.lay_out({name: (array.shape, array.dtype) for name, array in inputs.items()})
         for name, array in inputs.items():
             self._sent.arrays[name][...] = array
@@ -64,7 +64,7 @@ class Prefill:
             execution.set(f"new_{name}", cache.address)
         execution.set("logits", logits)
         execution.set("hidden", hidden)
-        with self._lane.timed(self._stage):
-            self._sent.send(self._stream)
+        with self._stream.timed(self._stage):
+            self._sent.send(self._stream.cuda)
             execution.enqueue()
-        self._stream.record(self._done)
+        self._stream.cuda.record(self._done)

@@ -1,4 +1,4 @@
-"""Kernels that TensorRT-RTX compiled for an engine's plans, kept beside them: one file, so much per stage."""
+"""Kernels that TensorRT-RTX compiled for an engine's plans, kept in one file beside the plans, by stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("omni2_engine.tensorrt")
 
 
 def read_kernels(path: Path) -> dict[str, bytes]:
-    """What was kept, by stage; nothing if there is no such file or it is damaged: then it is made anew."""
+    """The kernels kept, by stage; none if there is no such file, or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {stage: stored[stage].tobytes() for stage in stored.files}
@@ -28,7 +28,7 @@ def read_kernels(path: Path) -> dict[str, bytes]:
 
 
 def write_kernels(path: Path, kernels: Mapping[str, bytes]) -> None:
-    """Keep kernels, by stage. An engine that cannot be written to starts more slowly the next time, no more."""
+    """Keep kernels, by stage. If the engine cannot be written to, the next start is slower."""
     content = io.BytesIO()
     arrays = {stage: np.frombuffer(compiled, np.uint8) for stage, compiled in kernels.items()}
     np.savez(content, **arrays)  # type: ignore[arg-type]
@@ -36,6 +36,6 @@ def write_kernels(path: Path, kernels: Mapping[str, bytes]) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(content.getbuffer())
-        os.replace(temporary, path)  # whoever reads meanwhile finds the whole of one or the other
+        os.replace(temporary, path)  # a reader finds the old file or the new one, whole
     except OSError as error:
         log.info("%s cannot be written: %s", path, str(error))

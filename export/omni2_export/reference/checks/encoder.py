@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omni2_export.reference.checks.subject import Subject, tensor
-from omni2_export.reference.whisper import Block, Projector
+from omni2_export.reference.whisper import Projector, WhisperBlock
 from omni2_export.verify.rows import Row
 from omni2_export.verify.tolerances import DEVIATION
 
@@ -35,7 +35,7 @@ def _first_block(subject: Subject) -> Row:
     second = subject.module(lambda: nn.Conv1d(config.width, config.width, 3, stride=2, padding=1), "encoder", "conv2.")
     positions = tensor(subject.checkpoint.modules["encoder"].read("positional_embedding"))
     x = F.gelu(second(F.gelu(first(tensor(log_mel))))).transpose(1, 2) + positions
-    block = subject.module(lambda: Block(config), "encoder", "blocks.0.")
+    block = subject.module(lambda: WhisperBlock(config), "encoder", "blocks.0.")
     return subject.judge("encoder", "convolutions and block 0", found, block(x), relative=DEVIATION)
 
 
@@ -43,7 +43,7 @@ def _block(subject: Subject, layer: int) -> list[Row]:
     config = subject.config.encoder
     before, after = f"layer_{layer - 1}_out", f"layer_{layer}_out"
     graph = subject.part("encoder", [before], [after])
-    module = subject.module(lambda: Block(config), "encoder", f"blocks.{layer}.")
+    module = subject.module(lambda: WhisperBlock(config), "encoder", f"blocks.{layer}.")
     rows = []
     for length in LENGTHS:
         x = subject.normal(1, length, config.width)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from omni2_engine.model.config import DecoderConfig
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_export.reference.checks.subject import Floats, Subject, tensor
-from omni2_export.reference.qwen2 import Layer, RMSNorm, rotary_table
+from omni2_export.reference.qwen2 import Qwen2Layer, RMSNorm, rotary_table
 from omni2_export.verify.rows import Row
 from omni2_export.verify.tolerances import DEVIATION, LOGITS
 
@@ -53,7 +53,7 @@ def _check_layer(subject: Subject, stage: str, config: DecoderConfig, layer: int
     before = "embeds" if layer == 0 else f"layer_{layer - 1}_out"
     names = [f"layer_{layer}_out", f"new_keys_{layer}", f"new_values_{layer}"]
     graph = subject.part(stage, [before], names)
-    module = subject.module(lambda: Layer(config), stage, f"layers.{layer}.")
+    module = subject.module(lambda: Qwen2Layer(config), stage, f"layers.{layer}.")
     caches = [np.zeros((1, config.kv_heads, PREFILL + MORE, config.head_dim), np.float32)] * 2
     past, rows = None, []
     for start, stop in ((0, PREFILL), (PREFILL, PREFILL + MORE)):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES
-from omni2_engine.stages.flow import Flow as FlowStage
+from omni2_engine.stages.flow import Flow
 from omni2_export.inspection import Tap
 from omni2_export.reference.build import load_flow, load_vocoder
 from omni2_export.reference.checks.subject import Floats, Subject, tensor
-from omni2_export.reference.solver import Flow
+from omni2_export.reference.solver import TorchFlow
 from omni2_export.reference.vocoder import SourceDraws
 from omni2_export.verify.rows import Row
 from omni2_export.verify.tolerances import DEVIATION, DRIVEN_WAVE, HERTZ, MEL_DEVIATION, SIGNAL
@@ -28,14 +28,14 @@ class _Utterance:
     """An utterance said by the engine's flow stage and by the torch module side by side."""
 
     subject: Subject
-    reference: Flow
+    reference: TorchFlow
     noise: Floats
     voice: Floats
 
     def __post_init__(self) -> None:
         config, graph = self.subject.config, self.subject.graph
         self.encoder, self.step = Tap(graph("flow_encoder")), Tap(graph("flow_step"))
-        stage = FlowStage(
+        stage = Flow(
             self.encoder, self.step, graph("flow_conditions"), config.flow_encoder, config.estimator, self.noise
         )
         self.stage, self.state = stage, stage.new_state(stage.speaker_features(self.voice[0]))

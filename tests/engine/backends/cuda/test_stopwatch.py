@@ -10,7 +10,7 @@ import pytest
 
 from omni2_engine._core import CudaDevice
 from omni2_engine.backends.cuda.stopwatch import Stopwatch
-from omni2_engine.backends.cuda.stream import Lane
+from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.errors import BackendError
 
 SLOW = 0.02  # seconds that a piece takes by the stand-in's clock
@@ -22,17 +22,17 @@ def device(fake_cuda: Any) -> CudaDevice:
 
 
 @pytest.fixture
-def work(fake_cuda: Any) -> Callable[[Lane], None]:
-    """Something that keeps a lane's stream busy for `SLOW`."""
-    return lambda lane: fake_cuda.delay(lane.stream.handle, round(SLOW * 1e6))
+def work(fake_cuda: Any) -> Callable[[StageStream], None]:
+    """Something that keeps a stage_stream's stream busy for `SLOW`."""
+    return lambda stage_stream: fake_cuda.delay(stage_stream.cuda.handle, round(SLOW * 1e6))
 
 
-def test_a_piece_takes_what_the_device_takes(device: CudaDevice, work: Callable[[Lane], None]) -> None:
+def test_a_piece_takes_what_the_device_takes(device: CudaDevice, work: Callable[[StageStream], None]) -> None:
     stopwatch = Stopwatch(device)
-    lane, other = Lane(device, stopwatch=stopwatch), Lane(device, stopwatch=stopwatch)
-    work(lane)  # before: not counted
-    with lane.timed("slow"):
-        work(lane)
+    stage_stream, other = StageStream(device, stopwatch=stopwatch), StageStream(device, stopwatch=stopwatch)
+    work(stage_stream)  # before: not counted
+    with stage_stream.timed("slow"):
+        work(stage_stream)
     with other.timed("nothing"):
         pass
     slow, nothing = stopwatch.take()
@@ -42,18 +42,18 @@ def test_a_piece_takes_what_the_device_takes(device: CudaDevice, work: Callable[
 
 
 def test_a_lane_is_not_timed_unless_asked(device: CudaDevice, fake_cuda: Any) -> None:
-    lane = Lane(device)
-    with lane.timed("a call"):
-        lane.stream.upload(lane.scratch(64).address, np.zeros(8, np.uint8))
-    lane.stream.synchronize()
+    stage_stream = StageStream(device)
+    with stage_stream.timed("a call"):
+        stage_stream.cuda.upload(stage_stream.scratch(64).address, np.zeros(8, np.uint8))
+    stage_stream.cuda.synchronize()
     assert fake_cuda.live()["events"] == 0
 
 
 def test_events_are_given_back(device: CudaDevice, fake_cuda: Any) -> None:
     stopwatch = Stopwatch(device)
-    lane = Lane(device, stopwatch=stopwatch)
+    stage_stream = StageStream(device, stopwatch=stopwatch)
     for _ in range(5):
-        with lane.timed("a call"):
+        with stage_stream.timed("a call"):
             pass
     assert len(stopwatch.take()) == 5
     assert fake_cuda.live()["events"] == 0
@@ -61,15 +61,15 @@ def test_events_are_given_back(device: CudaDevice, fake_cuda: Any) -> None:
 
 def test_work_that_fails_is_not_counted(device: CudaDevice) -> None:
     stopwatch = Stopwatch(device)
-    lane = Lane(device, stopwatch=stopwatch)
-    with pytest.raises(ZeroDivisionError), lane.timed("broken"):
+    stage_stream = StageStream(device, stopwatch=stopwatch)
+    with pytest.raises(ZeroDivisionError), stage_stream.timed("broken"):
         _ = 1 / 0
     assert stopwatch.take() == []
 
 
 def test_a_lost_device_is_reported(device: CudaDevice, fake_cuda: Any) -> None:
     stopwatch = Stopwatch(device)
-    with Lane(device, stopwatch=stopwatch).timed("a call"):
+    with StageStream(device, stopwatch=stopwatch).timed("a call"):
         pass
     fake_cuda.lose()
     with pytest.raises(BackendError, match="cudaErrorIllegalAddress"):

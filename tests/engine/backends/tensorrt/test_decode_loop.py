@@ -16,14 +16,14 @@ from omni2_engine._core import CudaEvent, CudaStream
 from omni2_engine.backends.base.decode_request import DecodeRequest, Tokens
 from omni2_engine.backends.base.host_language_model import HostLanguageModel
 from omni2_engine.backends.base.kv_cache import DecoderState
-from omni2_engine.backends.cuda.stream import Lane
+from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.backends.tensorrt.decode_batch import RING
 from omni2_engine.backends.tensorrt.decode_loop import LEAST_VISIBLE, visible_sizes
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
 from omni2_engine.backends.tensorrt.language_model import DeviceLanguageModel
 from omni2_engine.backends.tensorrt.library import MAINLINE, RTX, TensorRt
-from omni2_engine.backends.tensorrt.plan import Plan
+from omni2_engine.backends.tensorrt.plan import TensorRTPlan
 from omni2_engine.errors import BackendError, ContextError
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import EmbeddingTable
@@ -69,7 +69,12 @@ def table_of(directory: EngineDirectory) -> EmbeddingTable:
 
 @pytest.fixture
 def open_model(
-    plan_file: Path, tiny_engine_dir: Path, emulated: Any, library: TensorRt, fake_tensorrt: FakeTensorRt, lane: Lane
+    plan_file: Path,
+    tiny_engine_dir: Path,
+    emulated: Any,
+    library: TensorRt,
+    fake_tensorrt: FakeTensorRt,
+    stage_stream: StageStream,
 ) -> Open:
     """The model on the stand-in device."""
 
@@ -79,9 +84,11 @@ def open_model(
         directory = EngineDirectory(tiny_engine_dir)
         runtime = fake_tensorrt.Runtime(library.logger)
         engine = runtime.deserialize_cuda_engine(plan_file.read_bytes())
-        plan = Plan(replace(library, flavour=flavour), engine, "speech_lm")
+        plan = TensorRTPlan(replace(library, flavour=flavour), engine, "speech_lm")
         config = directory.manifest.model.speech_lm
-        model = DeviceLanguageModel(TensorRTGraph(plan, lane, cuda_graphs), config, table or table_of(directory))
+        model = DeviceLanguageModel(
+            TensorRTGraph(plan, stage_stream, cuda_graphs), config, table or table_of(directory)
+        )
         return model
 
     return opened
@@ -405,7 +412,7 @@ def test_a_plan_that_refuses_is_told(open_model: Open, fake_tensorrt: FakeTensor
 
 
 def test_a_conversation_that_goes_while_it_is_fed_keeps_its_memory_until_then(
-    open_model: Open, fake_tensorrt: FakeTensorRt, lane: Lane, emulated: Any
+    open_model: Open, fake_tensorrt: FakeTensorRt, stage_stream: StageStream, emulated: Any
 ) -> None:
     model = open_model()
     fake_tensorrt.slow = True
@@ -413,7 +420,7 @@ def test_a_conversation_that_goes_while_it_is_fed_keeps_its_memory_until_then(
     before = emulated.live()["pinned"]
     del state
     assert emulated.live()["pinned"] < before
-    lane.stream.synchronize()  # raises if the call had not found its memory any more
+    stage_stream.cuda.synchronize()  # raises if the call had not found its memory any more
 
 
 def test_a_lost_device_is_told(open_model: Open, emulated: Any) -> None:

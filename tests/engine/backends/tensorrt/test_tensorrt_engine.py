@@ -317,7 +317,7 @@ def test_plans_of_half_types_keep_their_state_in_them(
         if isinstance(llm, DeviceLanguageModel):
             llm._fetch([state])
         results.append(state.logits.copy())
-        mel = [decoder.render(turn, units[at : at + 30], final=at == 90) for at in range(0, 120, 30)]
+        mel = [decoder.run_flow(turn, units[at : at + 30], final=at == 90) for at in range(0, 120, 30)]
         results.append(np.concatenate(mel))
         types = {array.dtype for part in turn.flow.steps for array in (*part.caches.values(), *part.contexts.values())}
         types |= {array.dtype for array in state.cache.caches.values()}

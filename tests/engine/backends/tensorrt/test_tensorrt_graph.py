@@ -11,9 +11,9 @@ import pytest
 
 from omni2_engine.backends.base.graph import run_one_by_one
 from omni2_engine.backends.cuda.state import DeviceState
-from omni2_engine.backends.cuda.stream import Lane
+from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
-from omni2_engine.backends.tensorrt.plan import Plan
+from omni2_engine.backends.tensorrt.plan import TensorRTPlan
 from omni2_engine.errors import BackendError, CapacityError
 
 from ...stand_ins.cuda import LAUNCH_FAILURE
@@ -45,7 +45,7 @@ class Stage:
         self.graph = graph
         self.state: DeviceState = graph.state({"keys_0": (SLOTS, 2, CAPACITY, 4), "contexts": (1, 4)})
         self.logits = graph.results({"logits": (SLOTS, 4)})["logits"]
-        graph.lane.stream.synchronize()
+        graph.stream.cuda.synchronize()
 
     def bind(self, first: int, stop: int, repeats: bool = False) -> Any:
         arrays = self.state.arrays
@@ -245,10 +245,12 @@ def test_what_tensorrt_refuses_is_said_in_its_words(fake_tensorrt: Any, make_gra
     np.testing.assert_array_equal(bound.run(given)["doubled"], 2 * given["x"])
 
 
-def test_a_device_that_fails_in_a_call_stays_failed(fake_cuda: Any, lane: Lane, make_graph: Make) -> None:
+def test_a_device_that_fails_in_a_call_stays_failed(
+    fake_cuda: Any, stage_stream: StageStream, make_graph: Make
+) -> None:
     bound, given = Stage(make_graph()).bind(0, 2), inputs(np.random.default_rng(12), 2, 1)
     bound.run(given)
-    fake_cuda.launch(lane.stream.handle, lambda: 1 / 0)
+    fake_cuda.launch(stage_stream.cuda.handle, lambda: 1 / 0)
     for _ in range(2):
         with pytest.raises(BackendError, match=START_AGAIN):
             bound.run(given)
@@ -276,7 +278,9 @@ def test_an_array_of_another_dtype_is_not_converted_silently(make_graph: Make) -
         bound.run(given | {"write": given["write"].astype(np.int32)})
 
 
-def test_a_cache_that_is_not_updated_in_place_is_refused(open_plan: Callable[[Path], Plan], tmp_path: Path) -> None:
+def test_a_cache_that_is_not_updated_in_place_is_refused(
+    open_plan: Callable[[Path], TensorRTPlan], tmp_path: Path
+) -> None:
     with pytest.raises(BackendError, match="does not update the cache keys_0 in place — build the plans again"):
         open_plan(write_stage(tmp_path / "copying.onnx", in_place=False))
 
