@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from omni2_bench.load.clock import Clock
-from omni2_bench.load.recordings import FRAME, RATE, Recording
+from omni2_bench.load.recordings import FRAME, RATE, RecordedQuestion
 from omni2_bench.load.records import Call, HeardTurn
 from omni2_bench.load.visits import PlannedTurn, Visit
 
@@ -67,7 +67,7 @@ class Caller:
         clock: to live by.
     """
 
-    def __init__(self, server: Server, visit: Visit, recordings: list[Recording], clock: Clock) -> None:
+    def __init__(self, server: Server, visit: Visit, recordings: list[RecordedQuestion], clock: Clock) -> None:
         self._server = server
         self._visit = visit
         self._recordings = recordings

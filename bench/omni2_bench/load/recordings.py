@@ -18,7 +18,7 @@ VOICED = 0.05  # of the loudest frame's RMS: frames above it are speech
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordedQuestion:
     """A question.
 
     Args:
@@ -31,7 +31,7 @@ class Recording:
     last: int
 
 
-def read_recording(path: Path) -> Recording:
+def read_recording(path: Path) -> RecordedQuestion:
     """Read a recording, and find its speech by level.
 
     Raises:
@@ -42,7 +42,7 @@ def read_recording(path: Path) -> Recording:
     return recording(samples if rate == RATE else soxr.resample(samples, rate, RATE), str(path))
 
 
-def recording(samples: NDArray[np.float32], name: str = "the recording") -> Recording:
+def recording(samples: NDArray[np.float32], name: str = "the recording") -> RecordedQuestion:
     """Cut samples at 24 kHz, (n,) float in -1 … 1, into frames.
 
     Raises:
@@ -55,4 +55,4 @@ def recording(samples: NDArray[np.float32], name: str = "the recording") -> Reco
         raise SettingError(f"{name} is silent", "use recordings of spoken questions")
     voiced = np.flatnonzero(levels > VOICED * levels.max())
     pcm = (np.clip(blocks, -1, 1) * 32767).astype("<i2")
-    return Recording(tuple(block.tobytes() for block in pcm), int(voiced[0]), int(voiced[-1]))
+    return RecordedQuestion(tuple(block.tobytes() for block in pcm), int(voiced[0]), int(voiced[-1]))

@@ -13,14 +13,14 @@ import numpy as np
 from omni2_bench.common.statistics import continuity
 from omni2_bench.load.caller import Caller, Server
 from omni2_bench.load.clock import Clock
-from omni2_bench.load.recordings import Recording
+from omni2_bench.load.recordings import RecordedQuestion
 from omni2_bench.load.records import Call, HeardTurn
 from omni2_bench.load.visits import Behaviour, visits
 
 PERCENTILES = (50, 95, 99)
 
 
-async def meet(server: Server, behaviour: Behaviour, recordings: list[Recording], speed: float = 1.0) -> list[Call]:
+async def meet(server: Server, behaviour: Behaviour, recordings: list[RecordedQuestion], speed: float = 1.0) -> list[Call]:
     """Let all callers call, each at its time, without a look at how the server does.
 
     Args:

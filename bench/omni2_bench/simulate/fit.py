@@ -53,7 +53,7 @@ class Constants:
 
 
 @dataclass(frozen=True)
-class Trial:
+class FitTrial:
     """One line of the table, and what the constants say of its total, seconds."""
 
     row: PaperRow
@@ -83,10 +83,10 @@ def fit(rows: Sequence[PaperRow]) -> Constants:
     return Constants(*(float(value) for value in (prompt, text_token, write, unit, synthesis)))
 
 
-def trials(rows: Sequence[PaperRow], constants: Constants) -> list[Trial]:
+def trials(rows: Sequence[PaperRow], constants: Constants) -> list[FitTrial]:
     """Every fitted and every held-out line of the table."""
     return [
-        Trial(of(rows, SIZE, read, write), (read, write) in FITTED, constants.total(read, write))
+        FitTrial(of(rows, SIZE, read, write), (read, write) in FITTED, constants.total(read, write))
         for read, write in (*FITTED, *HELD_OUT)
     ]
 
@@ -120,7 +120,7 @@ def record(rows: Sequence[PaperRow]) -> dict[str, Any]:
     }
 
 
-def _line(trial: Trial) -> dict[str, Any]:
+def _line(trial: FitTrial) -> dict[str, Any]:
     return {
         "R": trial.row.read,
         "W": trial.row.write,

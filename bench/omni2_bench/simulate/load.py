@@ -76,7 +76,7 @@ def talks(sessions: int, seed: int, turns: int = TURNS) -> list[Talk]:
     return found
 
 
-class Server(Protocol):
+class SimulatedServer(Protocol):
     """A schedule that answers questions.
 
     Attributes:
@@ -92,7 +92,7 @@ class Server(Protocol):
         """Calls of its stages so far."""
 
 
-def converse(server: Server, talks: Sequence[Talk]) -> list[SimulatedTurn]:
+def converse(server: SimulatedServer, talks: Sequence[Talk]) -> list[SimulatedTurn]:
     """Let every session ask all its questions, each after it has heard the answer to the one before.
 
     Args:

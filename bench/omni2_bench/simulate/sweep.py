@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from omni2_bench.simulate.device import Limits
-from omni2_bench.simulate.load import AnswerLength, Server, converse, talks
+from omni2_bench.simulate.load import AnswerLength, SimulatedServer, converse, talks
 from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.original import LimitTimes, SerialServer
 from omni2_bench.simulate.ours import OverlappedServer
@@ -20,7 +20,7 @@ LEAST = 1e-3  # the smallest efficiency that is tried
 PRECISION = 1e-4  # to which an efficiency is found
 
 
-def server_of(schedule: str, model: SimulatedModel, limits: Limits) -> Server:
+def server_of(schedule: str, model: SimulatedModel, limits: Limits) -> SimulatedServer:
     """A fresh device that runs a model in one of `SCHEDULES`."""
     if schedule == ORIGINAL:
         return SerialServer(LimitTimes(model, limits), model)
