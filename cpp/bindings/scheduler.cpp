@@ -202,6 +202,7 @@ template <class Machine, class Class>
 void bind_sessions(Class& bound) {
     const auto session = py::arg("session");
     bound.def("begin", changing<Machine>(&Core::begin), session);
+    bound.def("speculate", changing<Machine>(&Core::speculate), session);
     bound.def("finish", changing<Machine>(&Core::finish), session);
     bound.def("hold", changing<Machine>(&Core::hold), session, py::arg("held"));
     bound.def("cancel", changing<Machine>(&Core::cancel), session);
@@ -247,6 +248,10 @@ void bind_sessions(Class& bound) {
     bound.def("counts", [](const Machine& machine) {
         const Counts counts = read(machine, [](const Core& core, double) { return core.counts(); });
         return std::make_tuple(counts.sessions, counts.queued, counts.running);
+    });
+    bound.def("speculation", [](const Machine& machine) {
+        const Speculation done = read(machine, [](const Core& core, double) { return core.speculation(); });
+        return std::make_tuple(done.calls, done.delayed, done.longest);
     });
     bound.def(
         "drained",

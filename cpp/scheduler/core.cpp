@@ -35,7 +35,7 @@ Core::Core(std::vector<StageShape> stages, size_t width, Order order) : width_(w
     if (width == 0) throw std::invalid_argument("width must be at least 1");
     for (const StageShape& shape : stages) {
         if (shape.max_batch == 0) throw std::invalid_argument("max_batch must be at least 1");
-        stages_.push_back({shape, {}, false, {}});
+        stages_.push_back({shape, {}, false, false, {}});
     }
 }
 
@@ -78,7 +78,8 @@ TaskId Core::submit(SessionId id, size_t stage, Payload&& payload, const std::ve
     check_dependencies(*session, after);
 
     const TaskId task_id = next_task_++;
-    Task& task = tasks_.emplace(task_id, Task{task_id, session, stage, std::move(payload), key, 0, {}}).first->second;
+    Task& task =
+        tasks_.emplace(task_id, Task{task_id, session, stage, std::move(payload), key, 0, {}, false, 0}).first->second;
     for (const TaskId earlier : after) {
         const auto found = tasks_.find(earlier);
         if (found == tasks_.end()) continue;  // done
@@ -102,6 +103,15 @@ void Core::begin(SessionId id) {
     Session* const session = find(id);
     if (!session) return;
     session->phase = Phase::kFirstChunk;
+    session->turn = next_turn_++;
+    session->deadline = -kNever;
+    update(*session);
+}
+
+void Core::speculate(SessionId id) {
+    Session* const session = find(id);
+    if (!session) return;
+    session->phase = Phase::kSpeculating;
     session->turn = next_turn_++;
     session->deadline = -kNever;
     update(*session);
@@ -207,7 +217,7 @@ bool Core::wanted(size_t number, double now) const {
     const auto cuts_in = [&](const Task* task) {
         const auto comes_after = [&](const Task* other) { return before(*other, *task); };
         if (!eligible(*task, now)) return false;
-        if (call.empty() || (room && task->key == call.front()->key)) return true;
+        if (call.empty() || (room && may_share(*task, *call.front()))) return true;
         return !std::all_of(call.begin(), call.end(), comes_after);
     };
     return std::any_of(stage.ready.begin(), stage.ready.end(), cuts_in);
@@ -223,11 +233,16 @@ bool Core::eligible(const Task& task, double now) const {
     return !task.session->held && eligible_at(*task.session) <= now;
 }
 
+bool Core::speculates(const Task& task) { return task.session->phase == Phase::kSpeculating; }
+
+bool Core::may_share(const Task& a, const Task& b) { return a.key == b.key && speculates(a) == speculates(b); }
+
 bool Core::before(const Task& a, const Task& b) const {
+    if (speculates(a) != speculates(b)) return speculates(b);
     if (order_ == Order::kArrival) return a.id < b.id;
     const auto rank = [this](const Task& task) {
         const Session& session = *task.session;
-        const bool first = session.phase == Phase::kFirstChunk;
+        const bool first = session.phase == Phase::kFirstChunk || session.phase == Phase::kSpeculating;
         const double due = session.phase == Phase::kPlaying ? session.deadline : kNever;
         return std::make_tuple(!first, first ? session.turn : 0, due, stages_[task.stage].shape.priority, task.id);
     };
@@ -249,7 +264,7 @@ std::vector<Core::Task*> Core::batch_of(Task* first, double now) const {
     if (stage.shape.max_batch == 1) return {first};
     std::vector<Task*> batch;  // `first` comes out first: nothing at its stage is more urgent
     for (Task* task : stage.ready)
-        if (task->key == first->key && eligible(*task, now)) batch.push_back(task);
+        if (may_share(*task, *first) && eligible(*task, now)) batch.push_back(task);
     const size_t size = std::min(batch.size(), stage.shape.max_batch);
     std::partial_sort(batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(size), batch.end(),
                       [this](const Task* a, const Task* b) { return before(*a, *b); });
@@ -271,6 +286,8 @@ void Core::begin_call(const std::vector<Task*>& batch) {
     running_ += batch.size();
     stage.running = batch;
     stage.busy = true;
+    stage.speculative = speculates(*batch.front());
+    if (stage.speculative) ++speculation_.calls;
     ++calls_;
 }
 
@@ -288,10 +305,39 @@ std::vector<size_t> Core::start(double now) {
     while (calls_ < width_) {
         Task* const first = most_urgent(now);
         if (!first || first_chunk_runs_alone()) break;
+        if (speculates(*first) && others_wait(now)) break;
         begin_call(batch_of(first, now));
         started.push_back(first->stage);
     }
+    if (speculation_.calls > 0) note_delays(now);
     return started;
+}
+
+// Whether a task that is not speculative could start, were its stage free.
+bool Core::others_wait(double now) const {
+    const auto waits = [&](const Task* task) { return !speculates(*task) && eligible(*task, now); };
+    return std::any_of(stages_.begin(), stages_.end(),
+                       [&](const Stage& stage) { return std::any_of(stage.ready.begin(), stage.ready.end(), waits); });
+}
+
+// Counts what speculative calls keep from starting: at their own stage, or as one of those that fill the width.
+void Core::note_delays(double now) {
+    const auto speculative = [](const Stage& stage) { return stage.busy && stage.speculative; };
+    const bool fill = calls_ == width_ && std::any_of(stages_.begin(), stages_.end(), speculative);
+    for (const Stage& stage : stages_) {
+        for (Task* task : stage.ready) {
+            if (speculates(*task)) continue;
+            if (!eligible(*task, now)) {
+                task->delayed = false;
+            } else if (!task->delayed && (stage.busy ? stage.speculative : fill)) {
+                task->delayed = true;
+                task->calls_before = speculation_.calls;
+                ++speculation_.delayed;
+            }
+            if (task->delayed)
+                speculation_.longest = std::max(speculation_.longest, 1 + speculation_.calls - task->calls_before);
+        }
+    }
 }
 
 double Core::wake(double now) const {
@@ -336,7 +382,7 @@ std::vector<Failure> Core::complete(size_t stage, const Outcome& outcome) {
     std::vector<Failure> failures;
     const std::vector<Task*> done = std::exchange(stages_[stage].running, {});
     const Errors errors = errors_of(outcome, done.size());
-    stages_[stage].busy = false;
+    stages_[stage].busy = stages_[stage].speculative = false;
     --calls_;
     running_ -= done.size();
     for (size_t i = 0; i < done.size(); ++i) {
@@ -381,7 +427,8 @@ void Core::retire(Task& task) {
 
 // After every change of a session: is it still live, and is it still needed?
 void Core::update(Session& session) {
-    const bool live = !session.cancelled && (session.phase != Phase::kIdle || session.queued + session.running > 0);
+    const bool live = !session.cancelled && session.phase != Phase::kSpeculating &&
+                      (session.phase != Phase::kIdle || session.queued + session.running > 0);
     if (live != session.live) live_ += live ? 1 : -1;
     session.live = live;
     if (session.queued + session.running + session.reports > 0) return;

@@ -7,6 +7,10 @@
 // before those it comes after. Who is first: sessions whose first chunk of sound is not out yet, then the earliest
 // playback deadline (the moment the session's player runs dry), then the stage's priority, then submission.
 //
+// A session may speculate: work on a turn that may never be asked for. Its tasks come last. None of them starts while
+// a task of any other session waits, none shares a call with others, and what waits is not held back by a session's
+// speculation in any other way. So a task waits for one speculative call at most, one that ran when it came.
+//
 // A choice looks at every session that is ready at a free stage, never at the tasks queued behind, and nothing needs to
 // be sorted again when a deadline moves.
 #pragma once
@@ -80,6 +84,13 @@ struct Counts {
     size_t sessions, queued, running;
 };
 
+// What speculation did to others.
+struct Speculation {
+    size_t calls = 0;    // begun
+    size_t delayed = 0;  // tasks of others that could have started but for speculative calls
+    size_t longest = 0;  // such calls that one task waited for, one after another, at most
+};
+
 // Not thread-safe. Times are seconds on one clock that never goes back. A session that was closed is no error, other
 // than for submit; one that was never opened is (std::invalid_argument). Nothing here destroys a payload or a `failed`:
 // those no longer needed wait in discarded(), because destroying them may take a lock that our caller must not wait
@@ -99,6 +110,7 @@ public:
     TaskId submit(SessionId session, size_t stage, Payload&& payload, const std::vector<TaskId>& after, int64_t key);
 
     void begin(SessionId session);
+    void speculate(SessionId session);  // until it begins a turn, or is revived
     void delivered(SessionId session, double seconds, double now);
     void finish(SessionId session);
     void hold(SessionId session, bool held);
@@ -114,6 +126,7 @@ public:
     bool closed() const { return closed_; }
     double lead(SessionId session, double now) const;  // until the player runs dry; negative: since; 0 before any sound
     Counts counts() const;
+    Speculation speculation() const { return speculation_; }
 
     // Whether a task that waits for the stage would come before a call that runs there, or into it, if that call were
     // cut in two now.
@@ -148,9 +161,11 @@ private:
         int64_t key;
         size_t waits_for = 0;  // tasks it comes after that are not done
         std::vector<TaskId> dependents;
+        bool delayed = false;     // by speculative calls, since it could have started
+        size_t calls_before = 0;  // speculative calls that had begun by then
     };
 
-    enum class Phase { kIdle, kFirstChunk, kPlaying };
+    enum class Phase { kIdle, kSpeculating, kFirstChunk, kPlaying };
 
     struct Session {
         SessionId id;
@@ -172,6 +187,7 @@ private:
         StageShape shape;
         std::vector<Task*> ready;    // queue heads that wait for no other task; unordered
         bool busy = false;           // from start() to complete(), even if all of the call's tasks were cancelled
+        bool speculative = false;    // the call began as such
         std::vector<Task*> running;  // the call
     };
 
@@ -186,8 +202,12 @@ private:
 
     double eligible_at(const Session& session) const;
     bool eligible(const Task& task, double now) const;
+    static bool speculates(const Task& task);
+    static bool may_share(const Task& a, const Task& b);  // a call
     bool before(const Task& a, const Task& b) const;
     bool first_chunk_runs_alone() const;
+    bool others_wait(double now) const;
+    void note_delays(double now);
     Task* most_urgent(double now) const;
     std::vector<Task*> batch_of(Task* first, double now) const;
     void begin_call(const std::vector<Task*>& batch);
@@ -204,6 +224,7 @@ private:
     size_t calls_ = 0;  // running
     size_t live_ = 0;   // sessions
     size_t queued_ = 0, running_ = 0, reports_ = 0;
+    Speculation speculation_;
     bool any_drained_ = false;
     bool closed_ = false;
 };

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from omni2_engine.engine import Engine
     from omni2_engine.sampling import Sampling, Stream
     from omni2_engine.sessions.answer import Answer
+    from omni2_engine.sessions.prepared import Prepared
+    from omni2_engine.sessions.prepared_turns import PreparedTurns
     from omni2_engine.sessions.session import Session
     from omni2_engine.sessions.turn_record import TurnRecord
     from omni2_engine.turn.chunk import Chunk
@@ -51,6 +53,8 @@ __all__ = [
     "EngineDirectoryError",
     "Omni2Error",
     "Options",
+    "Prepared",
+    "PreparedTurns",
     "Sampling",
     "Session",
     "SettingError",
@@ -64,6 +68,8 @@ MODULES = {
     "Chunk": "turn.chunk",
     "Engine": "engine",
     "Options": "turn.options",
+    "Prepared": "sessions.prepared",
+    "PreparedTurns": "sessions.prepared_turns",
     "Sampling": "sampling",
     "Session": "sessions.session",
     "Stream": "sampling",

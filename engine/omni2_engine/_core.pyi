@@ -300,6 +300,13 @@ class Scheduler:
     def begin(self, session: int) -> None:
         """A turn begins: its first chunk of sound is due at once, and the lead is 0 until it comes."""
 
+    def speculate(self, session: int) -> None:
+        """Work on a turn that may never be asked for, until `begin` or `revive`.
+
+        None of its tasks starts while a task of another session waits, other than of one that speculates too; none
+        shares a call with such a task. So a task waits for one speculative call at most, one that ran when it came.
+        """
+
     def delivered(self, session: int, seconds: float) -> None:
         """That much sound was handed to the player: its deadline moves to max(deadline, now) + seconds. ValueError."""
 
@@ -339,6 +346,10 @@ class Scheduler:
     def counts(self) -> tuple[int, int, int]:
         """(sessions open, tasks queued, tasks running)."""
 
+    def speculation(self) -> tuple[int, int, int]:
+        """(speculative calls so far, tasks of others that could have started but for them, the most such calls that one
+        task waited for, one after another)."""
+
     def shutdown(self) -> None:
         """Close all sessions, wait for running calls, end all threads and let go of the stages' callables.
 
@@ -377,6 +388,7 @@ class Simulation:
     def open(self, failed: Callable[[BaseException], None] | None = None, run_ahead: float = ...) -> int: ...
     def submit(self, session: int, stage: int, payload: Any, after: Sequence[int] = (), key: int = 0) -> int: ...
     def begin(self, session: int) -> None: ...
+    def speculate(self, session: int) -> None: ...
     def delivered(self, session: int, seconds: float) -> None: ...
     def finish(self, session: int) -> None: ...
     def hold(self, session: int, held: bool) -> None: ...
@@ -390,6 +402,7 @@ class Simulation:
     def now(self) -> float: ...
     def wanted(self, stage: int) -> bool: ...
     def counts(self) -> tuple[int, int, int]: ...
+    def speculation(self) -> tuple[int, int, int]: ...
     def shutdown(self) -> None:
         """Close all sessions and let go of all callables, but keep the trace. SchedulerError from within `run`."""
 

@@ -28,6 +28,7 @@ from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
 from omni2_engine.schedule.threaded import ThreadedSchedule
 from omni2_engine.sessions.answer import Answer
+from omni2_engine.sessions.prepared_turns import PreparedTurns
 from omni2_engine.sessions.question import SessionArguments, question_and_options
 from omni2_engine.sessions.runtime import Runtime, Voices
 from omni2_engine.sessions.session import Session
@@ -226,6 +227,11 @@ class Engine:
     def expected_wait(self) -> float:
         """Seconds until a turn asked now would make its first sound, by the turns before; 0 before there were any."""
         return self.runtime.waiting.expected
+
+    @property
+    def prepared_turns(self) -> PreparedTurns:
+        """What turns that were prepared have saved and wasted until now, see `Session.prepare`."""
+        return self.runtime.prepared_turns.now()
 
     def session(self, **options: Unpack[SessionOptions]) -> Session:
         """Begin a conversation.

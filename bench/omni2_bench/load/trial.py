@@ -20,7 +20,9 @@ from omni2_bench.load.visits import Behaviour, visits
 PERCENTILES = (50, 95, 99)
 
 
-async def meet(server: Server, behaviour: Behaviour, recordings: list[RecordedQuestion], speed: float = 1.0) -> list[Call]:
+async def meet(
+    server: Server, behaviour: Behaviour, recordings: list[RecordedQuestion], speed: float = 1.0
+) -> list[Call]:
     """Let all callers call, each at its time, without a look at how the server does.
 
     Args:

@@ -8,7 +8,7 @@ from functools import cached_property
 from omni2_bench.common.script import units_per_chunk
 from omni2_bench.simulate.effort import Efforts
 from omni2_bench.simulate.load import AnswerLength
-from omni2_bench.simulate.sound import Sound
+from omni2_bench.simulate.sound import SoundRates
 from omni2_export.checkpoint_writer.dimensions import PRESETS
 
 TEMPLATE = 30  # positions of the chat template around a spoken question, its default system prompt included (spec §4)
@@ -30,9 +30,9 @@ class SimulatedModel:
         return Efforts(PRESETS[self.size])
 
     @cached_property
-    def sound(self) -> Sound:
+    def sound(self) -> SoundRates:
         """What is heard of so many units."""
-        return Sound.of(self.efforts.config)
+        return SoundRates.of(self.efforts.config)
 
     @property
     def read(self) -> int:

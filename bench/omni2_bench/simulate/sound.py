@@ -8,7 +8,7 @@ from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, FlowEncoderConfig,
 
 
 @dataclass(frozen=True)
-class Sound:
+class SoundRates:
     """The arithmetic of one model's flow and vocoder calls.
 
     Args:
@@ -20,7 +20,7 @@ class Sound:
     frame: float
 
     @classmethod
-    def of(cls, config: ModelConfig) -> Sound:
+    def of(cls, config: ModelConfig) -> SoundRates:
         """A model's."""
         return cls(config.flow_encoder, config.vocoder.hop / config.vocoder.sample_rate)
 

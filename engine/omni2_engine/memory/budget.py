@@ -60,6 +60,11 @@ class MemoryBudget:
         """Bytes not promised yet."""
         return self.limit - self.used
 
+    @property
+    def waiting(self) -> bool:
+        """Whether somebody waits for bytes."""
+        return bool(self._requests)
+
     def take(self, most: int, least: int, wait: bool) -> Waits[int]:
         """Promise as many bytes as there are, from `least` to `most`.
 

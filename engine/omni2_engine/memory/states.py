@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +14,14 @@ from numpy.typing import NDArray
 
 from omni2_engine.backends.base.kv_cache import DecoderState, SlotCache
 from omni2_engine.backends.base.language_model import LanguageModel
+from omni2_engine.errors import CapacityError
 from omni2_engine.memory.budget import Admission, MemoryBudget
 from omni2_engine.stages.speech_decoder import SpeechDecoder, SpeechState
+from omni2_engine.system import waits
 from omni2_engine.system.waits import Waits
 
 Floats = NDArray[np.float32]
+GiveUp = Callable[[], Future[None]]  # have a prepared turn taken back; done when its memory is
 LEAST_CONTEXT = 4.0  # seconds of its own sound below which a flow is not shortened
 
 
@@ -26,7 +33,7 @@ class Conversation:
     promised: int
 
 
-@dataclass
+@dataclass(eq=False)
 class TurnStates:
     """What a turn needs besides.
 
@@ -50,6 +57,9 @@ class StatePool:
 
     The decoder state that came back last is kept with its memory: the next turn's first chunk need not wait until the
     system has found some. Its bytes count when it is used again; until then it goes as soon as others need them.
+
+    A prepared turn, which may never be asked for, gets only what is left over: nothing while others are being let in,
+    and it is taken back when they need its memory.
 
     Args:
         llm, speech_lm, decoder: the stages.
@@ -85,7 +95,8 @@ class StatePool:
             self._reserved = min(turn, budget.limit - self._conversations.slot_nbytes)
         self._lasting = MemoryBudget(budget.limit - self._reserved)
         self._idle: TurnStates | None = None
-        self._open = self._running = 0
+        self._open = self._running = self._asking = 0
+        self._prepared: dict[TurnStates, GiveUp] = {}  # in the order in which they began
         self._lock = threading.RLock()  # garbage collection may close a dropped session at any moment, in here too
 
     def warm_up(self) -> None:
@@ -104,10 +115,26 @@ class StatePool:
         Raises:
             CapacityError: there is none; with "wait" only if there never will be.
         """
+        with self._being_asked():
+            size = self._conversations.slot_nbytes
+            short = size > self._lasting.free or size > self.budget.free
+            yield from self._make_room(math.inf if short else 0, self.waits)
+            return (yield from self._open_now(self.waits))
+
+    def open_left_over(self) -> Conversation | None:
+        """Room for the conversation of a prepared turn; None if there is none left over."""
+        with self._lock:
+            try:
+                return None if self._asking else waits.run(self._open_now(wait=False))
+            except CapacityError:
+                return None
+
+    def _open_now(self, wait: bool) -> Waits[Conversation]:
+        """`open`; with `wait` it waits for room."""
         size = self._conversations.slot_nbytes
-        promised = yield from self._lasting.take(size, size, self.waits)
+        promised = yield from self._lasting.take(size, size, wait)
         with self._lasting.undone_on_error(promised):
-            yield from self.budget.take(size, size, self.waits)
+            yield from self.budget.take(size, size, wait)
             with self.budget.undone_on_error(promised):
                 state = self._slot(self._conversations, self._llm, self._context)
         with self._lock:
@@ -136,7 +163,37 @@ class StatePool:
             CapacityError: as in `open`; with "wait" also if a turn is longer than what is kept free for one.
         """
         least, full = self._turn_sizes(positions, seconds)
-        promised = yield from self._admit(least, full)
+        with self._being_asked():
+            promised = yield from self._admit(least, full)
+        return self._new_states(speaker, positions, seconds, promised)
+
+    def begin_left_over(self, speaker: Floats, positions: int, seconds: float, give_up: GiveUp) -> TurnStates | None:
+        """Room for a prepared turn; None if there is none left over.
+
+        Args:
+            speaker, positions, seconds: see `begin`.
+            give_up: called, once, when others need the memory; from any thread, and without waiting.
+        """
+        least, full = self._turn_sizes(positions, seconds)
+        with self._lock:
+            if self._asking:
+                return None
+            most = min(full, self.budget.free - self._for_others(least))
+            if most < least:
+                return None
+            promised = waits.run(self.budget.take(most, least, wait=False))
+            self._running += 1
+            states = self._new_states(speaker, positions, seconds, promised)
+            self._prepared[states] = give_up
+            return states
+
+    def keep(self, states: TurnStates) -> None:
+        """A prepared turn was asked for: its memory is its own from now on."""
+        with self._lock:
+            self._prepared.pop(states, None)
+
+    def _new_states(self, speaker: Floats, positions: int, seconds: float, promised: int) -> TurnStates:
+        """A turn's states within the bytes promised."""
         try:
             left_context = self._fitting(promised - self._speech_size(positions), seconds)
             decoder = self._decoder_state(speaker, seconds, left_context)
@@ -150,6 +207,7 @@ class StatePool:
         """Take a turn's memory back. No step of it runs."""
         states.speech.release()
         with self._lock:
+            self._prepared.pop(states, None)
             self._idle = states
         self._leave(states.promised)
 
@@ -160,17 +218,54 @@ class StatePool:
 
     def _admit(self, least: int, full: int) -> Waits[int]:
         """Promise a turn its bytes, from `least` to `full`."""
+        wait = self.waits and full <= self._reserved
+        with self._lock:
+            lacking = full + self._for_others(least) - self.budget.free
+        yield from self._make_room(lacking, wait)
         if self._admission is not Admission.SHORTEN:
-            promised = yield from self.budget.take(full, full, wait=full <= self._reserved)
+            promised = yield from self.budget.take(full, full, wait)
             with self._lock:
                 self._running += 1
             return promised
         with self._lock:  # or two at once might take what is meant for a third
-            others = max(self._open - self._running - 1, 0)  # they shall have room as well
-            most = max(least, min(full, self.budget.free - others * least))
+            most = max(least, min(full, self.budget.free - self._for_others(least)))
             promised = yield from self.budget.take(most, least, wait=False)
             self._running += 1
         return promised
+
+    def _for_others(self, least: int) -> int:
+        """Bytes that shall be left for the turns of other conversations, where turns are shortened."""
+        return max(self._open - self._running - 1, 0) * least if self._admission is Admission.SHORTEN else 0
+
+    @contextmanager
+    def _being_asked(self) -> Iterator[None]:
+        """Somebody who is no prepared turn is being let in; may last as long as they wait."""
+        with self._lock:
+            self._asking += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asking -= 1
+
+    def _make_room(self, lacking: float, waits_anyway: bool) -> Waits[None]:
+        """Have prepared turns taken back, the last one first, until they give as many bytes as are lacking.
+
+        Args:
+            lacking: bytes.
+            waits_anyway: who lacks them goes on to wait for them in the budget, in the order of arrival.
+        """
+        given_up = []
+        with self._lock:
+            if self.budget.waiting:
+                lacking = math.inf
+            while lacking > 0 and self._prepared:
+                states, give_up = self._prepared.popitem()
+                lacking -= states.promised
+                given_up.append(give_up)
+        gone = [give_up() for give_up in given_up]
+        if not waits_anyway:
+            yield from gone
 
     def _leave(self, promised: int) -> None:
         self.budget.give_back(promised)

@@ -45,6 +45,9 @@ class InlineQueue:
     def begin(self) -> None:
         """See `SessionQueue.begin`."""
 
+    def speculate(self) -> None:
+        """See `SessionQueue.speculate`; a session alone is in nobody's way."""
+
     def submit(self, step: Step, run: TurnRun) -> None:
         """See `SessionQueue.submit`."""
         if self._cancelled or self._closed:

@@ -68,6 +68,10 @@ class ThreadedQueue:
         """See `SessionQueue.begin`."""
         self._scheduler.begin(self._session)
 
+    def speculate(self) -> None:
+        """See `SessionQueue.speculate`."""
+        self._scheduler.speculate(self._session)
+
     def submit(self, step: Step, run: TurnRun) -> None:
         """See `SessionQueue.submit`."""
         key = self._key(step, run) or -self._session - 1  # a key of this session alone

@@ -28,7 +28,8 @@ class Answer:
         output: where the chunks come.
         queue: runs the steps.
         end: ends the turn and cleans up behind it; may wait for a step that runs. A second time does nothing. It is
-            told how the turn ended: "cancelled", "error", or None if its last chunk was taken.
+            told how the turn ended ("cancelled", "error", or None if its last chunk was taken), and whether to wait
+            where another thread ends it already.
         deadline: moment of `time.monotonic` by which the first chunk must be there; None for no such moment.
         text: all that the turn has written, once it has ended.
     """
@@ -38,7 +39,7 @@ class Answer:
         runtime: Runtime,
         output: ChunkQueue,
         queue: SessionQueue,
-        end: Callable[[str | None], None],
+        end: Callable[[str | None, bool], None],
         deadline: float | None,
         text: Callable[[], str],
     ) -> None:
@@ -116,12 +117,12 @@ class Answer:
 
     def _finish(self, outcome: str | None) -> None:
         self._over = True
-        self._end(outcome)
+        self._end(outcome, True)
 
     async def _afinish(self, outcome: str | None) -> None:
         self._over = True
         loop = asyncio.get_running_loop()
-        await asyncio.shield(loop.run_in_executor(self._runtime.helpers, self._end, outcome))
+        await asyncio.shield(loop.run_in_executor(self._runtime.helpers, self._end, outcome, True))
 
     def _taken(self, chunk: Chunk) -> Chunk:
         """Note a chunk that the consumer gets."""
@@ -146,7 +147,8 @@ class Answer:
 
     def __del__(self) -> None:
         if not getattr(self, "_over", True):
-            self.close()
+            self._over = True
+            self._end(None if self._complete else CANCELLED, False)
 
     def _run_steps(self) -> None:
         """Where steps run on this thread: until there is a chunk."""

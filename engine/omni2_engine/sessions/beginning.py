@@ -18,26 +18,28 @@ from omni2_engine.sessions.answer import Answer, late
 from omni2_engine.sessions.ending import abandon, close
 from omni2_engine.sessions.prompt_room import check_speech_room, lay_out
 from omni2_engine.sessions.question import Asked
+from omni2_engine.sessions.runtime import Runtime
 from omni2_engine.sessions.state import RunningTurn, SessionState
 from omni2_engine.system import waits
 from omni2_engine.system.process import check_not_forked
 from omni2_engine.system.waits import Waits
 from omni2_engine.turn.metrics import Recorder
-from omni2_engine.turn.options import FIXED
+from omni2_engine.turn.options import FIXED, Options
 from omni2_engine.turn.output import ChunkQueue
 from omni2_engine.turn.run import Hooks, Question, TurnRun, checked_hooks
 
 Floats = NDArray[np.float32]
-End = Callable[[str | None], None]  # see `Answer`
+End = Callable[[str | None, bool], None]  # see `Answer`
 T = TypeVar("T")
 
 
-def claim(state: SessionState, changes: Mapping[str, Any]) -> RunningTurn:
+def claim(state: SessionState, changes: Mapping[str, Any], prepared: bool = False) -> RunningTurn:
     """Make the session this turn's.
 
     Args:
         state: of the session.
         changes: options for this turn alone.
+        prepared: it is not asked for yet, and waits for nothing.
 
     Raises:
         SettingError, BusyError, BackendError: see `Session.stream`.
@@ -51,8 +53,8 @@ def claim(state: SessionState, changes: Mapping[str, Any]) -> RunningTurn:
         check_speech_room(state.runtime, options)
         with state.lock:
             state.check_idle()
-            ticket = state.runtime.waiting.enter()
-            state.turn = RunningTurn(Recorder(state.turns), options, ticket, state.history.exchanges)
+            ticket = None if prepared else state.runtime.waiting.enter()
+            state.turn = RunningTurn(Recorder(state.turns), options, state.history.copy(), ticket, prepared)
             return state.turn
     except BaseException:
         if state.one_turn:
@@ -107,42 +109,71 @@ def _begin(
     state: SessionState, turn: RunningTurn, reading: Waits[Floats | None], text: str | None, hooks: Hooks, end: End
 ) -> Waits[Answer]:
     """Take memory and a place in the schedule, in the order of asking; read the question; submit the first step."""
-    runtime, options, history, queue, held = state.runtime, turn.options, state.history, state.queue, state.held
+    runtime, queue = state.runtime, state.queue
     queue.drained()
     queue.revive()
-    if held.conversation is None:
-        held.conversation = yield from runtime.states.open()
-    positions = runtime.pipeline.speech_positions(options.max_new_tokens, options.max_last_write)
-    seconds = positions / runtime.pipeline.config.flow_encoder.unit_rate
-    turn.states = yield from runtime.states.begin(state.voice, positions, seconds)
-    metrics = turn.recorder.metrics
-    metrics.left_context = turn.states.left_context
+    if state.held.conversation is None:
+        state.held.conversation = yield from runtime.states.open()
+    turn.states = yield from runtime.states.begin(state.voice, *sound_of(runtime, turn.options))
     queue.begin()
     waveform = yield from reading
-    history.exchanges, layout, dropped = lay_out(runtime, history.exchanges, text, options)
-    history.rounds, metrics.dropped_turns = [], dropped
-    output = ChunkQueue(options.unread, queue.hold, partial(runtime.waiting.leave, turn.ticket, True))
+    start(state, turn, waveform, text, hooks)
+    return answer_of(state, turn, end)
+
+
+def sound_of(runtime: Runtime, options: Options) -> tuple[int, float]:
+    """Positions of the speech LM that a turn takes at most, and seconds of sound."""
+    positions = runtime.pipeline.speech_positions(options.max_new_tokens, options.max_last_write)
+    return positions, positions / runtime.pipeline.config.flow_encoder.unit_rate
+
+
+def start(state: SessionState, turn: RunningTurn, waveform: Floats | None, text: str | None, hooks: Hooks) -> None:
+    """Lay out the prompt of a turn that has its memory and its place, and submit the first step.
+
+    Args:
+        state: of the session.
+        turn: the one that runs.
+        waveform: (n,) float32 at 16 kHz; None if typed.
+        text: what was typed.
+        hooks: see `Asked`.
+
+    Raises:
+        ContextError: the turn does not fit.
+    """
+    runtime, options, history, queue = state.runtime, turn.options, state.history, state.queue
+    assert state.held.conversation is not None and turn.states is not None
+    metrics = turn.recorder.metrics
+    metrics.left_context = turn.states.left_context
+    history.exchanges, layout, metrics.dropped_turns = lay_out(runtime, history.exchanges, text, options)
+    history.rounds = []
+    output = ChunkQueue(options.unread, queue.hold, lambda: runtime.waiting.leave(turn.ticket, True))
     with state.lock:
         turn.waits_for, turn.output = None, output
-    run = TurnRun(
+    turn.run = TurnRun(
         runtime.pipeline,
         runtime.prefixes,
         history,
-        held.conversation.state,
+        state.held.conversation.state,
         turn.states,
         Question(layout, waveform, options, *hooks),
         queue,
         output,
         turn.recorder,
         runtime.playout,
+        turn.prepared,
     )
-    turn.run = run
-    answer = Answer(runtime, output, queue, end, turn.deadline, lambda: turn.text)
     try:
-        run.begin()
+        turn.run.begin()
     except SessionCancelledError:  # `cancel` or `close` came before the first step could be submitted
         output.end()
-    return answer
+    with state.lock:
+        turn.begun = True
+
+
+def answer_of(state: SessionState, turn: RunningTurn, end: End) -> Answer:
+    """The answer of a turn that was begun."""
+    assert turn.output is not None
+    return Answer(state.runtime, turn.output, state.queue, end, turn.deadline, lambda: turn.text)
 
 
 def _cancelled(state: SessionState, turn: RunningTurn, end: End) -> Answer:

@@ -19,14 +19,23 @@ from omni2_engine.turn.run import Forced, Hooks, OnText, Steer
 Floats = NDArray[np.float32]
 
 
-class QuestionArguments(TypedDict, total=False):
-    """The question of a turn beside its audio, as keyword arguments; each is described at `Session.stream`."""
+class SpokenArguments(TypedDict, total=False):
+    """What goes with the audio of a turn, as keyword arguments; each is described at `Session.stream`."""
 
     sample_rate: int | None
-    text: str | None
     on_text: OnText | None
-    steer: Steer | None
     forced: Forced | None
+
+
+class PreparedArguments(SpokenArguments, TurnOptions, total=False):
+    """Arguments of `Session.prepare` beside the audio."""
+
+
+class QuestionArguments(SpokenArguments, total=False):
+    """The question of a turn beside its audio, likewise."""
+
+    text: str | None
+    steer: Steer | None
 
 
 class TurnArguments(QuestionArguments, TurnOptions, total=False):

@@ -15,6 +15,7 @@ from omni2_engine.memory.states import StatePool
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import map_table
 from omni2_engine.schedule.base import Schedule
+from omni2_engine.sessions.prepared_turns import PreparedTurns
 from omni2_engine.sessions.waiting_turns import WaitingTurns
 from omni2_engine.stages.flow import Flow
 from omni2_engine.stages.pipeline import Pipeline
@@ -83,6 +84,7 @@ class Runtime:
         max_speech: positions of the speech LM in one turn at most.
 
     Attributes:
+        prepared_turns: what they have saved and wasted.
         process: id of the process that loaded the engine, the only one that can use it.
     """
 
@@ -98,6 +100,7 @@ class Runtime:
     max_speech: int
 
     def __post_init__(self) -> None:
+        self.prepared_turns = PreparedTurns()
         self.process = own(self)
 
     @cached_property

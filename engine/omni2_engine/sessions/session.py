@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Unpack
@@ -15,7 +14,8 @@ from omni2_engine.errors import SettingError
 from omni2_engine.sessions import ending
 from omni2_engine.sessions.answer import Answer
 from omni2_engine.sessions.beginning import abegin, begin, claim
-from omni2_engine.sessions.question import TurnArguments, question_and_options
+from omni2_engine.sessions.prepared import Prepared, prepare
+from omni2_engine.sessions.question import PreparedArguments, TurnArguments, question_and_options
 from omni2_engine.sessions.runtime import Runtime
 from omni2_engine.sessions.state import Held, RunningTurn, SessionState
 from omni2_engine.sessions.turn_record import TurnRecord
@@ -29,9 +29,9 @@ from omni2_engine.turn.options import Options
 class Session:
     """One conversation; made by `Engine.session`, usable as a context manager.
 
-    One turn runs at a time. `cancel` and `close` may come from any thread, all else from one thread or coroutine at a
-    time. The work runs on the engine's schedule, interleaved with that of other sessions: the session whose player
-    runs dry first comes first. A session that is dropped without being closed gives its memory back, too.
+    One turn runs at a time. `cancel`, `interrupt` and `close` may come from any thread, all else from one thread or
+    coroutine at a time. The work runs on the engine's schedule, interleaved with that of other sessions: the session
+    whose player runs dry first comes first. A session that is dropped without being closed gives its memory back, too.
 
     Args:
         runtime: what it shares with other sessions.
@@ -106,6 +106,26 @@ class Session:
             async for chunk in answer:
                 yield chunk
 
+    def prepare(self, audio: AudioInput, **arguments: Unpack[PreparedArguments]) -> Prepared:
+        """Begin a turn on what was said so far, before it is certain that this is all; returns at once.
+
+        The turn goes as far as its first chunk and keeps that, and all text, to itself. Then `Prepared.commit` asks for
+        it, or `Prepared.take_back` makes it as if it had never been. Its steps run only where nothing that was asked
+        for waits. It takes only memory that is left over, and is taken back when a turn that was asked for needs that;
+        then it begins when it is committed. It is none of those that `max_waiting` counts.
+
+        Args:
+            audio: what was said so far, as of `stream`.
+            **arguments: `sample_rate`, `on_text` and `forced` as there; fields of `Options` for this turn alone, but
+                voice, system and run_ahead. A deadline counts from `Prepared.commit`.
+
+        Raises:
+            AudioError, ContextError, BackendError: as `stream`.
+            SettingError: likewise, or another turn is prepared.
+        """
+        asked, options = question_and_options(audio, arguments)
+        return prepare(self, self._state, asked, options)
+
     @property
     def history(self) -> tuple[TurnRecord, ...]:
         """Every turn that is over, the first one first. The model is given the last ones of them, see `Options`."""
@@ -124,6 +144,24 @@ class Session:
         """
         ending.cancel(self._state)
 
+    def interrupt(self, heard: float) -> None:
+        """The person speaks again: stop the answer, and keep of it what was heard; callable from any thread.
+
+        The turn ends before its next step, as by `cancel`, and the history is cut as by `truncate`. When this returns
+        the next turn may be asked for, other than inside a callback or where the turn still waits for memory: then the
+        turn ends with the callback, or when its answer is taken. If no turn runs, the last one is cut.
+
+        Args:
+            heard: seconds of the turn's sound that were played.
+
+        Raises:
+            SettingError: the time makes no sense, a turn is prepared, or the session is closed.
+        """
+        heard = real("heard", heard, "0 or more seconds")
+        if heard < 0:
+            raise SettingError(f"heard is {heard}", "use 0 or more seconds")
+        ending.interrupt(self._state, heard)
+
     def truncate(self, played_ms: float) -> None:
         """Forget what of the last answer was not heard, once its turn is over or cancelled.
 
@@ -136,22 +174,11 @@ class Session:
         Raises:
             SettingError: a turn is running, or the time makes no sense.
         """
-        state = self._state
-        state.check_idle()
+        self._state.check_idle()
         played_ms = real("played_ms", played_ms, "0 or more milliseconds")
         if played_ms < 0:
             raise SettingError(f"played_ms is {played_ms}", "use 0 or more milliseconds")
-        if state.metrics is None or not state.metrics.text_tokens:
-            return  # the last turn left nothing, and what the one before it said was heard
-        pipeline, history = state.runtime.pipeline, state.history
-        units = played_ms / 1000 * pipeline.config.flow_encoder.unit_rate
-        heard = [tokens for before, tokens in history.rounds if before < units]
-        for exchange in history.exchanges[-1:]:
-            kept = heard[-1] if heard else 0
-            if kept < len(exchange.reply):
-                del exchange.reply[kept:]
-                answer = pipeline.tokenizer.decode(exchange.reply)
-                state.records[-1] = replace(state.records[-1], answer=answer, truncated=True)
+        ending.truncate(self._state, played_ms / 1000)
 
     def close(self) -> None:
         """Give the session's memory back, once a step that runs is done; callable from any thread."""
@@ -165,13 +192,16 @@ class Session:
     ) -> None:
         self.close()
 
-    def _end(self, turn: RunningTurn, outcome: str | None) -> None:
-        """End a turn, see `ending.end`. An answer keeps its session by this method."""
+    def _end(self, turn: RunningTurn, outcome: str | None, wait: bool) -> None:
+        """End a turn, see `Answer`, which keeps its session by this method."""
         ending.end(self._state, turn, outcome)
+        if wait:
+            ending.wait_for_end(self._state, turn)
 
     def _fail(self, error: BaseException) -> None:
         """A step failed; told by the schedule."""
         if (turn := self._state.turn) is not None and turn.output is not None:
+            turn.failed = True
             turn.output.end(error)
 
 

@@ -21,7 +21,6 @@ from omni2_engine.turn.history import History
 from omni2_engine.turn.metrics import Recorder, TurnMetrics
 from omni2_engine.turn.options import Options
 from omni2_engine.turn.output import ChunkQueue
-from omni2_engine.turn.prompt import Exchange
 from omni2_engine.turn.queue import SessionQueue
 from omni2_engine.turn.run import TurnRun
 
@@ -30,9 +29,15 @@ Floats = NDArray[np.float32]
 
 @dataclass
 class Held:
-    """What a session holds of its engine's memory."""
+    """What a session holds of its engine's memory.
+
+    Attributes:
+        conversation: None before it has some, and once it is closed.
+        lock: held while the conversation's KV cache is given back, or changed by other than the steps of a turn.
+    """
 
     conversation: Conversation | None = None
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 @dataclass(eq=False)
@@ -42,20 +47,26 @@ class RunningTurn:
     Attributes:
         recorder: of its metrics.
         options: of the session, changed for this turn.
-        ticket: of `WaitingTurns`.
-        before: the exchanges of the conversation without it.
+        before: the history without it.
+        ticket: of `WaitingTurns`; None if it does not wait.
+        prepared: it is not asked for yet.
         asked: when, by `time.monotonic`.
         typed: its question, if that was typed.
         run, output, states: None until it has memory.
         text: of the answer, once it has ended.
         waits_for: memory, while it does.
-        cancelled: by the user; `ended`: cleaning up has begun.
+        opened: the conversation's memory was taken for it.
+        begun: its first step was submitted.
+        failed: a step raised an error.
+        cancelled: by the user; `ended`: cleaning up has begun; `over`: and is done.
+        heard: seconds of its sound that were played when it was interrupted; None if it was not.
     """
 
     recorder: Recorder
     options: Options
-    ticket: int
-    before: list[Exchange]
+    before: History
+    ticket: int | None = None
+    prepared: bool = False
     asked: float = field(default_factory=monotonic)
     typed: str | None = None
     run: TurnRun | None = None
@@ -63,8 +74,13 @@ class RunningTurn:
     output: ChunkQueue | None = None
     states: TurnStates | None = None
     waits_for: Future[Any] | None = None
+    opened: bool = False
+    begun: bool = False
+    failed: bool = False
     cancelled: bool = False
     ended: bool = False
+    over: threading.Event = field(default_factory=threading.Event)
+    heard: float | None = None
 
     @property
     def deadline(self) -> float | None:
@@ -120,5 +136,7 @@ class SessionState:
         """
         if self.closed:
             raise SettingError("the session is closed", "open another with engine.session()")
+        if self.turn is not None and self.turn.prepared:
+            raise SettingError("a turn of this session is prepared", "commit it or take it back first")
         if self.turn is not None:
             raise SettingError("another turn of this session is running", "finish or close it before the next")

@@ -56,15 +56,15 @@ class WaitingTurns:
             self._asked[self._next] = self._clock()
             return self._next
 
-    def leave(self, ticket: int, sounded: bool) -> None:
+    def leave(self, ticket: int | None, sounded: bool) -> None:
         """A turn waits no more; a second time does nothing.
 
         Args:
-            ticket: of `enter`.
+            ticket: of `enter`; None if it never waited.
             sounded: it has made its first sound; else it ended before.
         """
         with self._lock:
-            asked = self._asked.pop(ticket, None)
+            asked = None if ticket is None else self._asked.pop(ticket, None)
             if asked is None or not sounded:
                 return
             now = self._clock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from omni2_engine.backends.base.kv_cache import CacheTail, DecoderState
 from omni2_engine.turn.prompt import Exchange
 
 
@@ -20,3 +21,33 @@ class History:
     exchanges: list[Exchange] = field(default_factory=list)
     fed: list[int] = field(default_factory=list)
     rounds: list[tuple[int, int]] = field(default_factory=list)
+
+    def copy(self) -> History:
+        """As it is now, before a turn; the turn changes no exchange but its own."""
+        return History(list(self.exchanges), list(self.fed), list(self.rounds))
+
+    def drop_last(self, before: History) -> None:
+        """Forget a turn that said nothing.
+
+        The KV cache may hold its question. The next turn's speech gets the same items, and must not be taken for it.
+
+        Args:
+            before: the history without the turn.
+        """
+        if self.exchanges[-1:] != before.exchanges[-1:]:  # it had come as far as its prompt
+            own = self.exchanges[-1].items()
+            self.fed = self.fed[: next((index for index, item in enumerate(self.fed) if item in own), None)]
+        self.exchanges = before.exchanges
+
+    def restore(self, before: History, state: DecoderState, overwritten: CacheTail | None) -> None:
+        """Be again as before a turn.
+
+        Args:
+            before: the history then.
+            state: the conversation's KV cache.
+            overwritten: what the turn has overwritten there.
+        """
+        state.truncate(len(before.fed))
+        if overwritten is not None:
+            state.put_back(overwritten)
+        self.exchanges, self.fed, self.rounds = before.exchanges, before.fed, before.rounds

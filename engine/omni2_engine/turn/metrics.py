@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -36,7 +37,8 @@ class TurnMetrics:
     speech LM begins to read (frontend, encoder, prefill, R tokens), `first_chunk_tts` until the flow begins (fusion and
     W units), `first_chunk_synthesis` (flow and vocoder). `start_in` is the first chunk's, `underrun` the time for which
     a player that waited for it had nothing to play. `rtf` is the time in which any of it was computed over the sound's
-    duration.
+    duration. Where a turn was prepared before it was asked for, see `Session.prepare`, times run from the moment at
+    which it was: spans before that are negative, and `speculated_seconds` is the work that had been done by then.
     """
 
     turn: int = 0
@@ -52,6 +54,7 @@ class TurnMetrics:
     chunks: int = 0
     audio_seconds: float = 0.0
     total_seconds: float = 0.0
+    speculated_seconds: float = 0.0
     first_text: float | None = None
     first_chunk: float | None = None
     first_chunk_llm: float = 0.0
@@ -91,6 +94,7 @@ class Recorder:
         self.metrics = TurnMetrics(turn=turn)
         self._began = time.perf_counter()
         self._dry_at = 0.0  # when a player that waited for `start_in` has played all there is
+        self._lock = threading.Lock()  # spans end on several threads
 
     def now(self) -> float:
         """Seconds since the turn began."""
@@ -99,13 +103,24 @@ class Recorder:
     @contextmanager
     def span(self, stage: str) -> Iterator[None]:
         """Time a piece of work."""
-        start = self.now()
+        start = time.perf_counter()
         try:
             yield
         finally:
-            stop = self.now()
-            self.metrics.spans.append(Span(stage, start, stop))
-            self.metrics.stages[stage] = self.metrics.stages.get(stage, 0.0) + stop - start
+            stop = time.perf_counter()
+            with self._lock:
+                self.metrics.spans.append(Span(stage, start - self._began, stop - self._began))
+                self.metrics.stages[stage] = self.metrics.stages.get(stage, 0.0) + stop - start
+
+    def begin_anew(self) -> None:
+        """The turn is asked for now, after some work on it: times run from here."""
+        with self._lock:
+            ahead = self.now()
+            self._began += ahead
+            m = self.metrics
+            m.spans = [Span(span.stage, span.start - ahead, span.stop - ahead) for span in m.spans]
+            if m.first_text is not None:
+                m.first_text = 0.0
 
     def text(self) -> None:
         """Note that text is there."""
@@ -130,15 +145,17 @@ class Recorder:
         voiced = next((span.start for span in reversed(m.spans) if span.stage == "vocoder"), total)
         rendering = [span.start for span in m.spans if span.stage == "flow" and span.stop <= voiced]
         reading = [span.start for span in m.spans if span.stage == "fusion"]
-        m.first_chunk_llm = min(reading, default=0.0)
-        m.first_chunk_synthesis = total - max(rendering, default=voiced)
+        m.first_chunk_llm = max(min(reading, default=0.0), 0.0)
+        m.first_chunk_synthesis = total - max(max(rendering, default=voiced), 0.0)
         m.first_chunk_tts = total - m.first_chunk_llm - m.first_chunk_synthesis
 
     def finish(self, log: bool = True) -> None:
         """Close the books and log them."""
-        self.metrics.total_seconds = self.now()
+        m = self.metrics
+        m.total_seconds = self.now()
+        m.speculated_seconds = covered([(span.start, min(span.stop, 0.0)) for span in m.spans if span.start < 0])
         if log:
-            self.metrics.log()
+            m.log()
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:

@@ -23,7 +23,7 @@ REPLY_MARK = (
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class Exchange:
     """One turn: what the user said, spoken or typed, and what was answered.
 

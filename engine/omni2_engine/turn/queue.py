@@ -21,6 +21,11 @@ class SessionQueue(Protocol):
         """A turn begins: its first chunk of sound is due at once."""
         ...
 
+    def speculate(self) -> None:
+        """Work begins on a turn that may never be asked for: its steps run only where no other session's wait, until
+        `begin`."""
+        ...
+
     def submit(self, step: Step, run: TurnRun) -> None:
         """Queue a step of a turn.
 

@@ -5,6 +5,9 @@
 Each stage's state is used by that stage's steps alone, which never run at once. What passes from one stage to the next
 (text, groups, units, mel frames, counts) is guarded by a lock, held while a step's result is taken and the steps that
 follow are submitted, never while a graph runs.
+
+A run may be prepared before its turn is asked for. It then goes as far as its first chunk, which it keeps to itself
+until `commit`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.backends.base.decode_request import DecodeRequest, Tokens
-from omni2_engine.backends.base.kv_cache import DecoderState
+from omni2_engine.backends.base.kv_cache import CacheTail, DecoderState
 from omni2_engine.errors import SettingError
 from omni2_engine.memory.states import TurnStates
 from omni2_engine.sampling import Chooser, DrawKey, Stream, checked_ids
@@ -28,12 +31,13 @@ from omni2_engine.stages.pipeline import Pipeline
 from omni2_engine.text.tokenizer import TextStream
 from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.chunking import ChunkSchedule
+from omni2_engine.turn.held_back import HeldBack, VocodedSound
 from omni2_engine.turn.history import History
 from omni2_engine.turn.metrics import Recorder
 from omni2_engine.turn.options import Options
 from omni2_engine.turn.output import ChunkQueue
 from omni2_engine.turn.plan import RunFlow, Step, TokensPerStep, TurnPlan
-from omni2_engine.turn.playout import Playout
+from omni2_engine.turn.playout import Arrivals, Playout
 from omni2_engine.turn.prefix import PrefixCache
 from omni2_engine.turn.prompt import Layout
 from omni2_engine.turn.queue import SessionQueue
@@ -93,9 +97,11 @@ class TurnRun:
         output: where its chunks go.
         recorder: of this turn.
         playout: foresees when a player may start.
+        prepared: the turn is not asked for yet; `commit` follows, or the run is dropped.
 
     Attributes:
         queue, output, recorder, states, text_state: as given.
+        overwritten: positions of the KV cache that a prepared turn put its own in place of.
     """
 
     def __init__(
@@ -110,6 +116,7 @@ class TurnRun:
         output: ChunkQueue,
         recorder: Recorder,
         playout: Playout,
+        prepared: bool = False,
     ) -> None:
         self._pipeline = pipeline
         self._prefixes = prefixes
@@ -121,15 +128,17 @@ class TurnRun:
         self.output = output
         self.recorder = recorder
         self._playout = playout
+        self._held_back = HeldBack() if prepared else None
+        self._arrivals = Arrivals() if prepared else self._new_arrivals()
         options = question.options
-        # later sound may come when the player wants it, and not when it can
-        self._arrivals = playout.begin(min(options.unread, options.run_ahead))
         self._text_writer = TextWriter(pipeline, text_state, self._chooser(Stream.TEXT), options.max_new_tokens)
         self._speech_writer = SpeechWriter(
             pipeline, states.speech, self._chooser(Stream.SPEECH), options.max_last_write
         )
         self._characters = TextStream(pipeline.tokenizer)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._telling = threading.RLock()  # pieces of text are told one after another
+        self.overwritten: CacheTail | None = None
         self._plan = self._new_plan()
         self._text = ""  # all of it so far
         self._sent = 0  # characters of it that went out with chunks
@@ -149,6 +158,12 @@ class TurnRun:
             pipeline.llm.longest(self._text_writer.choose), pipeline.speech_lm.longest(self._speech_writer.choose)
         )
         return TurnPlan(config.read, config.write, chunks, tokens)
+
+    def _new_arrivals(self) -> Arrivals:
+        """The turn's place among those that foretell when a player may start."""
+        options = self._question.options
+        # later sound may come when the player wants it, and not when it can
+        return self._playout.begin(min(options.unread, options.run_ahead))
 
     def _chooser(self, stream: Stream) -> Chooser:
         question, tokens = self._question, self._pipeline.config.tokens
@@ -183,10 +198,38 @@ class TurnRun:
         with self._lock:
             self._submit(self._plan.begin(spoken=self._question.waveform is not None))
 
+    @property
+    def sounded(self) -> bool:
+        """Whether a prepared turn holds its first sound."""
+        with self._lock:
+            return self._held_back is not None and self._held_back.sound is not None
+
+    def commit(self) -> None:
+        """Let a prepared turn go on, as one that was just asked for: what it has is put out.
+
+        Raises:
+            SessionCancelledError: the turn was cancelled, or the session closed.
+        """
+        with self._telling:
+            with self._lock:
+                held, self._held_back, self.overwritten = self._held_back, None, None
+                assert held is not None
+                self._arrivals = self._new_arrivals()
+                if held.sound is not None:
+                    self.queue.hold(False)
+                    self._put_out(held.sound)
+                self._submit(held.steps)
+                if held.sound is not None:
+                    self._go_on(held.sound)
+            if self._question.on_text is not None:
+                for piece in held.text:
+                    self._question.on_text(piece)
+
     def _submit(self, steps: list[Step]) -> None:
         """Submit what the plan says; the lock is held, so that steps of one stage stay in order."""
         for step in steps:
-            self.queue.submit(step, self)
+            if self._held_back is None or not self._held_back.keeps(step):
+                self.queue.submit(step, self)
 
     def _lead(self) -> float:
         """Seconds the player is ahead, where the plan looks at them."""
@@ -216,6 +259,8 @@ class TurnRun:
                 reused = self._prefixes.fill(state, layout, self._question.options.system)
             metrics = self.recorder.metrics
             metrics.prompt_positions, metrics.reused_positions = len(layout.items), reused
+            if self._held_back is not None:
+                self.overwritten = state.keep_tail(reused, len(history.fed))
             state.truncate(reused)
             history.fed = layout.items[:reused]
             llm.extend(state, layout.embeds(reused, llm.table))
@@ -258,9 +303,14 @@ class TurnRun:
         reply.append(token)
 
     def _write_text(self, piece: str) -> None:
-        if piece:
+        if not piece:
+            return
+        with self._telling:
             with self._lock:
                 self._text += piece
+                if self._held_back is not None:
+                    self._held_back.text.append(piece)
+                    return
             if self._question.on_text is not None:
                 self._question.on_text(piece)
 
@@ -322,21 +372,35 @@ class TurnRun:
         seed, turn = self._question.options.seed, self.recorder.metrics.turn
         with self.recorder.span("vocoder"):
             pcm = self._pipeline.decoder.run_vocoder(self.states.decoder, mel, final, seed, turn)
-        if (chunk := self._chunk(pcm, units, final)) is not None:
+        with self._lock:
+            sound = VocodedSound(pcm, units, len(self._text), final)
+            if self._held_back is not None:
+                self._held_back.sound = sound
+                self.queue.hold(True)
+                return
+        self._put_out(sound)
+        self._go_on(sound)
+
+    def _put_out(self, sound: VocodedSound) -> None:
+        """Make a chunk of it, where there is sound or an end."""
+        if (chunk := self._chunk(sound)) is not None:
             self.output.put(chunk)
-        if final:
+
+    def _go_on(self, sound: VocodedSound) -> None:
+        """What follows a chunk."""
+        if sound.final:
             self.queue.finish()
             self.output.end()
         else:
             with self._lock:
                 self._submit(self._plan.vocoder_done(self._lead()))
 
-    def _chunk(self, pcm: Floats, units: int, final: bool) -> Chunk | None:
+    def _chunk(self, sound: VocodedSound) -> Chunk | None:
         """What goes out; None where there is no sound and more follows."""
-        config = self._pipeline.config
+        config, pcm, units, final = self._pipeline.config, sound.pcm, sound.units, sound.final
         rate = config.vocoder.sample_rate
         with self._lock:
-            text = self._text
+            text = self._text[: sound.characters]
             if not len(pcm) and not final:
                 return None
             voiced = units - (0 if final else config.flow_encoder.lookahead)

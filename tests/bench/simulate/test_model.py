@@ -14,7 +14,7 @@ from omni2_bench.random_checkpoint import PRESETS
 from omni2_bench.simulate.device import L40, Effort, Limits
 from omni2_bench.simulate.effort import Efforts
 from omni2_bench.simulate.load import ARRIVALS, TEXT_TOKENS, talks
-from omni2_bench.simulate.sound import Sound
+from omni2_bench.simulate.sound import SoundRates
 from omni2_bench.simulate.trace import CallSpan, write_trace
 from omni2_bench.simulate.turns import SimulatedTurn, figures
 from omni2_engine.errors import SettingError
@@ -28,8 +28,8 @@ def efforts() -> Efforts:
 
 
 @pytest.fixture(scope="module")
-def sound(efforts: Efforts) -> Sound:
-    return Sound.of(efforts.config)
+def sound(efforts: Efforts) -> SoundRates:
+    return SoundRates.of(efforts.config)
 
 
 def test_the_longer_of_reading_and_arithmetic_counts() -> None:
@@ -87,7 +87,7 @@ def test_weights_of_a_tied_model_hold_its_table_once() -> None:
     assert 13e9 < Efforts(PRESETS["7B"]).weights - tied.weights < 15e9
 
 
-def test_sound_of_the_specification(sound: Sound) -> None:
+def test_sound_of_the_specification(sound: SoundRates) -> None:
     """Spec §10: 120 ms after ten units, 400 ms with every ten more, 40 ms a unit in all; §11.4: frames of each call."""
     assert [round(1e3 * sound.out(units, False)) for units in (7, 10, 20, 30)] == [0, 120, 520, 920]
     assert sound.out(33, True) == pytest.approx(33 * 0.04)

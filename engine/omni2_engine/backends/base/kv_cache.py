@@ -126,18 +126,19 @@ class SlotCache:
             for slot in slots:
                 self._outputs[name][slot] = aside[slot]
 
-    def filled(self, slot: int, length: int) -> dict[str, Any]:
-        """Views (heads, length, width) of the first positions of one slot, by name of the cache."""
-        return {name: cache[slot][:, :length] for name, cache in self.caches.items()}
+    def filled(self, slot: int, length: int, start: int = 0) -> dict[str, Any]:
+        """Views (heads, length − start, width) of the positions from `start` to `length` of one slot, by name of the
+        cache."""
+        return {name: cache[slot][:, start:length] for name, cache in self.caches.items()}
 
     def copy(self, to: Mapping[str, Any], source: Mapping[str, Any]) -> None:
         """Copy views of `filled`; the source may be of another cache of the graph."""
         for name, view in to.items():
             self._memory.copy(view, source[name])
 
-    def keep(self, slot: int, length: int) -> dict[str, Any]:
+    def keep(self, slot: int, length: int, start: int = 0) -> dict[str, Any]:
         """A copy of `filled`, in memory of its own."""
-        filled = self.filled(slot, length)
+        filled = self.filled(slot, length, start)
         kept = self._graph.state({name: view.shape for name, view in filled.items()}).arrays
         self.copy(kept, filled)
         return dict(kept)
@@ -166,6 +167,15 @@ class Prefix:
     def filled(self) -> Mapping[str, Any]:
         """Views (heads, length, width) of all positions."""
         return self.caches
+
+
+@dataclass(frozen=True)
+class CacheTail:
+    """What a state held from position `start` to `stop`, see `DecoderState.keep_tail`."""
+
+    caches: Mapping[str, Any]
+    start: int
+    stop: int
 
 
 class DecoderState:
@@ -207,6 +217,15 @@ class DecoderState:
     def keep(self) -> Prefix:
         """A copy of the filled positions and the outputs of the last, which takes no more memory than that."""
         return Prefix(self.cache.keep(self.index, self.length), self.length, self.logits.copy(), self.hidden.copy())
+
+    def keep_tail(self, start: int, stop: int) -> CacheTail | None:
+        """A copy of the positions from `start` to `stop`, which are about to be overwritten; None if there are none."""
+        return CacheTail(self.cache.keep(self.index, stop, start), start, stop) if start < stop else None
+
+    def put_back(self, tail: CacheTail) -> None:
+        """Hold what `keep_tail` kept behind the positions before, which must be those of then."""
+        self.cache.copy(self.cache.filled(self.index, tail.stop, tail.start), tail.caches)
+        self.length = tail.stop
 
     def copy_prefix(self, other: DecoderState | Prefix) -> None:
         """Copy another state's filled positions (a prefix prefilled once); it may be of another cache."""
