@@ -19,7 +19,7 @@ from omni2_engine.audio.source import AudioInput
 from omni2_engine.backends.base.backend import Backend
 from omni2_engine.backends.select import Device, select_backend
 from omni2_engine.errors import SettingError
-from omni2_engine.memory.budget import SHARE, Admission, MemoryBudget
+from omni2_engine.memory.budget import Admission, MemoryBudget
 from omni2_engine.memory.plan import MemoryPlan
 from omni2_engine.memory.states import StatePool
 from omni2_engine.model.config import ModelConfig
@@ -34,6 +34,7 @@ from omni2_engine.sessions.runtime import Runtime, Voices
 from omni2_engine.sessions.session import Session
 from omni2_engine.sessions.waiting_turns import WaitingTurns
 from omni2_engine.settings import choice, integer, real
+from omni2_engine.settings.tuning import DECODE, MEMORY
 from omni2_engine.stages.flow import LEFT_CONTEXT
 from omni2_engine.stages.pipeline import load_pipeline
 from omni2_engine.system.process import check_not_forked
@@ -45,7 +46,6 @@ from omni2_engine.turn.prefix import PrefixCache
 from omni2_engine.turn.prompt import PromptBuilder
 
 MAX_CONTEXT = 4096  # positions of the language model's KV cache unless asked otherwise
-WARM_UP_TOKENS = 4
 MOST_SESSIONS = 256
 NO_LIMIT = 1_000_000  # positions or seconds: more than any model has
 MOST_THREADS = 256  # of every graph: more would take minutes to start and gain nothing
@@ -96,7 +96,7 @@ class Engine:
             log.info("%s", self.memory_plan)
             if memory is None:  # a budget in bytes was chosen by someone who knows what is to fit
                 self.memory_plan.check()
-        budget = MemoryBudget(int(SHARE * backend.free_memory()) if memory is None else memory)
+        budget = MemoryBudget(int(MEMORY.share * backend.free_memory()) if memory is None else memory)
         self.states = StatePool(p.llm, p.speech_lm, p.decoder, sessions, self.max_context, positions, budget, admission)
         calls = StageCalls(p.llm, p.speech_lm)
         self.runtime = Runtime(
@@ -307,7 +307,7 @@ class Engine:
     def _warm_up(self) -> None:
         self.states.warm_up()
         silence = np.zeros(self.config.encoder.samples, np.float32)
-        options = Options(max_new_tokens=WARM_UP_TOKENS, max_last_write=2 * self.config.write)
+        options = Options(max_new_tokens=DECODE.warm_up_tokens, max_last_write=2 * self.config.write)
         with Session(self.runtime, options, logged=False) as session:
             for _ in session.stream(silence, sample_rate=16_000):
                 pass

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from omni2_engine.turn.playout import RECENT, USUAL_SOUND, VARIATION, Arrivals, Playout, playback
+from omni2_engine.settings.tuning import PLAYOUT
+from omni2_engine.turn.playout import Arrivals, Playout, playback
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ turns = st.lists(st.tuples(times, times), min_size=2, max_size=20).map(
 def test_no_player_runs_dry_while_times_stay_as_seen(seen: Turn, shares: list[float], data: st.DataObject) -> None:
     """Of the next turn every chunk takes as long as in one of the turns before, or less; it may be shorter."""
     playout = Playout()
-    for other in data.draw(st.lists(turns, max_size=RECENT - 2)):
+    for other in data.draw(st.lists(turns, max_size=PLAYOUT.recent - 2)):
         play(playout, other)
     play(playout, seen)
     chunks = data.draw(st.integers(1, len(seen.gaps)))
@@ -60,7 +61,7 @@ def test_an_engine_slower_than_sound_is_foreseen_further_than_it_was_seen(
     pace: float, seconds: float, before: int, chunks: int
 ) -> None:
     """At a steady pace a longer answer is provided for, up to the length that is expected of any."""
-    assume(chunks * seconds <= USUAL_SOUND)
+    assume(chunks * seconds <= PLAYOUT.usual_sound)
     playout = Playout()
     play(playout, Turn([1.0] + [pace * seconds] * (before - 1), [seconds] * before))
     coming = Turn([1.0] + [pace * seconds] * (chunks - 1), [seconds] * chunks)
@@ -74,8 +75,8 @@ def test_the_wait_is_no_longer_than_the_turns_ask_for(seen: Turn) -> None:
     wait = play(playout, Turn(seen.gaps[:1], seen.sound[:1]))[0]
     late = max(ready - seen.ready[0] - sum(seen.sound[:k]) for k, ready in enumerate(seen.ready) if k)
     slow = (seen.ready[-1] - seen.ready[1]) / sum(seen.sound[2:]) if len(seen.gaps) > 2 else 0.0
-    further = max(0.0, slow - 1) * max(0.0, USUAL_SOUND - sum(seen.sound))
-    assert wait == pytest.approx(max(0.0, late + VARIATION * max(seen.gaps[1:]) + further), abs=1e-6)
+    further = max(0.0, slow - 1) * max(0.0, PLAYOUT.usual_sound - sum(seen.sound))
+    assert wait == pytest.approx(max(0.0, late + PLAYOUT.variation * max(seen.gaps[1:]) + further), abs=1e-6)
 
 
 def test_an_engine_that_is_far_ahead_lets_players_start_at_once() -> None:
@@ -103,7 +104,7 @@ def test_a_turn_slower_than_any_before_corrects_what_was_foreseen() -> None:
 def test_only_recent_turns_count() -> None:
     playout, slow, fast = Playout(), Turn([1.0] * 3, [0.4] * 3), Turn([0.1] * 3, [0.4] * 3)
     play(playout, slow)
-    waits = [play(playout, fast)[0] for _ in range(RECENT)]
+    waits = [play(playout, fast)[0] for _ in range(PLAYOUT.recent)]
     assert all(wait > 0.6 for wait in waits[:-1]) and waits[-1] == 0.0
 
 

@@ -17,8 +17,8 @@ from omni2_engine import Chunk, Engine, Sampling
 from omni2_engine.errors import AudioError, ContextError, SettingError
 from omni2_engine.sampling import Stream
 from omni2_engine.sessions.session import Session
+from omni2_engine.settings.tuning import MEMORY
 from omni2_engine.turn.options import Options, SessionOptions, TurnOptions
-from omni2_engine.turn.prefix import PREFIXES
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.checkpoint import open_checkpoint
 
@@ -330,10 +330,10 @@ def test_options_that_make_no_sense_are_said(engine: Engine, option: dict[str, o
 
 
 def test_few_system_prompts_are_remembered(engine: Engine) -> None:
-    for number in range(PREFIXES + 2):
+    for number in range(MEMORY.prefixes + 2):
         with engine.session(system=f"Number {number}.") as session:
             answer(session, engine, 1, max_new_tokens=1, max_last_write=1)
-    assert len(engine.runtime.prefixes) == PREFIXES
+    assert len(engine.runtime.prefixes) == MEMORY.prefixes
 
 
 def test_speech_outlasts_what_the_speech_model_was_made_for(

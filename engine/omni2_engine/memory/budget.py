@@ -13,8 +13,6 @@ from enum import StrEnum
 from omni2_engine.errors import CapacityError
 from omni2_engine.system.waits import Waits
 
-SHARE = 0.8  # of the memory that is free when an engine is loaded
-
 
 class Admission(StrEnum):
     """What happens to a turn for which there is no room.

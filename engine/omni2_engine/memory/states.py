@@ -16,13 +16,13 @@ from omni2_engine.backends.base.kv_cache import DecoderState, SlotCache
 from omni2_engine.backends.base.language_model import LanguageModel
 from omni2_engine.errors import CapacityError
 from omni2_engine.memory.budget import Admission, MemoryBudget
+from omni2_engine.settings.tuning import MEMORY
 from omni2_engine.stages.speech_decoder import SpeechDecoder, SpeechState
 from omni2_engine.system import waits
 from omni2_engine.system.waits import Waits
 
 Floats = NDArray[np.float32]
 GiveUp = Callable[[], Future[None]]  # have a prepared turn taken back; done when its memory is
-LEAST_CONTEXT = 4.0  # seconds of its own sound below which a flow is not shortened
 
 
 @dataclass
@@ -278,7 +278,7 @@ class StatePool:
         full = speech + flow.nbytes(seconds)
         if self._admission is not Admission.SHORTEN:
             return full, full
-        return speech + flow.nbytes(seconds, min(LEAST_CONTEXT, flow.left_context)), full
+        return speech + flow.nbytes(seconds, min(MEMORY.least_context, flow.left_context)), full
 
     def _speech_size(self, positions: int) -> int:
         """Bytes of so many positions of the speech LM."""

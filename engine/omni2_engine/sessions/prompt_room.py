@@ -6,10 +6,9 @@ from bisect import bisect_left
 
 from omni2_engine.errors import ContextError, SettingError
 from omni2_engine.sessions.runtime import Runtime
+from omni2_engine.settings.tuning import SESSIONS
 from omni2_engine.turn.options import Options
 from omni2_engine.turn.prompt import Exchange, Layout
-
-KEPT_WHEN_FULL = 0.5  # share of a full context that stays: dropping one turn at a time would prefill the rest each time
 
 
 def check_speech_room(runtime: Runtime, options: Options) -> None:
@@ -57,7 +56,7 @@ def lay_out(
     layout, dropped = without(0), 0
     if len(layout.items) > room:
         last = len(exchanges) - 1  # only this turn stays
-        dropped = bisect_left(range(last), True, key=lambda n: len(without(n).items) <= KEPT_WHEN_FULL * room)
+        dropped = bisect_left(range(last), True, key=lambda n: len(without(n).items) <= SESSIONS.kept_when_full * room)
         if dropped == last > 1 and len(without(last - 1).items) <= room:
             dropped = last - 1
         layout = without(dropped)

@@ -17,6 +17,7 @@ from omni2_engine.model.tables import map_table
 from omni2_engine.schedule.base import Schedule
 from omni2_engine.sessions.prepared_turns import PreparedTurns
 from omni2_engine.sessions.waiting_turns import WaitingTurns
+from omni2_engine.settings.tuning import SESSIONS
 from omni2_engine.stages.flow import Flow
 from omni2_engine.stages.pipeline import Pipeline
 from omni2_engine.system.process import own
@@ -24,7 +25,6 @@ from omni2_engine.turn.playout import Playout
 from omni2_engine.turn.prefix import PrefixCache
 from omni2_engine.turn.prompt import PromptBuilder
 
-HELPERS = 4  # threads that read audio and end turns for coroutines
 Floats = NDArray[np.float32]
 
 
@@ -106,7 +106,7 @@ class Runtime:
     @cached_property
     def helpers(self) -> ThreadPoolExecutor:
         """Threads for what a coroutine must not do itself; made when a first coroutine asks."""
-        return ThreadPoolExecutor(HELPERS, thread_name_prefix="omni2-helper")
+        return ThreadPoolExecutor(SESSIONS.helpers, thread_name_prefix="omni2-helper")
 
     def close(self) -> None:
         """End what runs, and the helpers."""

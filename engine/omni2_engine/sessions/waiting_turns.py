@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 
 from omni2_engine.errors import BusyError
-
-SMOOTHING = 0.3  # weight of the newest turn in the mean time that one takes up
+from omni2_engine.settings.tuning import SESSIONS
 
 
 class WaitingTurns:
@@ -70,4 +69,4 @@ class WaitingTurns:
             now = self._clock()
             took = now - max(asked, self._last_sound)  # the time before that went to the turns before
             self._last_sound = now
-            self._each = took if self._each is None else self._each + SMOOTHING * (took - self._each)
+            self._each = took if self._each is None else self._each + SESSIONS.smoothing * (took - self._each)

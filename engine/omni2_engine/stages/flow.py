@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from omni2_engine.backends.base.graph import Graph
 from omni2_engine.model.config import EstimatorConfig, FlowEncoderConfig
+from omni2_engine.settings.tuning import MEMORY
 from omni2_engine.stages.flow_window import BlockWindow
 from omni2_engine.stages.graph_state import GraphState, cache_bytes, cache_positions
 
 Floats = NDArray[np.float32]
 WORKING_BLOCKS = 3  # the block at work, the one its newest frames reach into, and one so that two lie side by side
 LEFT_CONTEXT = 30.0  # seconds of sound that the solver sees by default
-FIRST_SECONDS = 32.0  # of sound that new caches hold at most: a turn with the default context never copies them
 
 
 @dataclass
@@ -120,7 +120,7 @@ class Flow:
             left_context: seconds, instead of the stage's own.
         """
         c, kept = self.units_config, self._kept(left_context)
-        blocks = min(kept + WORKING_BLOCKS, math.ceil(FIRST_SECONDS * c.unit_rate / c.block_units))
+        blocks = min(kept + WORKING_BLOCKS, math.ceil(MEMORY.first_seconds * c.unit_rate / c.block_units))
         encoder = GraphState(self._encoder, lambda name: blocks * self._encoder_positions(name, c.block_units))
         steps = [GraphState(self._step, lambda _: blocks * c.block_frames) for _ in range(self.config.steps)]
         window = BlockWindow(c.block_frames, kept)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-GROWTH = (1, 2, 4)  # sizes a growing schedule takes, as multiples of the first
-LATE = 0.25  # seconds that a player has had nothing to play when sound that costs less matters more than sound soon
+from omni2_engine.settings.tuning import TURN
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class ChunkSchedule:
     @property
     def most(self) -> int:
         """Units of the longest call."""
-        return self.first * (GROWTH[-1] if self.growing else 1)
+        return self.first * (TURN.growth[-1] if self.growing else 1)
 
     def next(self, lead: float, last: int) -> int:
         """Units the next call waits for.
@@ -40,12 +39,12 @@ class ChunkSchedule:
 
         Returns:
             At most twice the last, and never more sound than half the lead: while that much is written and synthesised
-            in real time, the player stays fed. Where it has been starving for `LATE` there is too much to do for small
-            calls: twice the first.
+            in real time, the player stays fed. A player that has been without sound for `TurnTuning.late` gets twice
+            the first.
         """
         if not self.growing:
             return self.first
-        if last and lead < -LATE:
-            return self.first * GROWTH[1]
+        if last and lead < -TURN.late:
+            return self.first * TURN.growth[1]
         limit = min(2 * last, int(lead * self.unit_rate / 2))
-        return max(size for size in (self.first * factor for factor in GROWTH) if size <= max(limit, self.first))
+        return max(size for size in (self.first * factor for factor in TURN.growth) if size <= max(limit, self.first))

@@ -12,10 +12,8 @@ from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
 
+from omni2_engine.settings.tuning import TURN
 from omni2_engine.turn.chunking import ChunkSchedule
-
-GROUPS_AHEAD = 2  # groups of R pairs that the language model may be ahead of the speech LM
-CHUNKS_AHEAD = 2  # flow calls of the longest kind that the speech LM may be ahead of the flow
 
 
 class StageIndex(IntEnum):
@@ -193,14 +191,14 @@ class TurnPlan:
     def _next(self, lead: float) -> list[Step]:
         """What may run now, the stage nearest to the sound first."""
         steps = self._cut(lead)
-        if self._units + sum(self._flow) < CHUNKS_AHEAD * self.chunks.most:
+        if self._units + sum(self._flow) < TURN.chunks_ahead * self.chunks.most:
             if self._speech_waits:
                 self._speech_waits = False
                 steps.append(Write(self._next_speech()))
             elif self._writing is None and self._groups:
                 self._writing = self._groups.popleft()
                 steps.append(self._writing)
-        if self._text_waits and len(self._groups) < GROUPS_AHEAD:
+        if self._text_waits and len(self._groups) < TURN.groups_ahead:
             self._text_waits = False
             steps.append(Decode(min(self._text, self._read - self._pairs)))
         return steps

@@ -23,9 +23,8 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-RECENT = 4  # turns that are kept
-VARIATION = 0.5  # of the longest time between two chunks
-USUAL_SOUND = 5.0  # seconds of sound that an answer is expected to have
+from omni2_engine.settings.tuning import PLAYOUT
+
 Stretch = tuple[float, float]  # (start, length), seconds
 
 
@@ -77,7 +76,9 @@ class Arrivals:
         Args:
             sound: seconds of sound to expect.
         """
-        return self._worst + VARIATION * self._longest + max(0.0, self._pace() - 1) * max(0.0, sound - self.sound)
+        return (
+            self._worst + PLAYOUT.variation * self._longest + max(0.0, self._pace() - 1) * max(0.0, sound - self.sound)
+        )
 
     def _pace(self) -> float:
         """Seconds per second of sound from the second chunk on; 0 where there are no more than two."""
@@ -89,7 +90,7 @@ class Playout:
     """The turns that an engine made lately, and what they say about the next."""
 
     def __init__(self) -> None:
-        self._recent: deque[Arrivals] = deque(maxlen=RECENT)
+        self._recent: deque[Arrivals] = deque(maxlen=PLAYOUT.recent)
         self._lock = threading.Lock()
 
     def begin(self, measured: float = math.inf) -> Arrivals:
@@ -112,7 +113,7 @@ class Playout:
         """
         elapsed = turn.add(now, seconds)
         with self._lock:
-            expected = max(USUAL_SOUND, *(seen.sound for seen in self._recent))
+            expected = max(PLAYOUT.usual_sound, *(seen.sound for seen in self._recent))
             wait = max(seen.wait(expected) for seen in [*self._recent, turn])
         return max(0.0, wait - elapsed)
 

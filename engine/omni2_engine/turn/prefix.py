@@ -6,9 +6,8 @@ import threading
 
 from omni2_engine.backends.base.kv_cache import DecoderState, Prefix
 from omni2_engine.backends.base.language_model import LanguageModel
+from omni2_engine.settings.tuning import MEMORY
 from omni2_engine.turn.prompt import Exchange, Layout, PromptBuilder
-
-PREFIXES = 4  # system prompts whose prefilled positions are kept
 
 
 class PrefixCache:
@@ -50,7 +49,7 @@ class PrefixCache:
                     self._llm.extend(state, self._llm.embed(items))
                 prefix = state.keep()
             self._kept[system] = (items, prefix)
-            if len(self._kept) > PREFIXES:
+            if len(self._kept) > MEMORY.prefixes:
                 del self._kept[next(iter(self._kept))]
         return min(layout.common_prefix(items), len(layout.items) - 1)
 

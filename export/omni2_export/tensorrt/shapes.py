@@ -14,8 +14,8 @@ from typing import NamedTuple
 from omni2_engine.engine import MAX_CONTEXT, MOST_SESSIONS
 from omni2_engine.errors import SettingError
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, ModelConfig
+from omni2_engine.settings.tuning import TURN
 from omni2_engine.stages.flow import LEFT_CONTEXT, WORKING_BLOCKS
-from omni2_engine.turn.chunking import GROWTH
 from omni2_engine.turn.options import LAST_WRITE, MAX_NEW_TOKENS
 
 GRANULE = 64  # caches are a multiple of so many positions long
@@ -105,7 +105,7 @@ class Sizes:
         """Units of a flow call: those of the block at work, the look-ahead, and the new ones."""
         flow = c.flow_encoder
         chunk = max(c.write, flow.lookahead + -(-VOCODER_OVERLAP_FRAMES // flow.ratio) + 1)
-        return Range(1, flow.block_units // 2 + chunk, flow.block_units + flow.lookahead + 2 * GROWTH[-1] * chunk)
+        return Range(1, flow.block_units // 2 + chunk, flow.block_units + flow.lookahead + 2 * TURN.growth[-1] * chunk)
 
     def solver_frames(self, c: ModelConfig) -> int:
         """Mel frames that the solver's caches hold: whole blocks, those at work among them."""

@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni2_bench.random_checkpoint import CheckpointPaths
-from omni2_engine.backends.base.host_language_model import MOST_IDLE, HostLanguageModel
+from omni2_engine.backends.base.host_language_model import HostLanguageModel
 from omni2_engine.backends.base.kv_cache import GRANULE, DecoderState
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.errors import CapacityError, ContextError
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import EmbeddingTable
+from omni2_engine.settings.tuning import DECODE
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import parse_precision
 from omni2_export.checkpoint import open_checkpoint
@@ -362,12 +363,12 @@ def counting(model: HostLanguageModel, even_batches: bool = False) -> tuple[Host
 
 def test_calls_span_what_pays(model: HostLanguageModel) -> None:
     counted, graph = counting(model)
-    cache = counted.new_cache(MOST_IDLE + 4, 10)
+    cache = counted.new_cache(DECODE.most_idle + 4, 10)
     states = [cache.acquire() for _ in range(cache.slots)]
-    counted.decode([states[MOST_IDLE + 1], states[0]], embeds(model, 2, seed=1))
-    assert graph.rows == [MOST_IDLE + 2]  # one call over the slots in between
+    counted.decode([states[DECODE.most_idle + 1], states[0]], embeds(model, 2, seed=1))
+    assert graph.rows == [DECODE.most_idle + 2]  # one call over the slots in between
     graph.rows.clear()
-    counted.decode([states[MOST_IDLE + 3], states[0], states[1]], embeds(model, 3, seed=1))
+    counted.decode([states[DECODE.most_idle + 3], states[0], states[1]], embeds(model, 3, seed=1))
     assert graph.rows == [2, 1]  # two, the gap being one slot too wide
     for _ in range(5):
         counted.decode([states[0], states[1]], embeds(model, 2, seed=1))

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from omni2_engine import Engine
 from omni2_engine.errors import CapacityError
 from omni2_engine.memory.budget import Admission, MemoryBudget
-from omni2_engine.memory.states import LEAST_CONTEXT, Conversation, StatePool, TurnStates
+from omni2_engine.memory.states import Conversation, StatePool, TurnStates
+from omni2_engine.settings.tuning import MEMORY
 from omni2_engine.stages.graph_state import cache_bytes
 from omni2_engine.stages.speech_decoder import SpeechState
 from omni2_engine.system.resources import available_memory
@@ -170,7 +171,7 @@ def sizes(engine: Engine) -> tuple[int, int, int]:
     states, flow = pool(engine, 1 << 40, Admission.REFUSE), engine.pipeline.decoder.flow
     conversation, turn = run(states.open()), begin(states, engine)
     full = turn.promised
-    return conversation.promised, full - flow.nbytes(SECONDS) + flow.nbytes(SECONDS, LEAST_CONTEXT), full
+    return conversation.promised, full - flow.nbytes(SECONDS) + flow.nbytes(SECONDS, MEMORY.least_context), full
 
 
 def nothing_is_out(states: StatePool) -> bool:
@@ -332,7 +333,7 @@ def test_what_is_left_is_shared_so_that_all_fit(tiny_engine: Engine, count: int,
     conversations = [run(states.open()) for _ in range(count)]
     turns = [begin(states, tiny_engine) for _ in range(count)]
     for turn in turns:
-        assert LEAST_CONTEXT <= turn.left_context <= flow.left_context
+        assert MEMORY.least_context <= turn.left_context <= flow.left_context
         assert flow.nbytes(SECONDS, turn.left_context) <= turn.promised - (full - flow.nbytes(SECONDS))
         if flow.nbytes(SECONDS, turn.left_context) < flow.nbytes(SECONDS):  # as long as fits: one block more would not
             block = flow.units_config.block_units / flow.units_config.unit_rate

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni2_engine.turn.chunking import GROWTH, LATE, ChunkSchedule
+from omni2_engine.settings.tuning import TURN
+from omni2_engine.turn.chunking import ChunkSchedule
 
 RATE = 25.0
 firsts = st.integers(1, 40)
@@ -23,20 +24,20 @@ def test_a_fixed_schedule_knows_one_size(first: int, lead: float, last: int) -> 
 def test_a_growing_schedule_is_careful(first: int, lead: float, last: int) -> None:
     schedule = ChunkSchedule(first, RATE, growing=True)
     size = schedule.next(lead, last)
-    assert size in [first * factor for factor in GROWTH]
+    assert size in [first * factor for factor in TURN.growth]
     assert first <= size <= schedule.most
-    if size > first and lead >= -LATE:
+    if size > first and lead >= -TURN.late:
         assert size <= 2 * last
         assert size / RATE <= lead / 2
 
 
-@given(first=firsts, lead=st.floats(-1e6, -LATE, exclude_max=True), last=lasts)
+@given(first=firsts, lead=st.floats(-1e6, -TURN.late, exclude_max=True), last=lasts)
 def test_who_has_nothing_to_play_for_long_gets_more_at_once(first: int, lead: float, last: int) -> None:
     """But for the first chunk: its player has not begun."""
     assert ChunkSchedule(first, RATE, growing=True).next(lead, last) == (2 * first if last else first)
 
 
-@given(first=firsts, lead=st.floats(-LATE, 1e6), more=st.floats(0, 100), last=lasts)
+@given(first=firsts, lead=st.floats(-TURN.late, 1e6), more=st.floats(0, 100), last=lasts)
 def test_more_lead_never_means_less(first: int, lead: float, more: float, last: int) -> None:
     schedule = ChunkSchedule(first, RATE, growing=True)
     assert schedule.next(lead + more, last) >= schedule.next(lead, last)

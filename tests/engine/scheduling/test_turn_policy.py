@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from omni2_engine.settings.tuning import TURN
 from omni2_engine.turn.chunking import ChunkSchedule
 from omni2_engine.turn.plan import (
-    CHUNKS_AHEAD,
-    GROUPS_AHEAD,
     STAGE_OF,
     Decode,
     Encode,
@@ -259,12 +258,12 @@ def test_no_stage_is_far_ahead_of_the_next(script: Script, growing: bool, seed: 
     random = Random(seed)
     answer = Answer(script, lead=lambda: random.uniform(-1, 8))
     answer.begin()
-    burst = min(script.tokens.speech, script.write)
-    most_units = CHUNKS_AHEAD * script.chunks.most - 1 + (burst + 1) * max(script.units)  # its tokens', and the end's
+    step = min(script.tokens.speech, script.write)  # tokens; the end may complete further units
+    most_units = TURN.chunks_ahead * script.chunks.most - 1 + (step + 1) * max(script.units)
     weights = [random.random() ** 3 for _ in StageIndex]  # some stage may be very slow
     while answer.busy:
         answer.advance(random.choices(answer.busy, [weights[stage] + 1e-6 for stage in answer.busy])[0])
-        assert answer.written - sum(step.pairs for step in answer.of(Read)) <= GROUPS_AHEAD * script.read
+        assert answer.written - sum(step.pairs for step in answer.of(Read)) <= TURN.groups_ahead * script.read
         assert sum(answer.heard) - answer.rendered <= most_units
     check_sound(answer)
 
@@ -282,10 +281,10 @@ def test_every_stage_goes_on_while_the_next_is_stuck() -> None:
     answer = Answer(LONG)
     answer.begin()
     answer.finish(oldest, but=(StageIndex.SPEECH_LM,))
-    assert answer.written == (1 + GROUPS_AHEAD) * LONG.read  # one group is being read
+    assert answer.written == (1 + TURN.groups_ahead) * LONG.read  # one group is being read
     answer.finish(oldest, but=(StageIndex.FLOW,))
-    assert sum(answer.heard) == CHUNKS_AHEAD * LONG.chunks.most
-    assert answer.written == (CHUNKS_AHEAD + GROUPS_AHEAD) * LONG.read  # which were read, and wait
+    assert sum(answer.heard) == TURN.chunks_ahead * LONG.chunks.most
+    assert answer.written == (TURN.chunks_ahead + TURN.groups_ahead) * LONG.read  # which were read, and wait
     answer.finish(oldest, but=(StageIndex.VOCODER,))
     check_text(answer)
     assert answer.mel == len(answer.of(RunFlow)) and answer.spoken == 0

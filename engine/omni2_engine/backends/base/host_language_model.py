@@ -14,11 +14,9 @@ from omni2_engine.errors import ContextError
 from omni2_engine.model.config import DecoderConfig
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Choose
+from omni2_engine.settings.tuning import DECODE
 
 Floats = NDArray[np.float32]
-# Idle slots between two slots to decode: with more of them, two calls cost less than one. At 0.5B a call reads its
-# weights in the time of 4 (int4) to 6 (int8) further rows.
-MOST_IDLE = 5
 
 
 class HostLanguageModel:
@@ -191,10 +189,10 @@ def _decode_run(states: Sequence[DecoderState], embeds: Floats) -> None:
 
 
 def _runs(slots: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of ascending `slots` with at most MOST_IDLE idle ones between neighbours."""
+    """Ranges of ascending `slots` with at most `DecodeTuning.most_idle` idle ones between neighbours."""
     begin = 0
     for end in range(1, len(slots) + 1):
-        if end == len(slots) or slots[end] - slots[end - 1] - 1 > MOST_IDLE:
+        if end == len(slots) or slots[end] - slots[end - 1] - 1 > DECODE.most_idle:
             yield begin, end
             begin = end
 

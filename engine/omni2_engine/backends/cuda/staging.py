@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine._core import CudaDevice, CudaStream, DeviceMemory, PinnedMemory
+from omni2_engine.settings.tuning import TRANSFER
 
 Array = NDArray[Any]
 Specs = Mapping[str, tuple[Sequence[int], np.dtype[Any]]]  # name → (shape, dtype)
 ALIGNMENT = 256  # bytes: TensorRT requires it of bindings
-LEAST = 1 << 16  # bytes of a block at first
 
 
 class DeviceBuffer:
@@ -47,7 +47,7 @@ class DeviceBuffer:
         """
         offsets, self.used = offsets_of(specs)
         if self._memory is None or self._memory.nbytes < self.used:
-            self._grow(max(self.used, 2 * (self._memory.nbytes if self._memory else 0), LEAST))
+            self._grow(max(self.used, 2 * (self._memory.nbytes if self._memory else 0), TRANSFER.least_staging))
         self.addresses = {name: self.address + offset for name, offset in offsets.items()}
 
     def _grow(self, nbytes: int) -> None:

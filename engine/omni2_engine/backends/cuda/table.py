@@ -6,9 +6,8 @@ import numpy as np
 
 from omni2_engine._core import CudaDevice, CudaStream
 from omni2_engine.model.tables import EmbeddingTable
+from omni2_engine.settings.tuning import TRANSFER
 from omni2_kernels.decoding import ElementType, element_type
-
-PIECE = 1 << 26  # bytes copied at a time: a mapped file passes through memory of the host
 
 
 class DeviceTable:
@@ -37,6 +36,6 @@ class DeviceTable:
         self._memory = device.allocate(stored.nbytes)
         self.address = self._memory.address
         row = stored.itemsize * self.width
-        step = max(PIECE // row, 1)
+        step = max(TRANSFER.table_piece // row, 1)
         for first in range(0, self.rows, step):
             stream.upload(self.address + first * row, np.ascontiguousarray(stored[first : first + step]))

@@ -16,9 +16,8 @@ from omni2_engine._core import CudaStream
 from omni2_engine.backends.cuda.staging import Specs, offsets_of
 from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.cuda.table import DeviceTable
+from omni2_engine.settings.tuning import DECODE
 from omni2_kernels.decoding import BATCH, CANDIDATE, CONTEST, POINTERS, REPORT, ROW, ElementType, new_rows
-
-RING = 64  # tokens, with their hidden states, kept until the host takes them
 
 
 class DecodeBatch:
@@ -36,8 +35,8 @@ class DecodeBatch:
         fed_logits, fed_hidden: by slot, addresses of prefill's outputs of the last position; `logits` and `hidden` of
             all slots are overwritten in every step.
         rows: (slots,) of `ROW`, of the host: what `send_rows` sends.
-        tokens: (slots, RING) int32, written by the device: token i of a turn is at i modulo RING.
-        hidden: (slots, RING, width) float32, likewise: of the position that produced it.
+        tokens: (slots, ring) int32, written by the device: token i of a turn is at i modulo `DecodeTuning.token_ring`.
+        hidden: (slots, ring, width) float32, likewise: of the position that produced it.
         reports: (slots,) of `REPORT`, likewise.
 
     Raises:
@@ -59,8 +58,8 @@ class DecodeBatch:
         shared = {
             "sent": ((slots,), ROW),
             "reports": ((slots,), REPORT),
-            "tokens": ((slots, RING), np.dtype(np.int32)),
-            "hidden_ring": ((slots, RING, table.width), np.dtype(np.float32)),
+            "tokens": ((slots, DECODE.token_ring), np.dtype(np.int32)),
+            "hidden_ring": ((slots, DECODE.token_ring, table.width), np.dtype(np.float32)),
         }
         offsets, nbytes = offsets_of(shared)
         self._shared = stream.pin(nbytes)
@@ -123,8 +122,8 @@ class DecodeBatch:
             "visible": visible,
             "generated_capacity": self.most_tokens,
             "forced_capacity": self.most_tokens,
-            "token_ring_size": RING,
-            "hidden_ring_size": RING,
+            "token_ring_size": DECODE.token_ring,
+            "hidden_ring_size": DECODE.token_ring,
             "table_type": self._table.type,
             "embeds_type": ElementType.FLOAT32,
         }

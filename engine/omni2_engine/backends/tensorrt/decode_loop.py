@@ -18,15 +18,13 @@ from omni2_engine.backends.base.kv_cache import SlotCache
 from omni2_engine.backends.cuda.kernels import DeviceKernels
 from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.cuda.table import DeviceTable
-from omni2_engine.backends.tensorrt.decode_batch import RING, DecodeBatch
+from omni2_engine.backends.tensorrt.decode_batch import DecodeBatch
 from omni2_engine.backends.tensorrt.decode_step import DecodeStep
 from omni2_engine.backends.tensorrt.plan import TensorRTPlan
 from omni2_engine.errors import BackendError
 from omni2_engine.sampling import Choose, Chooser, no_usable_logit
+from omni2_engine.settings.tuning import DECODE
 from omni2_kernels.decoding import NO_ID, State, Stop
-
-AHEAD = 2  # steps enqueued at a time where a request may be ended early
-LEAST_VISIBLE = 256  # positions that the shortest step sees; each further one sees twice as many
 
 
 class DecodeLoop:
@@ -67,7 +65,7 @@ class DecodeLoop:
         self._steps: dict[int, DecodeStep] = {}
         self._generated: list[list[int]] = [[] for _ in range(slots)]  # ids that the device has of every slot's turn
         self._over = stream.device.event()
-        self._passed = [stream.device.event() for _ in range(AHEAD)]  # by steps
+        self._passed = [stream.device.event() for _ in range(DECODE.steps_ahead)]  # by steps
 
     def decode_many(self, requests: Sequence[DecodeRequest], enough: Enough | None = None) -> list[Tokens]:
         """Decode; see `LanguageModel.decode_many`. `serves` is true for their choosers, and the states have room.
@@ -96,7 +94,7 @@ class DecodeLoop:
     def _run(self, step: DecodeStep, count: int, enough: Enough | None) -> None:
         cuda = self._stream.cuda
         for number in range(count):
-            passed = self._passed[number % AHEAD]
+            passed = self._passed[number % DECODE.steps_ahead]
             if enough is not None and number:
                 passed.synchronize()
                 if enough():
@@ -170,7 +168,7 @@ class DecodeLoop:
         """Read what the device wrote."""
         slot, step = request.state.index, len(request.generated)
         reached, stop = (int(value) for value in self.batch.reports[slot])
-        entries = np.arange(step, reached) % RING
+        entries = np.arange(step, reached) % DECODE.token_ring
         found = Tokens(self.batch.tokens[slot, entries].tolist())
         if request.hidden:
             found.hidden = list(self.batch.hidden[slot, entries])
@@ -190,7 +188,7 @@ def serves(choose: Choose) -> bool:
 
 def visible_sizes(positions: int) -> list[int]:
     """Visible positions of the steps for a cache of `positions`: few numbers, as each step is recorded by itself."""
-    sizes = [LEAST_VISIBLE]
+    sizes = [DECODE.least_visible]
     while sizes[-1] < positions:
         sizes.append(2 * sizes[-1])
     return [*sizes[:-1], positions]

@@ -13,7 +13,7 @@ from omni2_engine.backends.base.host_language_model import HostLanguageModel, ch
 from omni2_engine.backends.base.kv_cache import DecoderState, SlotCache
 from omni2_engine.backends.cuda.kernels import DeviceKernels
 from omni2_engine.backends.cuda.table import DeviceTable
-from omni2_engine.backends.tensorrt.decode_batch import RING, DecodeBatch
+from omni2_engine.backends.tensorrt.decode_batch import DecodeBatch
 from omni2_engine.backends.tensorrt.decode_loop import DecodeLoop, serves
 from omni2_engine.backends.tensorrt.decode_step import KERNELS_OF_A_STEP
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
@@ -21,9 +21,9 @@ from omni2_engine.backends.tensorrt.prefill import DevicePrefill
 from omni2_engine.model.config import DecoderConfig
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Choose
+from omni2_engine.settings.tuning import DECODE
 
 Floats = NDArray[np.float32]
-USUAL = 1024  # positions: two turns of half a minute, or the units of one
 
 
 class DeviceLanguageModel(HostLanguageModel):
@@ -71,7 +71,7 @@ class DeviceLanguageModel(HostLanguageModel):
 
     def longest(self, choose: Choose) -> int:
         """As many as the token ring holds; see `LanguageModel.longest`."""
-        return RING if serves(choose) else super().longest(choose)
+        return DECODE.token_ring if serves(choose) else super().longest(choose)
 
     def extend(self, state: DecoderState, embeds: Floats) -> None:
         """Feed positions to one state without waiting; see `LanguageModel.extend`. `state.logits` and `state.hidden`
@@ -99,7 +99,7 @@ class DeviceLanguageModel(HostLanguageModel):
 
     def warm_up(self, cache: SlotCache) -> None:
         """Record the steps that most conversations take; see `LanguageModel.warm_up`."""
-        self._loops[cache].warm_up(USUAL)
+        self._loops[cache].warm_up(DECODE.warm_up_positions)
 
     def _fetch(self, states: Sequence[DecoderState]) -> None:
         """Copy prefill's outputs of these states to the host."""

@@ -18,8 +18,7 @@ from omni2_engine.backends.base.host_language_model import HostLanguageModel
 from omni2_engine.backends.base.kv_cache import DecoderState
 from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
-from omni2_engine.backends.tensorrt.decode_batch import RING
-from omni2_engine.backends.tensorrt.decode_loop import LEAST_VISIBLE, visible_sizes
+from omni2_engine.backends.tensorrt.decode_loop import visible_sizes
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
 from omni2_engine.backends.tensorrt.language_model import DeviceLanguageModel
 from omni2_engine.backends.tensorrt.library import MAINLINE, RTX, TensorRt
@@ -28,6 +27,7 @@ from omni2_engine.errors import BackendError, ContextError
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Chooser, DrawKey, Sampling, Stream
+from omni2_engine.settings.tuning import DECODE
 from omni2_export.build.precision import GPU, parse_precision
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.tensorrt.plans import plan_specs
@@ -242,7 +242,7 @@ def test_the_host_chooses_what_the_device_cannot(open_model: Open, host: HostLan
     next."""
     model = open_model()
     cache = model.new_cache(3, CAPACITY)
-    assert [model.longest(asked(None, 0, 1, sampling).choose) for sampling in (TOP_P, GREEDY)] == [1, RING]
+    assert [model.longest(asked(None, 0, 1, sampling).choose) for sampling in (TOP_P, GREEDY)] == [1, DECODE.token_ring]
 
     def steer(generated: list[int], token: int) -> int:
         return 11 if len(generated) % 2 else token
@@ -321,14 +321,14 @@ def test_a_step_is_recorded_once_for_so_many_positions(
     open_model: Open, host: HostLanguageModel, calls: list[str], fake_tensorrt: FakeTensorRt
 ) -> None:
     model = open_model()
-    request = asked(prefilled(model, model.new_state(CAPACITY), 1, LEAST_VISIBLE - 15), 1, 5)
+    request = asked(prefilled(model, model.new_state(CAPACITY), 1, DECODE.least_visible - 15), 1, 5)
     parts: list[Tokens] = []
     for _ in range(6):  # from below to above the least number
         parts += model.decode_many([request])
         request = going_on(request, parts[-1], 5)
     assert calls.count("CudaStream.end_capture") == 2
     assert [recorded for _, recorded in fake_tensorrt.calls] == [False, False, True, False, True]  # a prompt, twice two
-    assert_same(joined(parts), alone(host, 1, 30, positions=LEAST_VISIBLE - 15))
+    assert_same(joined(parts), alone(host, 1, 30, positions=DECODE.least_visible - 15))
 
 
 def test_warming_up_records_what_most_need(open_model: Open, host: HostLanguageModel, calls: list[str]) -> None:
