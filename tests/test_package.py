@@ -21,7 +21,7 @@ SHIPPED = {
     "omni2_export": "export",
     "omni2_bench": "bench",
 }
-LICENSES = {"LICENSE", "NOTICE", "licenses/pybind11.txt"}
+LICENSES = {"LICENSE", "NOTICE", "licenses/pybind11.txt", "licenses/silero-vad.txt"}
 BUILT = ("*.so", "*.pyd", "__pycache__", "*.egg-info")
 ELSEWHERE = (".*", "build", "dist", "docs", "engines", "examples", "shared", "tests")
 ABSENT = ("torch", "transformers", "onnx", "onnx_ir", "onnxscript", "safetensors", "matplotlib")

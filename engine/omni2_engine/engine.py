@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import weakref
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
@@ -19,6 +21,12 @@ from omni2_engine.audio.source import AudioInput
 from omni2_engine.backends.base.backend import Backend
 from omni2_engine.backends.select import Device, select_backend
 from omni2_engine.errors import SettingError
+from omni2_engine.live.conversation import LiveConversation
+from omni2_engine.live.detection.base import SentenceEnd
+from omni2_engine.live.detection.silero import SileroVad
+from omni2_engine.live.listening import ListeningThread
+from omni2_engine.live.playback import Clock
+from omni2_engine.live.settings import Detection
 from omni2_engine.memory.budget import Admission, MemoryBudget
 from omni2_engine.memory.plan import MemoryPlan
 from omni2_engine.memory.states import StatePool
@@ -49,6 +57,7 @@ MAX_CONTEXT = 4096  # positions of the language model's KV cache unless asked ot
 MOST_SESSIONS = 256
 NO_LIMIT = 1_000_000  # positions or seconds: more than any model has
 MOST_THREADS = 256  # of every graph: more would take minutes to start and gain nothing
+DETECTION = Detection()
 log = logging.getLogger(__name__)
 
 
@@ -113,7 +122,9 @@ class Engine:
             self.max_context,
             p.speech_lm.fitting(directory.manifest.positions),
         )
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._sessions: weakref.WeakSet[Session | LiveConversation] = weakref.WeakSet()
+        self._listening: ListeningThread | None = None
+        self._listening_lock = threading.Lock()
         self._closed = False
 
     @classmethod
@@ -265,6 +276,39 @@ class Engine:
             async for chunk in chunks:
                 yield chunk
 
+    def live(
+        self,
+        *,
+        detection: Detection | None = DETECTION,
+        sentence_end: SentenceEnd | None = None,
+        clock: Clock = monotonic,
+        **options: Unpack[SessionOptions],
+    ) -> LiveConversation:
+        """Begin a live conversation: sound goes in as it is spoken, events come out.
+
+        Args:
+            detection: how turns are found; None for push-to-talk.
+            sentence_end: judges pauses where the detection has an eagerness, such as a `SmartTurn`.
+            clock: tells seconds, from any moment on. It counts what was heard of an answer where no player says.
+            **options: fields of `Options`.
+
+        Raises:
+            SettingError, CapacityError, BackendError: as `session`.
+        """
+        session = self._open(options)
+        window = self.config.encoder.samples / 16_000
+        settled = Options().merged(options)
+        live = LiveConversation(session, settled, window, detection, self._ears(), sentence_end, clock)
+        self._sessions.add(live)
+        return live
+
+    def _ears(self) -> ListeningThread:
+        """Hears for all live conversations; made with the first."""
+        with self._listening_lock:
+            if self._listening is None:
+                self._listening = ListeningThread(SileroVad())
+            return self._listening
+
     def _open(self, options: Mapping[str, Any], one_turn: bool = False) -> Session:
         if self._closed:
             raise SettingError("the engine is closed", "load it again")
@@ -278,6 +322,8 @@ class Engine:
         self._closed = True
         for session in list(self._sessions):
             session.close()
+        if self._listening is not None:
+            self._listening.close()
         self.runtime.close()
 
     def __enter__(self) -> Self:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
-from numpy.typing import NDArray
-
+from omni2_engine.errors import SettingError
+from omni2_engine.live.detection.base import SentenceEnd
+from omni2_engine.live.event_queue import EventQueue
 from omni2_engine.live.events import Event
+from omni2_engine.live.input import Item, LiveInput
+from omni2_engine.live.listening import ListeningThread
+from omni2_engine.live.playback import Clock
+from omni2_engine.live.resampler import Frame, checked_rate, mono_frame
 from omni2_engine.live.settings import Detection
+from omni2_engine.live.turns import TurnTaking
+from omni2_engine.sessions.session import Session
 from omni2_engine.sessions.turn_record import TurnRecord
-from omni2_engine.turn.options import TurnOptions
+from omni2_engine.settings import real
+from omni2_engine.turn.options import FIXED, Options, TurnOptions
 
 
 class Unchanged(Enum):
@@ -21,7 +30,7 @@ class Unchanged(Enum):
 
 
 UNCHANGED = Unchanged.UNCHANGED
-Frame = NDArray[Any] | bytes | bytearray | memoryview
+SECONDS = "a number of seconds"
 
 
 class LiveConversation:
@@ -29,7 +38,37 @@ class LiveConversation:
 
     Every method may be called from any thread or coroutine, and none waits for the engine: what they ask for is done in
     their order, and events tell what came of it. One consumer iterates the events, with `for` or `async for`.
+
+    Args:
+        session: answers; it is closed with the conversation.
+        options: of the session.
+        window: seconds of sound that the model hears.
+        detection: None for push-to-talk.
+        listening: hears for it.
+        sentence_end: judges pauses where the detection has an eagerness.
+        clock: seconds from any moment on; counts what was heard of an answer.
     """
+
+    def __init__(
+        self,
+        session: Session,
+        options: Options,
+        window: float,
+        detection: Detection | None,
+        listening: ListeningThread,
+        sentence_end: SentenceEnd | None,
+        clock: Clock,
+    ) -> None:
+        self._session = session
+        self._options = options
+        self._events = EventQueue()
+        self._turns = turns = TurnTaking(session, self._events, detection, window, options.long, clock)
+        self._listening = listening
+        self._input = listening.attach(
+            lambda voice: LiveInput(detection, turns, turns.post, window, voice, sentence_end)
+        )
+        self._open = True
+        self._ended = False
 
     def feed(self, frame: Frame, sample_rate: int = 16_000) -> None:
         """Hear the next piece of sound.
@@ -43,21 +82,28 @@ class LiveConversation:
             AudioError: the frame is no sound, or has an impossible rate.
             SettingError: the conversation is closed, or `end` was called.
         """
-        raise NotImplementedError
+        samples, rate = mono_frame(frame), checked_rate(sample_rate)
+        self._check_open()
+        self._hear((samples, rate))
 
     def commit(self) -> None:
         """The sound so far is the user's item: from where the speech began, without detection from the last `commit` or
         `clear`. `respond` answers it. Without any sound `Failed` follows.
         """
-        raise NotImplementedError
+        self._check_open()
+        self._hear(self._input.flush, self._input.commit)
 
     def clear(self) -> None:
         """Forget the sound that is not committed, and a speculative turn on it."""
-        raise NotImplementedError
+        self._check_open()
+        self._hear(self._input.flush, self._input.clear)
 
     def say(self, text: str) -> None:
         """A typed item of the user. `respond` answers it."""
-        raise NotImplementedError
+        if not isinstance(text, str):
+            raise SettingError(f"what is said is a {type(text).__name__}", "give a str")
+        self._check_open()
+        self._hear(partial(self._turns.post, self._turns.say, text))
 
     def respond(self, **options: Unpack[TurnOptions]) -> None:
         """Answer the items that are not answered yet, once the answer before is finished.
@@ -70,7 +116,9 @@ class LiveConversation:
         Raises:
             SettingError: an option does not exist or makes no sense.
         """
-        raise NotImplementedError
+        self._check_options(options)
+        self._check_open()
+        self._hear(partial(self._turns.post, self._turns.respond, options))
 
     def interrupt(self, heard: float | None = None) -> None:
         """Stop the answer before its next step; nothing happens where none is made or played.
@@ -78,19 +126,20 @@ class LiveConversation:
         Args:
             heard: seconds of its sound that were heard; None for what the player says, or the clock.
         """
-        raise NotImplementedError
+        heard = None if heard is None else real("heard", heard, SECONDS)
+        self._turns.post(self._turns.interrupt, heard)
 
     def played(self, seconds: float) -> None:
         """The player says how much of the present answer's sound it has played. Between two calls the clock counts on;
         without any it counts from the moment the first chunk came and its `start_in` was over.
         """
-        raise NotImplementedError
+        self._turns.post(self._turns.played, real("seconds", seconds, SECONDS))
 
     def truncate(self, heard: float) -> None:
         """Forget what of the last answer lies beyond `heard` seconds of its sound, once it is finished or interrupted.
         What an interruption has cut already does not come back.
         """
-        raise NotImplementedError
+        self._turns.post(self._turns.truncate, real("heard", heard, SECONDS))
 
     def update(self, *, detection: Detection | Unchanged | None = UNCHANGED, **options: Unpack[TurnOptions]) -> None:
         """Change the detection, the options of later turns, or both.
@@ -102,20 +151,36 @@ class LiveConversation:
         Raises:
             SettingError: an option does not exist or makes no sense.
         """
-        raise NotImplementedError
+        self._check_options(options)
+        self._check_open()
+        if detection is not UNCHANGED:
+            self._hear(
+                partial(self._input.change, detection),
+                partial(self._turns.post, self._turns.update, detection),
+            )
+        if options:
+            self._hear(partial(self._turns.post, self._turns.change, options))
 
     def end(self) -> None:
         """No more input: speech that goes on ends here. The iterator ends with the last answer."""
-        raise NotImplementedError
+        self._check_open()
+        self._ended = True
+        self._hear(self._input.flush, self._input.end)
 
     @property
     def history(self) -> tuple[TurnRecord, ...]:
         """See `Session.history`."""
-        raise NotImplementedError
+        return self._session.history
 
     def close(self) -> None:
         """Stop, and give the memory back. The iterator ends."""
-        raise NotImplementedError
+        if not self._open:
+            return
+        self._open = False
+        self._listening.detach(self._input)
+        self._events.end(discard=True)
+        self._session.close()
+        self._turns.close()
 
     def __iter__(self) -> Self:
         return self
@@ -126,14 +191,18 @@ class LiveConversation:
         Raises:
             StopIteration: after `end`, when the last answer is finished; after `close`.
         """
-        raise NotImplementedError
+        if (event := self._events.get()) is None:
+            raise StopIteration
+        return event
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
         """Wait for the next event without a thread."""
-        raise NotImplementedError
+        if (event := await self._events.aget()) is None:
+            raise StopAsyncIteration
+        return event
 
     def __enter__(self) -> Self:
         return self
@@ -142,3 +211,18 @@ class LiveConversation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _hear(self, *items: Item) -> None:
+        self._input.add(*items)
+        self._listening.wake()
+
+    def _check_open(self) -> None:
+        if not self._open or self._ended:
+            how = "has ended" if self._open else "is closed"
+            raise SettingError(f"the conversation {how}", "begin another with engine.live()")
+
+    def _check_options(self, options: TurnOptions) -> None:
+        fixed = [name for name in FIXED if name in options]
+        if fixed:
+            raise SettingError(f"{fixed[0]} cannot change within a conversation", "give it to engine.live()")
+        self._options.merged(options)

@@ -1,0 +1,102 @@
+"""Turn detection by pauses: speech that is followed by enough silence is a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from omni2_engine.live.detection.base import (
+    RATE,
+    WINDOW,
+    Floats,
+    Mark,
+    Onset,
+    Resumption,
+    SentenceEnd,
+    SoftEnd,
+    SpeechEnd,
+)
+from omni2_engine.live.settings import EAGERNESS, Detection
+
+HYSTERESIS = 0.15  # below the threshold by this much a window is silent; between the two it is as the one before
+SENTENCE_PAUSE = 0.2  # seconds of silence after which a model is asked whether the sentence is over
+
+
+class PauseDetector:
+    """See `TurnDetector`.
+
+    Speech begins with a window whose probability reaches the threshold, and is certain when it has lasted
+    `Detection.least_speech`. It ends with the first window of the silence that follows. How long that must last is
+    `Detection.silence`, or up to the sentence, see `Detection.eagerness`.
+
+    Args:
+        settings: of the detection.
+        sentence_end: asked where the settings have an eagerness.
+        begin: the sample at which the first window begins.
+    """
+
+    def __init__(self, settings: Detection, sentence_end: SentenceEnd | None = None, begin: int = 0) -> None:
+        self._settings = settings
+        self._sentence_end = sentence_end
+        self._heard = begin  # samples so far
+        self._onset: int | None = None  # of speech, certain or not
+        self._quiet: int | None = None  # where the silence behind it began
+        self._softly = False  # `SoftEnd` was told
+        self._asked = False  # whether the sentence is over
+        self.speaking = False
+
+    @property
+    def earliest(self) -> int:
+        """See `TurnDetector`."""
+        return self._heard if self._onset is None else self._onset
+
+    def change(self, settings: Detection) -> None:
+        """See `TurnDetector`."""
+        self._settings = settings
+
+    def hear(self, probability: float, speech: Callable[[], Floats]) -> Mark | None:
+        """See `TurnDetector`."""
+        begin, self._heard = self._heard, self._heard + WINDOW
+        voiced = probability >= self._settings.threshold
+        silent = probability < self._settings.threshold - HYSTERESIS
+        if not self.speaking:
+            return self._before_speech(begin, voiced, silent)
+        if voiced:
+            softly = self._softly
+            self._quiet, self._softly, self._asked = None, False, False
+            return Resumption() if softly else None
+        if silent and self._quiet is None:
+            self._quiet = begin
+        return None if self._quiet is None else self._in_silence(self._quiet, speech)
+
+    def _before_speech(self, begin: int, voiced: bool, silent: bool) -> Onset | None:
+        if silent:
+            self._onset = None
+        if not voiced:
+            return None
+        if self._onset is None:
+            self._onset = begin
+        if self._heard - self._onset < self._settings.least_speech * RATE:
+            return None
+        self.speaking = True
+        return Onset(self._onset)
+
+    def _in_silence(self, quiet: int, speech: Callable[[], Floats]) -> Mark | None:
+        seconds, settings = (self._heard - quiet) / RATE, self._settings
+        if self._is_over(seconds, speech):
+            self.speaking = self._softly = self._asked = False
+            self._onset = self._quiet = None
+            return SpeechEnd(quiet)
+        if settings.soft_end is not None and not self._softly and seconds >= settings.soft_end:
+            self._softly = True
+            return SoftEnd(quiet)
+        return None
+
+    def _is_over(self, seconds: float, speech: Callable[[], Floats]) -> bool:
+        """Whether a silence of these seconds ends the turn."""
+        if self._settings.eagerness is None:
+            return seconds >= self._settings.silence
+        if self._sentence_end is not None and not self._asked and seconds >= SENTENCE_PAUSE:
+            self._asked = True
+            if self._sentence_end(speech()):
+                return True
+        return seconds >= EAGERNESS[self._settings.eagerness]

@@ -1,0 +1,77 @@
+"""The thread that hears for all live conversations: windows of several go into one call of the voice detector."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from omni2_engine.live.detection.base import VoiceActivity
+from omni2_engine.live.input import LiveInput
+
+
+class ListeningThread:
+    """Takes in what conversations were fed. It begins with the first input and ends with `close`.
+
+    Args:
+        voice: shared by all conversations.
+    """
+
+    def __init__(self, voice: VoiceActivity) -> None:
+        self._voice = voice
+        self._inputs: list[LiveInput] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def attach(self, make: Callable[[object], LiveInput]) -> LiveInput:
+        """Hear for another conversation.
+
+        Args:
+            make: makes its input from the state of the voice detector before the first window.
+        """
+        added = make(self._voice.begin())
+        with self._changed:
+            self._inputs = [*self._inputs, added]
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="omni2-listening", daemon=True)
+                self._thread.start()
+        return added
+
+    def detach(self, gone: LiveInput) -> None:
+        """Hear for it no more."""
+        with self._changed:
+            self._inputs = [one for one in self._inputs if one is not gone]
+
+    def wake(self) -> None:
+        """An input was added to."""
+        with self._changed:
+            self._changed.notify()
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or any(one.waiting for one in self._inputs))
+                if self._closed:
+                    return
+                inputs = self._inputs
+            hear_next(self._voice, inputs)
+
+
+def hear_next(voice: VoiceActivity, inputs: list[LiveInput]) -> bool:
+    """Let inputs hear their next window each, in one call.
+
+    Returns:
+        Whether any had one.
+    """
+    due = [one for one in inputs if one.due()]
+    if due:
+        probabilities, states = voice([one.window() for one in due], [one.voice for one in due])
+        for one, probability, state in zip(due, probabilities, states, strict=True):
+            one.hear(probability, state)
+    return bool(due)

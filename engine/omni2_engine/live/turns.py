@@ -1,0 +1,366 @@
+"""Whose turn it is: what was heard and asked for → answers of the session, and the events that tell of them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from omni2_engine.audio.source import SLACK
+from omni2_engine.errors import AudioError, Omni2Error, SettingError
+from omni2_engine.live.detection.base import RATE, Floats
+from omni2_engine.live.event_queue import EventQueue
+from omni2_engine.live.events import (
+    AnswerBegun,
+    Committed,
+    Failed,
+    Finished,
+    Interrupted,
+    SoundMade,
+    SpeechBegan,
+    SpeechEnded,
+    TextWritten,
+    TurnBegun,
+    TurnTakenBack,
+)
+from omni2_engine.live.playback import Clock, Playback
+from omni2_engine.live.settings import Detection
+from omni2_engine.live.stand_in import stand_in_interrupt, stand_in_prepare
+from omni2_engine.sessions.answer import Answer
+from omni2_engine.sessions.session import Session
+from omni2_engine.turn.chunk import Chunk
+from omni2_engine.turn.metrics import TurnMetrics
+from omni2_engine.turn.options import OnLong
+from omni2_engine.turn.run import OnText
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A stretch of the user's speech.
+
+    Args:
+        speech: (n,) float32 at 16 kHz, as much of it as the model hears.
+        samples: how long it was.
+    """
+
+    speech: Floats
+    samples: int
+
+
+@dataclass(eq=False)
+class LiveTurn:
+    """A turn that runs, or the last one that did.
+
+    Attributes:
+        certain: it is not speculative, or no more.
+        text: written while it was.
+        interrupted: nothing of it is told any more.
+        over: its answer is made.
+    """
+
+    number: int
+    playback: Playback
+    certain: bool = False
+    text: str = ""
+    interrupted: bool = False
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """A speculative turn, and the stretch of speech that it answers."""
+
+    turn: LiveTurn
+    prepared: Any
+    spoken: Spoken
+
+
+@dataclass(frozen=True)
+class Request:
+    """An answer that is to be made: to these items, with these options for the turn."""
+
+    items: list[Spoken | str]
+    options: Mapping[str, Any]
+
+
+class TurnTaking:
+    """See the module. Its methods are called on a thread of its own, by `post`; only `post` and `close` may be called
+    by others. See `Hearer` for those that the input calls.
+
+    Args:
+        session: answers.
+        events: told what happens.
+        detection: None for push-to-talk.
+        window: seconds of sound that the model hears.
+        long: what happens to more, see `Options`.
+        clock: for `Playback`.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        events: EventQueue,
+        detection: Detection | None,
+        window: float,
+        long: OnLong,
+        clock: Clock,
+    ) -> None:
+        self._session = session
+        self._events = events
+        self._detection = detection
+        self._window = window
+        self._options: dict[str, Any] = {"long": long}  # of every turn
+        self._clock = clock
+        self._turns = 0
+        self._items: list[Spoken | str] = []  # for which no answer was asked yet
+        self._requests: deque[Request] = deque()
+        self._speculation: Speculation | None = None
+        self._turn: LiveTurn | None = None  # the last one that is certain
+        self._ending = False
+        self._calls: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="omni2-turns", daemon=True)
+        self._thread.start()
+
+    def post(self, method: Callable[..., None], *arguments: Any) -> None:
+        """Have a method called, behind those that were posted before."""
+        self._calls.put((method, arguments))
+
+    def close(self) -> None:
+        """Call nothing more, and wait for what is being done."""
+        self._calls.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            method, arguments = call
+            try:
+                method(*arguments)
+            except Omni2Error as error:
+                self.failed(error)
+            except Exception as error:
+                log.exception("a live conversation could not go on as it should")
+                self.failed(error)
+
+    # -- what the input tells, see `Hearer` -----------------------------------------------------------------------
+
+    def speech_began(self, at: int, begin: int) -> None:
+        """Speech began; it interrupts an answer."""
+        self._events.put(SpeechBegan(at, begin))
+        if self._detection is None or self._detection.interrupt_response:
+            self.interrupt(None)
+
+    def speech_paused(self, begin: int, end: int, speech: Floats) -> None:
+        """Begin an answer, unless there is other work."""
+        if self._detection is not None and self._detection.create_response and not self._busy:
+            self._speculate(Spoken(speech, end - begin))
+
+    def speech_resumed(self) -> None:
+        """The speculative turn began too early."""
+        speculation, self._speculation = self._speculation, None
+        if speculation is not None:
+            speculation.prepared.take_back()
+            self._events.put(TurnTakenBack(speculation.turn.number))
+
+    def speech_ended(self, at: int, decided: int) -> None:
+        """Tell it."""
+        self._events.put(SpeechEnded(at, decided))
+
+    def sound_committed(self, begin: int, end: int, speech: Floats, by_hand: bool) -> None:
+        """The speech is an item of the user; answer it."""
+        answered = not by_hand and self._detection is not None and self._detection.create_response
+        self._events.put(Committed(begin, end, answered))
+        if not answered:
+            self.speech_resumed()
+        speculation, self._speculation = self._speculation, None
+        if speculation is not None:
+            self._items = []
+            self._begin(speculation.turn, speculation.prepared.commit)
+            return
+        self._items.append(Spoken(speech, end - begin))
+        if answered:
+            self.respond({})
+
+    def cleared(self) -> None:
+        """Nothing was said."""
+        self.speech_resumed()
+
+    def input_ended(self) -> None:
+        """End with the last answer."""
+        self._ending = True
+        self._end_if_done()
+
+    def failed(self, error: Exception) -> None:
+        """Tell it."""
+        self._events.put(Failed(None, error))
+
+    # -- what the user asks for, see `LiveConversation` ------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """An item of the user."""
+        self._items.append(text)
+
+    def respond(self, options: Mapping[str, Any]) -> None:
+        """Answer the items, behind the answers that were asked for before."""
+        self._requests.append(Request(self._items, options))
+        self._items = []
+        self._next()
+
+    def interrupt(self, heard: float | None) -> None:
+        """Stop the answer."""
+        turn = self._turn
+        if turn is None or turn.interrupted:
+            return
+        if turn.over.is_set() and not turn.playback.playing and not self._events.has_sound(turn.number):
+            return
+        turn.interrupted = True
+        self._events.drop_sound(turn.number)
+        heard = turn.playback.stop(heard)
+        self._events.put(Interrupted(turn.number, heard))
+        stand_in_interrupt(self._session, heard)
+
+    def played(self, seconds: float) -> None:
+        """The player says how far it is."""
+        if self._turn is not None and not self._turn.interrupted:
+            self._turn.playback.said(seconds)
+
+    def truncate(self, heard: float) -> None:
+        """Cut the last answer, also below a speculative turn."""
+        speculation = self._speculation
+        self.speech_resumed()
+        self._session.truncate(1000 * heard)
+        if speculation is not None:
+            self._speculate(speculation.spoken)
+
+    def update(self, detection: Detection | None) -> None:
+        """Go on with another detection."""
+        self._detection = detection
+
+    def change(self, options: Mapping[str, Any]) -> None:
+        """Change the options of later turns."""
+        self._options |= options
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _generating(self) -> bool:
+        return self._turn is not None and not self._turn.over.is_set()
+
+    @property
+    def _busy(self) -> bool:
+        return self._generating or bool(self._requests)
+
+    def _new_turn(self) -> LiveTurn:
+        begins = -math.inf if self._turn is None else self._turn.playback.end
+        return LiveTurn(self._turns, Playback(self._clock, begins))
+
+    def _speculate(self, spoken: Spoken) -> None:
+        turn = self._new_turn()
+        try:
+            question = self._question([*self._items, spoken], self._options)
+            prepared = stand_in_prepare(self._session, **question, on_text=self._on_text(turn), **self._options)
+        except Omni2Error:
+            return  # what does not pass away meets the turn itself
+        self._speculation = Speculation(turn, prepared, spoken)
+        self._events.put(TurnBegun(turn.number, speculative=True))
+
+    def _next(self) -> None:
+        """Begin the answer that was asked for first, unless one is being made."""
+        if self._generating or not self._requests:
+            return
+        self.speech_resumed()
+        request = self._requests.popleft()
+        options = {**self._options, **request.options}
+        try:
+            question = self._question(request.items, options)
+        except Omni2Error as error:
+            self.failed(error)
+            self._next()
+            return
+        turn = self._new_turn()
+        self._events.put(TurnBegun(turn.number, speculative=False))
+        self._begin(turn, partial(self._session.stream, **question, on_text=self._on_text(turn), **options))
+
+    def _question(self, items: list[Spoken | str], options: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of `Session.stream` for the user's items.
+
+        Raises:
+            AudioError: the speech is too long.
+            SettingError: there is nothing, or speech beside text.
+        """
+        spoken = [item for item in items if isinstance(item, Spoken)]
+        texts = [item for item in items if isinstance(item, str)]
+        if not items:
+            raise SettingError("there is nothing to answer", "commit speech, or say something")
+        if texts and spoken:
+            raise SettingError("speech and text cannot be answered as one", "ask for an answer to each")
+        if texts:
+            return {"text": "\n".join(texts)}
+        seconds = sum(item.samples for item in spoken) / RATE
+        if seconds - self._window >= SLACK and options["long"] == "error":
+            raise AudioError(
+                f"the speech lasts {seconds:.1f} s and the model hears {self._window:g} s",
+                'keep its beginning with long="truncate"',
+            )
+        return {"audio": np.concatenate([item.speech for item in spoken]), "sample_rate": RATE}
+
+    def _begin(self, turn: LiveTurn, answer: Callable[[], Answer]) -> None:
+        """A turn is certain: tell what was written, and take its chunks."""
+        self._turns += 1
+        self._turn, turn.certain = turn, True
+        self._events.put(AnswerBegun(turn.number))
+        self._text(turn, "")
+        try:
+            chunks = answer()
+        except Omni2Error as error:
+            self._over(turn, error, None)
+            return
+        threading.Thread(target=self._take, args=(turn, chunks), name="omni2-answer", daemon=True).start()
+
+    def _take(self, turn: LiveTurn, chunks: Answer) -> None:
+        """Take chunks as they are made, on a thread of its own."""
+        failure: Exception | None = None
+        try:
+            for chunk in chunks:
+                self.post(self._chunk, turn, chunk)
+                self._events.wait_for_room(turn.number)
+        except Exception as error:
+            failure = error
+        self.post(self._over, turn, failure, self._session.metrics)
+
+    def _on_text(self, turn: LiveTurn) -> OnText:
+        return lambda piece: self.post(self._text, turn, piece)
+
+    def _text(self, turn: LiveTurn, piece: str) -> None:
+        turn.text += piece
+        if turn.certain and turn.text and not turn.interrupted:
+            self._events.put(TextWritten(turn.number, turn.text))
+            turn.text = ""
+
+    def _chunk(self, turn: LiveTurn, chunk: Chunk) -> None:
+        if len(chunk.pcm) and not turn.interrupted:
+            taken = partial(turn.playback.add, chunk.duration, chunk.start_in)
+            self._events.put(SoundMade(turn.number, chunk), taken)
+
+    def _over(self, turn: LiveTurn, error: Exception | None, metrics: TurnMetrics | None) -> None:
+        """The answer is made, or broke off."""
+        turn.over.set()
+        if error is not None:
+            self._events.put(Failed(turn.number, error))
+        elif metrics is not None:
+            self._events.put(Finished(turn.number, metrics.finish_reason, metrics))
+        self._next()
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self._ending and not self._busy:
+            self._events.end()
