@@ -18,6 +18,7 @@ from omni2_engine.live.detection.base import (
 from omni2_engine.live.settings import EAGERNESS, Detection
 
 HYSTERESIS = 0.15  # below the threshold by this much a window is silent; between the two it is as the one before
+HANGOVER = 2 * WINDOW  # samples by which the voice detector's probability falls after the voice, on recordings
 SENTENCE_PAUSE = 0.2  # seconds of silence after which a model is asked whether the sentence is over
 
 
@@ -25,8 +26,8 @@ class PauseDetector:
     """See `TurnDetector`.
 
     Speech begins with a window whose probability reaches the threshold, and is certain when it has lasted
-    `Detection.least_speech`. It ends with the first window of the silence that follows. How long that must last is
-    `Detection.silence`, or up to the sentence, see `Detection.eagerness`.
+    `Detection.least_speech`. It ends behind the last window that reaches the threshold, less `HANGOVER`. How long the
+    silence behind it must last is `Detection.silence`, or up to the sentence, see `Detection.eagerness`.
 
     Args:
         settings: of the detection.
@@ -39,7 +40,8 @@ class PauseDetector:
         self._sentence_end = sentence_end
         self._heard = begin  # samples so far
         self._onset: int | None = None  # of speech, certain or not
-        self._quiet: int | None = None  # where the silence behind it began
+        self._voiced = begin  # behind the last window with a voice
+        self._quiet: int | None = None  # where the silence behind the speech began
         self._softly = False  # `SoftEnd` was told
         self._asked = False  # whether the sentence is over
         self.speaking = False
@@ -58,6 +60,8 @@ class PauseDetector:
         begin, self._heard = self._heard, self._heard + WINDOW
         voiced = probability >= self._settings.threshold
         silent = probability < self._settings.threshold - HYSTERESIS
+        if voiced:
+            self._voiced = self._heard
         if not self.speaking:
             return self._before_speech(begin, voiced, silent)
         if voiced:
@@ -65,7 +69,7 @@ class PauseDetector:
             self._quiet, self._softly, self._asked = None, False, False
             return Resumption() if softly else None
         if silent and self._quiet is None:
-            self._quiet = begin
+            self._quiet = max(self._voiced - HANGOVER, self._onset or 0)
         return None if self._quiet is None else self._in_silence(self._quiet, speech)
 
     def _before_speech(self, begin: int, voiced: bool, silent: bool) -> Onset | None:
