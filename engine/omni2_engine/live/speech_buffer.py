@@ -10,7 +10,8 @@ from omni2_engine.live.detection.base import Floats
 
 
 class SpeechBuffer:
-    """Keeps the first samples behind a moving beginning; what comes when it is full is counted and not kept.
+    """Keeps the first samples behind a moving beginning. What comes when it is full is counted and not kept, and so is
+    all that follows until it is emptied.
 
     Args:
         most: samples at most.
@@ -28,9 +29,10 @@ class SpeechBuffer:
 
     def append(self, samples: Floats) -> None:
         """Add the next samples of the input."""
+        follows = self._first + self._kept == self.position  # on the last that was kept
         self.position += len(samples)
         piece = samples[: self._most - self._kept]
-        if len(piece):
+        if follows and len(piece):
             self._pieces.append(piece)
             self._kept += len(piece)
 
