@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from enum import Enum
 from functools import partial
 from types import TracebackType
@@ -38,6 +39,7 @@ class LiveConversation:
 
     Every method may be called from any thread or coroutine, and none waits for the engine: what they ask for is done in
     their order, and events tell what came of it. One consumer iterates the events, with `for` or `async for`.
+    A conversation that is dropped without being closed gives its memory back, too.
 
     Args:
         session: answers; it is closed with the conversation.
@@ -69,6 +71,10 @@ class LiveConversation:
         )
         self._open = True
         self._ended = False
+        self._give_back = weakref.finalize(
+            self, _give_back, self._listening, self._input, self._events, session, self._turns
+        )
+        self._give_back.atexit = False
 
     def feed(self, frame: Frame, sample_rate: int = 16_000) -> None:
         """Hear the next piece of sound.
@@ -174,13 +180,9 @@ class LiveConversation:
 
     def close(self) -> None:
         """Stop, and give the memory back. The iterator ends."""
-        if not self._open:
-            return
         self._open = False
-        self._listening.detach(self._input)
-        self._events.end(discard=True)
-        self._session.close()
-        self._turns.close()
+        self._give_back()  # which does it the first time it is called
+        self._turns.join()
 
     def __iter__(self) -> Self:
         return self
@@ -226,3 +228,13 @@ class LiveConversation:
         if fixed:
             raise SettingError(f"{fixed[0]} cannot change within a conversation", "give it to engine.live()")
         self._options.merged(options)
+
+
+def _give_back(
+    listening: ListeningThread, heard: LiveInput, events: EventQueue, session: Session, turns: TurnTaking
+) -> None:
+    """Stop all that a conversation does."""
+    listening.detach(heard)
+    events.end(discard=True)
+    session.close()
+    turns.stop()

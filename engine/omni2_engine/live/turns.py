@@ -94,8 +94,8 @@ class Request:
 
 
 class TurnTaking:
-    """See the module. Its methods are called on a thread of its own, by `post`; only `post` and `close` may be called
-    by others. See `Hearer` for those that the input calls.
+    """See the module. Its methods are called on a thread of its own, by `post`; only `post`, `stop` and `join` may be
+    called by others. See `Hearer` for those that the input calls.
 
     Args:
         session: answers.
@@ -135,9 +135,12 @@ class TurnTaking:
         """Have a method called, behind those that were posted before."""
         self._calls.put((method, arguments))
 
-    def close(self) -> None:
-        """Call nothing more, and wait for what is being done."""
+    def stop(self) -> None:
+        """Call nothing more."""
         self._calls.put(None)
+
+    def join(self) -> None:
+        """Wait for what is being done when it was stopped."""
         self._thread.join()
 
     def _run(self) -> None:
