@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from omni2_engine.audio.sink import ReaderGone, silence
-from omni2_engine.cli import doctor, inspect, stream
+from omni2_engine.cli import doctor, inspect, stream, talk
 from omni2_engine.cli.terminal import one_line, replace_what_is_missing
 from omni2_engine.errors import Omni2Error, SettingError
 
@@ -41,7 +41,7 @@ def make_app() -> typer.Typer:
     ) -> None:
         """Speech in, text and speech out, streamed, for LLaMA-Omni2 models."""
 
-    for command in (stream, inspect, doctor):
+    for command in (stream, talk, inspect, doctor):
         command.register(app)
     for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
         point.load()(app)

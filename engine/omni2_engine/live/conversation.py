@@ -135,11 +135,15 @@ class LiveConversation:
         heard = None if heard is None else real("heard", heard, SECONDS)
         self._turns.post(self._turns.interrupt, heard)
 
-    def played(self, seconds: float) -> None:
-        """The player says how much of the present answer's sound it has played. Between two calls the clock counts on;
-        without any it counts from the moment the first chunk came and its `start_in` was over.
+    def played(self, seconds: float, turn: int | None = None) -> None:
+        """The player says how much of an answer's sound it has played. Between two calls the clock counts on; without
+        any it counts from the moment the first chunk was taken and its `start_in` was over.
+
+        Args:
+            seconds: of the answer's sound.
+            turn: whose answer it is; None for the present one. Of another than that it is not needed any more.
         """
-        self._turns.post(self._turns.played, real("seconds", seconds, SECONDS))
+        self._turns.post(self._turns.played, real("seconds", seconds, SECONDS), turn)
 
     def truncate(self, heard: float) -> None:
         """Forget what of the last answer lies beyond `heard` seconds of its sound, once it is finished or interrupted.

@@ -231,10 +231,11 @@ class TurnTaking:
         self._events.put(Interrupted(turn.number, heard))
         stand_in_interrupt(self._session, heard)
 
-    def played(self, seconds: float) -> None:
+    def played(self, seconds: float, turn: int | None) -> None:
         """The player says how far it is."""
-        if self._turn is not None and not self._turn.interrupted:
-            self._turn.playback.said(seconds)
+        present = self._turn
+        if present is not None and turn in (None, present.number) and not present.interrupted:
+            present.playback.said(seconds)
 
     def truncate(self, heard: float) -> None:
         """Cut the last answer, also below a speculative turn."""
