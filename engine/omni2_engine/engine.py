@@ -24,20 +24,21 @@ from omni2_engine.errors import SettingError
 from omni2_engine.live.conversation import LiveConversation
 from omni2_engine.live.detection.base import SentenceEnd
 from omni2_engine.live.detection.silero import SileroVad
+from omni2_engine.live.frame_listener import SpeechListener
 from omni2_engine.live.listening import ListeningThread
 from omni2_engine.live.playback import Clock
 from omni2_engine.live.settings import Detection
 from omni2_engine.memory.budget import Admission, MemoryBudget
 from omni2_engine.memory.plan import MemoryPlan
 from omni2_engine.memory.states import StatePool
-from omni2_engine.model.config import ModelConfig
+from omni2_engine.model.config import WHISPER_SAMPLE_RATE, ModelConfig
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
 from omni2_engine.schedule.threaded import ThreadedSchedule
 from omni2_engine.sessions.answer import Answer
 from omni2_engine.sessions.prepared_turns import PreparedTurns
-from omni2_engine.sessions.question import SessionArguments, question_and_options
+from omni2_engine.sessions.question import Frames, SessionArguments, question_and_options
 from omni2_engine.sessions.runtime import Runtime, Voices
 from omni2_engine.sessions.session import Session
 from omni2_engine.sessions.waiting_turns import WaitingTurns
@@ -113,6 +114,7 @@ class Engine:
             self.prompts,
             PrefixCache(p.llm, self.prompts),
             Voices(directory, p.decoder.flow),
+            SpeechListener(self.config.encoder.samples / WHISPER_SAMPLE_RATE, lambda: self._ears().voice),
             self.states,
             InlineSchedule(calls)
             if schedule == "inline"
@@ -257,7 +259,7 @@ class Engine:
         """
         return self._open(options)
 
-    def stream(self, audio: AudioInput | None = None, **arguments: Unpack[SessionArguments]) -> Answer:
+    def stream(self, audio: AudioInput | Frames | None = None, **arguments: Unpack[SessionArguments]) -> Answer:
         """Answer a single turn in a session of its own. Arguments, errors and result as of `Session.stream`.
 
         Args:
@@ -265,13 +267,15 @@ class Engine:
             **arguments: as there, and any field of `Options`.
         """
         asked, options = question_and_options(audio, arguments)
+        asked = asked.heard(self.runtime)
         return self._open(options, one_turn=True).stream(**vars(asked))
 
     async def astream(
-        self, audio: AudioInput | None = None, **arguments: Unpack[SessionArguments]
+        self, audio: AudioInput | Frames | None = None, **arguments: Unpack[SessionArguments]
     ) -> AsyncGenerator[Chunk]:
         """`stream` for asyncio. Same arguments."""
         asked, options = question_and_options(audio, arguments)
+        asked = await asked.aheard(self.runtime)
         async with aclosing(self._open(options, one_turn=True).astream(**vars(asked))) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -296,14 +300,14 @@ class Engine:
             SettingError, CapacityError, BackendError: as `session`.
         """
         session = self._open(options)
-        window = self.config.encoder.samples / 16_000
+        window = self.config.encoder.samples / WHISPER_SAMPLE_RATE
         settled = Options().merged(options)
         live = LiveConversation(session, settled, window, detection, self._ears(), sentence_end, clock)
         self._sessions.add(live)
         return live
 
     def _ears(self) -> ListeningThread:
-        """Hears for all live conversations; made with the first."""
+        """Hears for all live conversations; made when it is first needed."""
         with self._listening_lock:
             if self._listening is None:
                 self._listening = ListeningThread(SileroVad())

@@ -8,6 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
+from omni2_engine.audio.frames import Frame, checked_rate, mono_frame
 from omni2_engine.errors import SettingError
 from omni2_engine.live.detection.base import SentenceEnd
 from omni2_engine.live.event_queue import EventQueue
@@ -15,7 +16,6 @@ from omni2_engine.live.events import Event
 from omni2_engine.live.input import Item, LiveInput
 from omni2_engine.live.listening import ListeningThread
 from omni2_engine.live.playback import Clock
-from omni2_engine.live.resampler import Frame, checked_rate, mono_frame
 from omni2_engine.live.settings import Detection
 from omni2_engine.live.turns import TurnTaking
 from omni2_engine.sessions.session import Session

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from omni2_engine.audio.frames import StreamingResampler
 from omni2_engine.audio.source import SLACK
 from omni2_engine.errors import AudioError
 from omni2_engine.live.detection.base import (
@@ -24,7 +25,6 @@ from omni2_engine.live.detection.base import (
     TurnDetector,
 )
 from omni2_engine.live.detection.pauses import PauseDetector
-from omni2_engine.live.resampler import StreamingResampler
 from omni2_engine.live.settings import Detection
 from omni2_engine.live.speech_buffer import SpeechBuffer
 
@@ -33,8 +33,9 @@ Tell = Callable[..., None]  # told a method of a `Hearer` and its arguments
 Item = tuple[Floats, int] | Callable[[], None]
 
 
-class Hearer(Protocol):
-    """Is told what a conversation's input decides. Positions are samples at 16 kHz from the first one on."""
+class Hearer:
+    """Is told what a conversation's input decides; does nothing unless a method is overridden. Positions are samples at
+    16 kHz from the first one on."""
 
     def speech_began(self, at: int, begin: int) -> None:
         """Speech began at `at`; the sound of the turn begins at `begin`."""

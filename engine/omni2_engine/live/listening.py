@@ -12,12 +12,12 @@ from omni2_engine.live.input import LiveInput
 class ListeningThread:
     """Takes in what conversations were fed. It begins with the first input and ends with `close`.
 
-    Args:
-        voice: shared by all conversations.
+    Attributes:
+        voice: the voice detector, shared by all conversations.
     """
 
     def __init__(self, voice: VoiceActivity) -> None:
-        self._voice = voice
+        self.voice = voice
         self._inputs: list[LiveInput] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -29,7 +29,7 @@ class ListeningThread:
         Args:
             make: makes its input from the state of the voice detector before the first window.
         """
-        added = make(self._voice.begin())
+        added = make(self.voice.begin())
         with self._changed:
             self._inputs = [*self._inputs, added]
             if self._thread is None:
@@ -60,7 +60,7 @@ class ListeningThread:
                 if self._closed:
                     return
                 inputs = self._inputs
-            hear_next(self._voice, inputs)
+            hear_next(self.voice, inputs)
 
 
 def hear_next(voice: VoiceActivity, inputs: list[LiveInput]) -> bool:

@@ -31,6 +31,7 @@ from omni2_engine.live.events import (
     TurnBegun,
     TurnTakenBack,
 )
+from omni2_engine.live.input import Hearer
 from omni2_engine.live.playback import Clock, Playback
 from omni2_engine.live.settings import Detection
 from omni2_engine.live.stand_in import stand_in_interrupt, stand_in_prepare
@@ -93,7 +94,7 @@ class Request:
     options: Mapping[str, Any]
 
 
-class TurnTaking:
+class TurnTaking(Hearer):
     """See the module. Its methods are called on a thread of its own, by `post`; only `post`, `stop` and `join` may be
     called by others. See `Hearer` for those that the input calls.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from omni2_engine.audio.frames import Frame
 from omni2_engine.errors import SettingError
 from omni2_engine.memory.states import StatePool
 from omni2_engine.model.manifest import EngineDirectory
@@ -67,6 +69,25 @@ class Voices:
         return self._features[name]
 
 
+class FrameListener(Protocol):
+    """Hears a turn as it is spoken; frames are as of `LiveConversation.feed`."""
+
+    def listen(self, frames: Iterator[Frame], sample_rate: int | None) -> Floats:
+        """Take frames until the turn is over, or there are no more.
+
+        Returns:
+            What was said, (n,) float32 at 16 kHz; little more of it than the model hears.
+
+        Raises:
+            AudioError: a frame is no sound, has no rate or an impossible one, or there is no speech.
+        """
+        ...
+
+    async def alisten(self, frames: AsyncIterator[Frame], sample_rate: int | None) -> Floats:
+        """`listen` for a coroutine."""
+        ...
+
+
 @dataclass(eq=False)
 class Runtime:
     """What a session needs besides its own state.
@@ -76,6 +97,7 @@ class Runtime:
         prompts: lays prompts out.
         prefixes: beginnings of prompts that are prefilled already.
         voices: to speak with.
+        listener: hears questions that come in frames.
         states: memory of conversations and turns.
         schedule: runs the steps of turns.
         waiting: turns that have made no sound yet.
@@ -92,6 +114,7 @@ class Runtime:
     prompts: PromptBuilder
     prefixes: PrefixCache
     voices: VoiceFeatures
+    listener: FrameListener
     states: StatePool
     schedule: Schedule
     waiting: WaitingTurns

@@ -15,7 +15,7 @@ from omni2_engine.sessions import ending
 from omni2_engine.sessions.answer import Answer
 from omni2_engine.sessions.beginning import abegin, begin, claim
 from omni2_engine.sessions.prepared import Prepared, prepare
-from omni2_engine.sessions.question import PreparedArguments, TurnArguments, question_and_options
+from omni2_engine.sessions.question import Frames, PreparedArguments, TurnArguments, question_and_options
 from omni2_engine.sessions.runtime import Runtime
 from omni2_engine.sessions.state import Held, RunningTurn, SessionState
 from omni2_engine.sessions.turn_record import TurnRecord
@@ -60,14 +60,16 @@ class Session:
         release.atexit = False
         self._state.release = release
 
-    def stream(self, audio: AudioInput | None = None, **arguments: Unpack[TurnArguments]) -> Answer:
+    def stream(self, audio: AudioInput | Frames | None = None, **arguments: Unpack[TurnArguments]) -> Answer:
         """Answer one turn. The work starts with this call, which reads the audio and returns.
 
         Args:
             audio: what was said: a path, a file object, the bytes of an audio file, or an array (n,) or (n, channels).
+                Or an iterator of frames, see `LiveConversation.feed`, which is taken from until the person has
+                stopped: this call returns then, and what follows is left in it.
             **arguments: as follows, and fields of `Options` for this turn alone, but voice, system and run_ahead.
 
-        `sample_rate`: of an array, Hz.
+        `sample_rate`: of an array or frames, Hz.
 
         `text`: what was typed, instead of audio.
 
@@ -93,14 +95,17 @@ class Session:
             BackendError: this process is a forked child of the one that loaded the engine.
         """
         asked, options = question_and_options(audio, arguments)
+        asked = asked.heard(self._state.runtime)
         turn = claim(self._state, options)
         return begin(self._state, turn, asked, partial(self._end, turn))
 
     async def astream(
-        self, audio: AudioInput | None = None, **arguments: Unpack[TurnArguments]
+        self, audio: AudioInput | Frames | None = None, **arguments: Unpack[TurnArguments]
     ) -> AsyncGenerator[Chunk]:
-        """`stream` for asyncio; no call blocks the event loop. Arguments and errors as there."""
+        """`stream` for asyncio; no call blocks the event loop. Arguments and errors as there; frames come from an
+        asynchronous iterator."""
         asked, options = question_and_options(audio, arguments)
+        asked = await asked.aheard(self._state.runtime)
         turn = claim(self._state, options)
         async with aclosing(await abegin(self._state, turn, asked, partial(self._end, turn))) as answer:
             async for chunk in answer:

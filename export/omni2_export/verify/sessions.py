@@ -186,6 +186,7 @@ def _session(
         own.prompts,
         PrefixCache(pipeline.llm, own.prompts),
         own.voices if voice is None else voice,
+        own.listener,
         states,
         schedules[name](),
         WaitingTurns(),

@@ -11,10 +11,10 @@ import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omni2_engine.audio.frames import StreamingResampler, checked_rate, mono_frame
 from omni2_engine.errors import AudioError, BackendError, SettingError
 from omni2_engine.live.detection.base import RATE, WINDOW
 from omni2_engine.live.detection.smart_turn import SmartTurn
-from omni2_engine.live.resampler import StreamingResampler, checked_rate, mono_frame
 from omni2_engine.live.settings import Detection
 from omni2_engine.live.speech_buffer import SpeechBuffer
 

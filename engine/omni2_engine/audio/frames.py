@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from omni2_engine.audio.samples import Floats, check_rate, mono, scaled
 from omni2_engine.errors import AudioError
-from omni2_engine.live.detection.base import RATE
+from omni2_engine.model.config import WHISPER_SAMPLE_RATE as RATE
 from omni2_engine.settings import integer
 
 Frame = NDArray[Any] | bytes | bytearray | memoryview
