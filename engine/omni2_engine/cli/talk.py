@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from omni2_engine.audio.sink import open_writer
-from omni2_engine.backends.choose import Device
+from omni2_engine.backends.select import Device
 from omni2_engine.cli.require import require
 from omni2_engine.cli.talk_screen import TalkScreen
 from omni2_engine.cli.talk_sound import Floats, Player, RecordedTalk, SoundCard, SoundDevice, loudness
