@@ -23,6 +23,7 @@ FOLDERS = {
     "omni2_kernels": "kernels",
     "omni2_engine": "engine",
     "omni2_export": "export",
+    "omni2_serve": "serve",
     "omni2_bench": "bench",
 }  # training/ is a distribution of its own, which users do not get
 

@@ -25,8 +25,9 @@ LOCAL_HOSTS = {None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make test-gpu`."""
+    """`make test-gpu`, `make test-clients`."""
     parser.addoption("--gpu", action="store_true", help="run tests/gpu on this machine's GPU instead of stand-ins")
+    parser.addoption("--clients", action="store_true", help="run tests/clients, with what `make test-clients` installs")
 
 
 @pytest.fixture(scope="session")

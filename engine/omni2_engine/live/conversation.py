@@ -117,7 +117,7 @@ class LiveConversation:
         Speech of several items is heard as one. Without any item `Failed` follows.
 
         Args:
-            **options: fields of `Options` for this turn alone, but voice, system and run_ahead.
+            **options: fields of `Options` for this turn alone, but voice and run_ahead.
 
         Raises:
             SettingError: an option does not exist or makes no sense.
@@ -156,7 +156,7 @@ class LiveConversation:
 
         Args:
             detection: None for push-to-talk. Not given, it stays.
-            **options: fields of `Options`, but voice, system and run_ahead.
+            **options: fields of `Options`, but voice and run_ahead.
 
         Raises:
             SettingError: an option does not exist or makes no sense.

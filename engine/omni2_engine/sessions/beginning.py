@@ -50,6 +50,8 @@ def claim(state: SessionState, changes: Mapping[str, Any], prepared: bool = Fals
         if fixed:
             raise SettingError(f"{fixed[0]} cannot change within a session", "give it to engine.session()")
         options = state.options.merged(changes)
+        if options.system is not None:
+            state.runtime.prompts.check_typed(options.system, "system prompt")
         check_speech_room(state.runtime, options)
         with state.lock:
             state.check_idle()

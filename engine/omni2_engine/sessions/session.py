@@ -67,7 +67,7 @@ class Session:
             audio: what was said: a path, a file object, the bytes of an audio file, or an array (n,) or (n, channels).
                 Or an iterator of frames, see `LiveConversation.feed`, which is taken from until the person has
                 stopped: this call returns then, and what follows is left in it.
-            **arguments: as follows, and fields of `Options` for this turn alone, but voice, system and run_ahead.
+            **arguments: as follows, and fields of `Options` for this turn alone, but voice and run_ahead.
 
         `sample_rate`: of an array or frames, Hz.
 
@@ -122,7 +122,7 @@ class Session:
         Args:
             audio: what was said so far, as of `stream`.
             **arguments: `sample_rate`, `on_text` and `forced` as there; fields of `Options` for this turn alone, but
-                voice, system and run_ahead. A deadline counts from `Prepared.commit`.
+                voice and run_ahead. A deadline counts from `Prepared.commit`.
 
         Raises:
             AudioError, ContextError, BackendError: as `stream`.

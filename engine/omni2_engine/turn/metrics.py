@@ -32,6 +32,7 @@ class Span:
 class TurnMetrics:
     """Figures of one turn; times in seconds.
 
+    Of `prompt_positions`, `speech_positions` are of what was spoken and `reused_positions` were in the KV cache already.
     `left_context` is what the flow was allowed to look back on. `stages` sums the time of every stage. `first_chunk`
     runs from the waveform handed in to the first sound out, split as the paper's Table 6: `first_chunk_llm` until the
     speech LM begins to read (frontend, encoder, prefill, R tokens), `first_chunk_tts` until the flow begins (fusion and
@@ -44,6 +45,7 @@ class TurnMetrics:
     turn: int = 0
     finish_reason: str = ""
     prompt_positions: int = 0
+    speech_positions: int = 0
     reused_positions: int = 0
     dropped_turns: int = 0
     left_context: float = 0.0

@@ -49,13 +49,13 @@ class TurnOptions(TypedDict, total=False):
     deadline: float | None
     history_turns: int | None
     typed_turns: bool | None
+    system: str | None
 
 
 class SessionOptions(TurnOptions, total=False):
     """`Options` as keyword arguments."""
 
     voice: str | None
-    system: str | None
     run_ahead: float | None
 
 
@@ -74,7 +74,8 @@ class Options:
         max_new_tokens: text tokens of one turn at most.
         max_last_write: speech tokens of a turn's final write at most.
         voice: name of a stored voice; None is the engine's default.
-        system: system prompt; None leaves it to the checkpoint's chat template.
+        system: system prompt; None leaves it to the checkpoint's chat template. A turn with another one than the turn
+            before is prefilled from the beginning.
         long: what to do with speech longer than the encoder's window, "error" or "truncate".
         chunks: "fixed" voices every W units, which gives the same samples on any machine; "growing" voices up to four
             times as many at once while the player has a lead, which costs less and depends on the machine's speed.

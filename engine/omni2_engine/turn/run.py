@@ -259,6 +259,7 @@ class TurnRun:
                 reused = self._prefixes.fill(state, layout, self._question.options.system)
             metrics = self.recorder.metrics
             metrics.prompt_positions, metrics.reused_positions = len(layout.items), reused
+            metrics.speech_positions = sum(exchange.positions for exchange in layout.spoken)
             if self._held_back is not None:
                 self.overwritten = state.keep_tail(reused, len(history.fed))
             state.truncate(reused)

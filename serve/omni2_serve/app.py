@@ -1,0 +1,90 @@
+"""The routes of the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket
+
+from omni2_serve.access import sent_key
+from omni2_serve.client_secrets import client_secret
+from omni2_serve.guard import OriginGuard
+from omni2_serve.protocol.errors import SERVER, RequestError
+from omni2_serve.realtime.connection import Connection
+from omni2_serve.replies import problem
+from omni2_serve.service import Service
+
+PAGE = Path(__file__).parent / "page"
+
+
+def make_app(service: Service) -> Starlette:
+    """The application.
+
+    Args:
+        service: what requests share; also at `app.state.service`.
+    """
+
+    async def realtime(websocket: WebSocket) -> None:
+        await Connection(websocket, service).run()
+
+    async def models(request: Request) -> Response:
+        service.access.check(sent_key(request.headers.get("authorization")))
+        model = {"id": service.host.name, "object": "model", "created": int(service.began), "owned_by": "omni2-engine"}
+        return JSONResponse({"object": "list", "data": [model]})
+
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(request: Request) -> Response:
+        stopping = service.draining.is_set()
+        return JSONResponse({"ready": not stopping}, 503 if stopping else 200)
+
+    async def metrics(request: Request) -> Response:
+        service.access.check(sent_key(request.headers.get("authorization")))
+        service.metrics.waiting.set(service.host.waiting())
+        service.metrics.memory.set(service.host.memory())
+        return Response(service.metrics.page(), media_type=CONTENT_TYPE_LATEST)
+
+    async def secrets(request: Request) -> Response:
+        return await client_secret(request, service)
+
+    routes: list[BaseRoute] = [
+        WebSocketRoute("/v1/realtime", realtime),
+        Route("/v1/realtime/client_secrets", secrets, methods=["POST"]),
+        Route("/v1/models", models),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+        Mount("/", StaticFiles(directory=PAGE, html=True, check_dir=False)),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(OriginGuard, service=service)],
+        exception_handlers={RequestError: _refused, HTTPException: _not_found, Exception: _broken},
+    )
+    app.state.service = service
+    return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return problem(error)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problem(
+        RequestError(error.detail, code="not_found" if error.status_code == 404 else "bad_request"), error.status_code
+    )
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return problem(RequestError("something went wrong in the server", code="internal_error", kind=SERVER))

@@ -1,0 +1,137 @@
+"""`omni2-engine serve`: a server for live speech."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omni2_engine.cli.require import require
+from omni2_engine.errors import SettingError
+
+KEY_VARIABLE = "OMNI2_API_KEY"
+WHO, WHAT, MACHINE = "Who may come in", "What it does", "Machine and memory"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+
+    @app.command()
+    def serve(
+        engine: Annotated[Path, typer.Argument(help="engine directory")],
+        host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
+        port: Annotated[int, typer.Option(help="0 for any that is free", min=0, max=65_535)] = 8000,
+        sessions: Annotated[int, typer.Option(help="conversations at once", min=1, max=256)] = 4,
+        api_key_file: Annotated[
+            Path | None,
+            typer.Option(help=f"a key a line; or one in the variable {KEY_VARIABLE}", rich_help_panel=WHO),
+        ] = None,
+        no_auth: Annotated[
+            bool, typer.Option("--no-auth", help="let everybody in, also beyond this machine", rich_help_panel=WHO)
+        ] = False,
+        allow_origin: Annotated[
+            list[str] | None,
+            typer.Option(help="a page that may use it, such as https://example.org", rich_help_panel=WHO),
+        ] = None,
+        certificate: Annotated[
+            Path | None, typer.Option(help="PEM file, for https and wss", rich_help_panel=WHO)
+        ] = None,
+        certificate_key: Annotated[Path | None, typer.Option(help="of the certificate", rich_help_panel=WHO)] = None,
+        typed_turns: Annotated[
+            bool | None,
+            typer.Option("--typed-turns", help="typed turns even if the model was taught none", rich_help_panel=WHAT),
+        ] = None,
+        history_turns: Annotated[
+            int | None,
+            typer.Option(help="earlier turns that count; the model's own if not given", rich_help_panel=WHAT),
+        ] = None,
+        speculate: Annotated[
+            bool, typer.Option(help="begin an answer when a speaker may be done", rich_help_panel=WHAT)
+        ] = True,
+        seed: Annotated[int, typer.Option(help="one seed, one answer", rich_help_panel=WHAT)] = 0,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt", rich_help_panel=MACHINE)] = "auto",
+        threads: Annotated[int | None, typer.Option(help="processor threads", rich_help_panel=MACHINE)] = None,
+        max_context: Annotated[
+            int, typer.Option(help="positions of a conversation's KV cache", rich_help_panel=MACHINE)
+        ] = 4096,
+        left_context: Annotated[
+            float, typer.Option(help="seconds of its own sound the flow looks back on", rich_help_panel=MACHINE)
+        ] = 30.0,
+        drain: Annotated[
+            float, typer.Option(help="seconds that answers get to finish when it is stopped", rich_help_panel=MACHINE)
+        ] = 60.0,
+    ) -> None:
+        """Talk with clients of OpenAI's Realtime interface: ws://HOST:PORT/v1/realtime.
+
+        It listens on this machine alone unless told otherwise. Beyond it an API key is wanted:
+
+        ```
+        omni2-engine serve ENGINE
+        OMNI2_API_KEY=$(openssl rand -hex 24) omni2-engine serve ENGINE --host 0.0.0.0
+        ```
+        """
+        require("serve", "prometheus_client", "starlette", "uvicorn", "websockets")
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        logging.getLogger("omni2_engine.turn").setLevel(logging.WARNING)
+        from omni2_engine import Engine
+        from omni2_serve.access import LOOPBACK, Access, host_name
+        from omni2_serve.app import make_app
+        from omni2_serve.engine_host import engine_host
+        from omni2_serve.limits import Limits
+        from omni2_serve.server import DrainingServer, bound
+        from omni2_serve.service import Service
+
+        keys, local = _keys(api_key_file), _is_local(host)
+        if not (local or keys or no_auth):
+            raise SettingError(
+                f"{host} can be reached from other machines, and there is no API key",
+                f"set {KEY_VARIABLE}, or use --no-auth if everybody may come in",
+            )
+        if (certificate is None) != (certificate_key is None):
+            raise SettingError("a certificate comes with its key", "give --certificate and --certificate-key")
+        origins = frozenset(origin.rstrip("/") for origin in allow_origin or ())
+        names = LOOPBACK | {host_name(origin.partition("://")[2]) for origin in origins} if local else None
+        access = Access([] if no_auth else keys, names, origins)
+        listening = bound(host, port)  # before the model is loaded, which takes its time
+        loaded = Engine.load(
+            engine,
+            sessions=sessions,
+            device=device,
+            threads=threads,
+            max_context=max_context,
+            left_context=left_context,
+        )
+        with loaded:
+            model = engine_host(
+                loaded, typed_turns=typed_turns, history_turns=history_turns, speculate=speculate, seed=seed
+            )
+            service = Service(model, Limits(sessions=sessions, requests=sessions, drain=drain), access)
+            ssl = (str(certificate), str(certificate_key)) if certificate is not None else None
+            server = DrainingServer(make_app(service), service, ssl)
+            address = f"{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
+            typer.echo(f"{model.name} listens at http{'s' if ssl else ''}://{address}, Realtime at /v1/realtime")
+            asyncio.run(server.serve([listening]))
+
+
+def _keys(path: Path | None) -> list[str]:
+    """The API keys that were given."""
+    keys = [os.environ[KEY_VARIABLE]] if os.environ.get(KEY_VARIABLE) else []
+    if path is not None:
+        keys += [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if not keys:
+            raise SettingError(f"{path} holds no key", "put one on each line")
+    return keys
+
+
+def _is_local(host: str) -> bool:
+    """Whether an address is of this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,39 @@
+"""What sessions need of the engine behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from omni2_engine.live.conversation import LiveConversation
+from omni2_engine.live.settings import Detection
+
+
+@dataclass(frozen=True)
+class Host:
+    """A model that can be talked to.
+
+    Args:
+        name: of the model.
+        voices: names, the default first.
+        rate: of the sound it makes, Hz.
+        most_tokens: of text in an answer.
+        soft_end: see `Detection`.
+        check_typed: raises a `SettingError` for a typed turn that the model cannot be given.
+        check_instructions: the same for a system prompt.
+        open: begins a conversation with a voice, turn detection and a system prompt; raises a `CapacityError` where
+            there is no room for one.
+        waiting: how many turns have made no sound yet.
+        memory: bytes that conversations hold.
+    """
+
+    name: str
+    voices: list[str]
+    rate: int
+    most_tokens: int
+    soft_end: float | None
+    check_typed: Callable[[str], None]
+    check_instructions: Callable[[str], None]
+    open: Callable[[str, Detection | None, str | None], LiveConversation]
+    waiting: Callable[[], int]
+    memory: Callable[[], int]

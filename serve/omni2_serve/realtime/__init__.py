@@ -1,0 +1,1 @@
+"""One client's Realtime session: its events in, the live conversation behind it, events out."""

@@ -1,0 +1,92 @@
+"""One server: its model, bounds, doors and counters, and whether it takes in anybody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import time
+
+from omni2_serve.access import Access
+from omni2_serve.host import Host
+from omni2_serve.limits import Limits
+from omni2_serve.metrics import Metrics
+from omni2_serve.protocol.errors import SERVER, RequestError
+from omni2_serve.protocol.ids import new_id
+from omni2_serve.protocol.session_config import SessionConfig
+
+RETRY_AFTER = 5  # seconds after which one that was not let in may ask again
+
+
+@dataclass
+class Service:
+    """What requests share.
+
+    Args:
+        host: the model.
+        limits: see `Limits`.
+        access: see `Access`.
+        metrics: see `Metrics`.
+
+    Attributes:
+        draining: set when the server is to stop: nobody new comes in.
+        sessions: Realtime sessions that are open.
+        requests: chat completions that run.
+        began: seconds since 1970.
+    """
+
+    host: Host
+    limits: Limits = field(default_factory=Limits)
+    access: Access = field(default_factory=Access)
+    metrics: Metrics = field(default_factory=Metrics)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    sessions: int = 0
+    requests: int = 0
+    began: float = field(default_factory=time)
+
+    def config(self) -> SessionConfig:
+        """Settings of a new session."""
+        config = SessionConfig(model=self.host.name, expires_at=int(time() + self.limits.length))
+        return config.updated({}, self.host.voices)
+
+    def named(self, config: SessionConfig) -> SessionConfig:
+        """These settings for one session more."""
+        changes = {"id": new_id("sess"), "expires_at": int(time() + self.limits.length)}
+        return config.model_copy(update=changes)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """A Realtime session is open.
+
+        Raises:
+            RequestError: there is no room for one, or the server is about to stop.
+        """
+        self._admit(self.sessions, self.limits.sessions)
+        self.sessions += 1
+        self.metrics.sessions.set(self.sessions)
+        try:
+            yield
+        finally:
+            self.sessions -= 1
+            self.metrics.sessions.set(self.sessions)
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """A chat completion runs. Errors as `session`."""
+        self._admit(self.requests, self.limits.requests)
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
+
+    def _admit(self, there: int, most: int) -> None:
+        if self.draining.is_set():
+            self.metrics.refused.labels("draining").inc()
+            raise RequestError("the server is about to stop", "use another", code="server_stopping", kind=SERVER)
+        if there >= most:
+            self.metrics.refused.labels("full").inc()
+            raise RequestError(
+                "the server is full", f"ask again in {RETRY_AFTER} s or more", code="server_full", kind=SERVER
+            )

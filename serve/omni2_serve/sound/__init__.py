@@ -1,0 +1,1 @@
+"""Sound as clients send and take it: bytes ↔ float samples."""

@@ -1,0 +1,31 @@
+"""Clients from PyPI and npm, unmodified: each talks, and fails by itself where something is not as it expects."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+LONGEST = 150  # seconds
+
+
+@pytest.mark.parametrize("client", ["openai", "agents", "pipecat", "livekit"])
+def test_a_stock_client_talks(client: str, address: str, recording: Path, repository: Path) -> None:
+    home = repository / "build" / "clients"
+    if client == "agents":
+        command = ["node", str(home / "agents" / "agents_client.mjs")]
+    else:
+        command = [str(home / client / "bin" / "python"), str(HERE / f"{client}_client.py")]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "OPENAI_AGENTS_DISABLE_TRACING": "1",
+    }
+    done = subprocess.run(
+        [*command, address, str(recording)], env=environment, capture_output=True, text=True, timeout=LONGEST
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
