@@ -75,7 +75,10 @@ def test_the_command_makes_the_arrays_again(goldens: Path, tmp_path: Path) -> No
         kept, made_again = read(path), read(tmp_path / path.name)
         assert kept.keys() == made_again.keys()
         for name, array in kept.items():
-            if array.dtype.kind == "f":
+            if name.startswith("fbank"):  # logarithms: a quiet bin has the rounding of the frame's loudest one
+                energies = [np.exp(values - array.max(axis=1, keepdims=True)) for values in (made_again[name], array)]
+                np.testing.assert_allclose(*energies, atol=1e-4, err_msg=name)
+            elif array.dtype.kind == "f":
                 np.testing.assert_allclose(made_again[name], array, atol=1e-3, err_msg=name)
             else:
                 np.testing.assert_array_equal(made_again[name], array, err_msg=name)
