@@ -9,7 +9,7 @@ import weakref
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from time import monotonic
+from time import monotonic, perf_counter
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
@@ -28,7 +28,7 @@ from omni2_engine.live.frame_listener import SpeechListener
 from omni2_engine.live.listening import ListeningThread
 from omni2_engine.live.playback import Clock
 from omni2_engine.live.settings import Detection
-from omni2_engine.memory.budget import Admission, MemoryBudget
+from omni2_engine.memory.budget import Admission, MemoryBudget, gigabytes
 from omni2_engine.memory.plan import MemoryPlan
 from omni2_engine.memory.states import StatePool
 from omni2_engine.model.config import WHISPER_SAMPLE_RATE, ModelConfig
@@ -59,7 +59,7 @@ MOST_SESSIONS = 256
 NO_LIMIT = 1_000_000  # positions or seconds: more than any model has
 MOST_THREADS = 256  # of every graph: more would take minutes to start and gain nothing
 DETECTION = Detection()
-log = logging.getLogger(__name__)
+log = logging.getLogger("omni2_engine.engine")
 
 
 ScheduleName = Literal["threaded", "inline"]
@@ -195,6 +195,7 @@ class Engine:
         choice("admission", admission, Admission)
         choice("schedule", schedule, ("threaded", "inline"))
         choice("device", device, Device)
+        began = perf_counter()
         directory = EngineDirectory(Path(path))
         engine = cls(
             directory,
@@ -207,9 +208,12 @@ class Engine:
             max_waiting,
             schedule,
         )
+        engine._log_load(perf_counter() - began)
         if warm_up:
+            began = perf_counter()
             engine._warm_up()
             engine.backend.keep(directory)
+            log.info("warmed up in %.0f ms", 1000 * (perf_counter() - began))
         return engine
 
     @property
@@ -329,6 +333,7 @@ class Engine:
         if self._listening is not None:
             self._listening.close()
         self.runtime.close()
+        log.info("closed")
 
     def __enter__(self) -> Self:
         return self
@@ -353,6 +358,18 @@ class Engine:
         title = f"{model.name}, {sessions} session{plural}, {p.decoder.flow.left_context:g} s flow context"
         held = {**device.holds, "embeddings": p.llm.held + p.speech_lm.held}
         return MemoryPlan(title, device.free + sum(held.values()), device.total, held | caches)
+
+    def _log_load(self, seconds: float) -> None:
+        log.info(
+            "loaded %s from %s in %.0f ms: %s; %d sessions share calls, %d positions a conversation, %s for states",
+            self.config.name,
+            self.directory.path,
+            1000 * seconds,
+            self.backend.description,
+            self.states.shared_sessions,
+            self.max_context,
+            gigabytes(self.states.budget.limit),
+        )
 
     def _warm_up(self) -> None:
         self.states.warm_up()

@@ -21,7 +21,7 @@ LONGEST = 1e6  # seconds: a header that promises more than ten days does not kno
 CONVERT = "convert it with `ffmpeg -i INPUT output.wav`"
 RAW = "for raw samples give --input-rate (in Python a NumPy array with sample_rate=)"
 UNREADABLE = (soundfile.SoundFileError, OSError, TypeError, ValueError, OverflowError, MemoryError, EOFError)
-log = logging.getLogger(__name__)
+log = logging.getLogger("omni2_engine.audio")
 
 
 class _Forgiving(io.IOBase):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from av import AudioFrame, AudioResampler
     from av.container import InputContainer
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("omni2_engine.audio")
 INSTALL = "pip install 'omni2-engine[media]'"
 # Containers of sound. FFmpeg knows others that name further files, on the network too (playlists, lists of files).
 CONTAINERS = (

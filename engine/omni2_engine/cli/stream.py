@@ -121,7 +121,8 @@ def register(app: typer.Typer) -> None:
         ```
         """
         if log:
-            logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+            logging.basicConfig(stream=sys.stderr, format="%(message)s")
+            logging.getLogger("omni2_engine.turn").setLevel(logging.INFO)
         # faults of the question and of its options are reported before the model is loaded
         check_order(engine, audio)
         model = EngineDirectory(engine).manifest.model

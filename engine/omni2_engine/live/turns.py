@@ -42,7 +42,7 @@ from omni2_engine.turn.metrics import TurnMetrics
 from omni2_engine.turn.options import OnLong
 from omni2_engine.turn.run import OnText
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("omni2_engine.live")
 
 
 @dataclass(frozen=True)

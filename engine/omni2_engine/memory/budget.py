@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -9,9 +10,12 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from time import perf_counter
 
 from omni2_engine.errors import CapacityError
 from omni2_engine.system.waits import Waits
+
+log = logging.getLogger("omni2_engine.memory")
 
 
 class Admission(StrEnum):
@@ -79,8 +83,13 @@ class MemoryBudget:
         if not wait:
             return self._take_now(most, least)
         request = self._ask(most, least)
+        began = None if request.granted.done() else perf_counter()
+        if began is not None:
+            log.info("waiting for %s of memory: %s of %s in use", *map(gigabytes, (least, self.used, self.limit)))
         try:
             taken: int = yield request.granted
+            if began is not None:
+                log.info("got %s of memory after %.0f ms", gigabytes(taken), 1000 * (perf_counter() - began))
             return taken
         except BaseException:  # interrupted, cancelled or out of time
             self._withdraw(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from omni2_engine.system import waits
 from omni2_engine.system.waits import Waits
 
 Floats = NDArray[np.float32]
+log = logging.getLogger("omni2_engine.memory")
 GiveUp = Callable[[], Future[None]]  # have a prepared turn taken back; done when its memory is
 
 
@@ -103,6 +105,11 @@ class StatePool:
         """Prepare the shared caches, before anybody has one of their slots."""
         self._llm.warm_up(self._conversations)
         self._speech_lm.warm_up(self._speeches)
+
+    @property
+    def shared_sessions(self) -> int:
+        """Conversations whose decoding shares calls."""
+        return self._conversations.slots
 
     @property
     def waits(self) -> bool:
@@ -196,6 +203,12 @@ class StatePool:
         """A turn's states within the bytes promised."""
         try:
             left_context = self._fitting(promised - self._speech_size(positions), seconds)
+            if left_context < self._decoder.flow.left_context:
+                log.info(
+                    "left context of a turn shortened from %g to %g s for lack of memory",
+                    self._decoder.flow.left_context,
+                    left_context,
+                )
             decoder = self._decoder_state(speaker, seconds, left_context)
             speech = self._slot(self._speeches, self._speech_lm, positions)
             return TurnStates(speech, decoder, seconds, left_context, promised)
@@ -244,6 +257,9 @@ class StatePool:
             self._asking += 1
         try:
             yield
+        except CapacityError as error:
+            log.info("refused for lack of memory: %s", error.problem)
+            raise
         finally:
             with self._lock:
                 self._asking -= 1
@@ -263,6 +279,8 @@ class StatePool:
                 states, give_up = self._prepared.popitem()
                 lacking -= states.promised
                 given_up.append(give_up)
+        if given_up:
+            log.info("%d prepared turns taken back, others need their memory", len(given_up))
         gone = [give_up() for give_up in given_up]
         if not waits_anyway:
             yield from gone

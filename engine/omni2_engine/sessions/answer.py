@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
@@ -14,6 +15,7 @@ from omni2_engine.turn.chunk import CANCELLED, Chunk, cancelled_chunk
 from omni2_engine.turn.output import ChunkQueue, DeadlinePassed
 from omni2_engine.turn.queue import SessionQueue
 
+log = logging.getLogger("omni2_engine.sessions")
 ERROR = "error"  # how a turn ended, beside its finish reasons
 
 
@@ -169,4 +171,5 @@ def _outcome(error: BaseException) -> str:
 
 def late(runtime: Runtime) -> BusyError:
     """The error for a turn whose deadline has passed."""
+    log.info("turn ended: no sound by its deadline")
     return BusyError("the first sound did not come by the turn's deadline", runtime.waiting.expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,8 @@ from omni2_engine.sessions.state import Held, RunningTurn, SessionState
 from omni2_engine.sessions.turn_record import TurnRecord
 from omni2_engine.turn.chunk import CANCELLED
 from omni2_engine.turn.queue import SessionQueue
+
+log = logging.getLogger("omni2_engine.sessions")
 
 
 def cancel(state: SessionState) -> None:
@@ -184,6 +187,10 @@ def _clean_up(state: SessionState, turn: RunningTurn, outcome: str | None) -> No
     state.turns += 1
     state.metrics = metrics
     turn.recorder.finish(state.logged)
+    if metrics.finish_reason == CANCELLED:
+        log.info(
+            "turn %d cancelled after %.0f ms and %d chunks", metrics.turn, 1000 * metrics.total_seconds, metrics.chunks
+        )
     if metrics.speculated_seconds:
         state.runtime.prepared_turns.count(saved=metrics.speculated_seconds)
     with state.lock:

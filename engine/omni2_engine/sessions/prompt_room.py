@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 
 from omni2_engine.errors import ContextError, SettingError
@@ -9,6 +10,8 @@ from omni2_engine.sessions.runtime import Runtime
 from omni2_engine.settings.tuning import SESSIONS
 from omni2_engine.turn.options import Options
 from omni2_engine.turn.prompt import Exchange, Layout
+
+log = logging.getLogger("omni2_engine.sessions")
 
 
 def check_speech_room(runtime: Runtime, options: Options) -> None:
@@ -60,6 +63,7 @@ def lay_out(
         if dropped == last > 1 and len(without(last - 1).items) <= room:
             dropped = last - 1
         layout = without(dropped)
+        log.info("context full: %d of %d earlier turns dropped, %d positions stay", dropped, last, len(layout.items))
     if len(layout.items) > room:
         raise _too_long(len(layout.items), options.max_new_tokens, runtime.max_context, tokens.context_limit)
     return exchanges[dropped:], layout, dropped

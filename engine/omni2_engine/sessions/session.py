@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -24,6 +25,8 @@ from omni2_engine.system import waits
 from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.metrics import TurnMetrics
 from omni2_engine.turn.options import Options
+
+log = logging.getLogger("omni2_engine.sessions")
 
 
 class Session:
@@ -204,7 +207,8 @@ class Session:
             ending.wait_for_end(self._state, turn)
 
     def _fail(self, error: BaseException) -> None:
-        """A step failed; told by the schedule."""
+        """A step failed; called by the schedule."""
+        log.info("a step of a turn failed: %s", error)
         if (turn := self._state.turn) is not None and turn.output is not None:
             turn.failed = True
             turn.output.end(error)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 
 from omni2_engine.errors import BusyError
 from omni2_engine.settings.tuning import SESSIONS
+
+log = logging.getLogger("omni2_engine.sessions")
 
 
 class WaitingTurns:
@@ -47,6 +50,7 @@ class WaitingTurns:
         """
         with self._lock:
             if self._limit is not None and len(self._asked) >= self._limit:
+                log.info("turn refused: %d wait, ask again in %.1f s", len(self._asked), self.expected)
                 raise BusyError(
                     f"{len(self._asked)} turns wait for their first sound, and no more may (max_waiting)",
                     self.expected,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from omni2_engine.backends.base.kv_cache import DecoderState, Prefix
 from omni2_engine.backends.base.language_model import LanguageModel
 from omni2_engine.settings.tuning import MEMORY
 from omni2_engine.turn.prompt import Exchange, Layout, PromptBuilder
+
+log = logging.getLogger("omni2_engine.memory")
 
 
 class PrefixCache:
@@ -50,7 +53,8 @@ class PrefixCache:
                 prefix = state.keep()
             self._kept[system] = (items, prefix)
             if len(self._kept) > MEMORY.prefixes:
-                del self._kept[next(iter(self._kept))]
+                _, dropped = self._kept.pop(next(iter(self._kept)))
+                log.info("prefix cache full: a system prompt of %d positions dropped", dropped.length)
         return min(layout.common_prefix(items), len(layout.items) - 1)
 
     def _fixed_items(self, system: str | None) -> list[int]:

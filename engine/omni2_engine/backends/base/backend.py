@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Protocol
 
 from omni2_engine.backends.base.graph import Graph
@@ -13,17 +16,21 @@ from omni2_engine.model.config import DecoderConfig
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import EmbeddingTable
 
+log = logging.getLogger("omni2_engine.backends")
+
 
 class Backend(Protocol):
     """Loads graphs on one device.
 
     Attributes:
         name: of the backend.
+        description: its version, and what it runs on, for the log.
         width: calls worth running at the same time; None if every stage has a stream of its own.
         stopwatch: holds the time of every call by the device's clock; None if calls are not timed, or on the CPU.
     """
 
     name: str
+    description: str
     width: int | None
     stopwatch: Stopwatch | None
 
@@ -74,3 +81,11 @@ class MemoryUse:
     free: int
     total: int
     holds: Mapping[str, int]
+
+
+@contextmanager
+def logged_load(stage: str, precision: str) -> Iterator[None]:
+    """Log that a stage was loaded in the `with` block, its precision and the milliseconds it took."""
+    began = perf_counter()
+    yield
+    log.info("loaded %s (%s) in %.0f ms", stage, precision, 1000 * (perf_counter() - began))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from omni2_engine.backends.base.backend import MemoryUse
+from omni2_engine.backends.base.backend import MemoryUse, logged_load
 from omni2_engine.backends.base.host_language_model import HostLanguageModel
 from omni2_engine.backends.cuda.stopwatch import Stopwatch
 from omni2_engine.backends.onnxruntime.graph import OnnxRuntimeGraph, Provider
@@ -63,12 +63,14 @@ class OnnxRuntimeBackend:
     def __init__(self, threads: int | None = None) -> None:
         usable = processors()
         self.threads = threads or usable
+        self.description = f"ONNX Runtime {ort.__version__} on the CPU, {self.threads} threads a call"
         # One call more than the processors hold: it runs while threads of another call wait for the slowest one.
         self.width = usable // self.threads + 1
 
     def open(self, directory: EngineDirectory, stage: str) -> OnnxRuntimeGraph:
         """Load a stage's graph; see `Backend.open`."""
-        return self.load(directory.graph(stage))
+        with logged_load(stage, directory.manifest.precision.get(stage, "fp32")):
+            return self.load(directory.graph(stage))
 
     def language_model(
         self, directory: EngineDirectory, stage: str, config: DecoderConfig, table: EmbeddingTable, sessions: int

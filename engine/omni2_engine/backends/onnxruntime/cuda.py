@@ -64,6 +64,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
         super().__init__(threads=1)  # what the provider leaves to the CPU is small
         self.width = None  # every stage has a stream of its own
         self.device = device or open_device()
+        self.description = f"ONNX Runtime {ort.__version__}, CUDA provider, on {self.device.name}"
         if PROVIDER not in ort.get_available_providers():
             raise BackendError(
                 f"the ONNX Runtime {ort.__version__} installed here has no CUDA provider",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from omni2_engine._core import CudaDevice
-from omni2_engine.backends.base.backend import MemoryUse
+from omni2_engine.backends.base.backend import MemoryUse, logged_load
 from omni2_engine.backends.cuda.library import open_device
 from omni2_engine.backends.cuda.stopwatch import Stopwatch
 from omni2_engine.backends.cuda.streams import StageStreams
@@ -51,6 +51,8 @@ class TensorRTBackend:
         self.device = device or open_device()  # first: without a GPU, TensorRT is not loaded
         self.library = library or find_tensorrt()
         self.cuda_graphs = cuda_graphs
+        graphs = "with" if cuda_graphs else "without"
+        self.description = f"{self.library.flavour} {self.library.version} {graphs} CUDA graphs on {self.device.name}"
         self._weights = 0
         self._plans: list[TensorRTPlan] = []
         self._kernels: dict[str, bytes] = {}  # as stored
@@ -66,8 +68,12 @@ class TensorRTBackend:
     def open(self, directory: EngineDirectory, stage: str) -> TensorRTGraph:
         """Load a stage's plan; see `Backend.open`."""
         entry = directory.plan(stage, self.target, self.library.flavour, self.library.version)
+        with logged_load(stage, entry.precision):
+            return self._load(directory, stage, entry.file)
+
+    def _load(self, directory: EngineDirectory, stage: str, file: str) -> TensorRTGraph:
         before = self.free_memory()
-        engine = self._deserialize(directory.path / entry.file, stage)
+        engine = self._deserialize(directory.path / file, stage)
         self._weights += max(before - self.free_memory(), 0)
         if not self._plans:
             self._kernels = read_kernels(directory.runtime_cache(self.target))

@@ -20,7 +20,7 @@ from omni2_engine.errors import BackendError
 MAINLINE, RTX = "tensorrt", "tensorrt_rtx"  # flavours, each the name of its Python package
 KEPT_MESSAGES = 16  # of each kind
 
-log = logging.getLogger("omni2_engine.tensorrt")
+log = logging.getLogger("omni2_engine.backends")
 
 
 @dataclass(frozen=True)

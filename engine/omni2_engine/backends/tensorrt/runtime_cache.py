@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-log = logging.getLogger("omni2_engine.tensorrt")
+log = logging.getLogger("omni2_engine.backends")
 
 
 def read_kernels(path: Path) -> dict[str, bytes]:
