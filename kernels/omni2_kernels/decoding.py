@@ -1,8 +1,8 @@
 """The structs of cuda/decoding.cuh for the host: numpy records with the same fields at the same offsets.
 
-A batch of conversations is decoded on the device: `ROW` says what each is to do, `BATCH` where everything lies. The
-host sets a row when a burst of tokens begins, the kernels move it on from step to step, and `REPORT`, in mapped memory,
-tells how far it is.
+A batch of conversations is decoded on the device: a `ROW` is the state of each, `BATCH` holds the addresses. The host
+sets a row when a multi-step decode begins, the kernels update it in every step, and a `REPORT`, in mapped memory, says
+how many tokens it has.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ BINS = 2048
 
 
 class State(IntEnum):
-    """What is to be done with a row."""
+    """The state of a row."""
 
     PARKED = 0
-    """Takes part in no step; what the model computes for it goes to its spare position."""
+    """Takes part in no step; the model writes its results to the spare position."""
     RUNNING = 1
-    """The model's inputs hold its last token; the next step chooses from what the model makes of it."""
+    """The model's inputs hold its last token; the next step runs the model and chooses."""
     PREFILLED = 2
-    """Its logits are there and nothing is chosen from them yet."""
+    """Its logits are there, and no token is chosen from them yet."""
     JOINING = 3
     """Its last token is chosen but not among the model's inputs; `resume` puts it there."""
 
@@ -71,13 +71,13 @@ ROW = np.dtype(
     ],
     align=True,
 )
-"""One conversation, 96 bytes; cuda/decoding.cuh says what each field means and who sets it."""
+"""One conversation, 96 bytes; cuda/decoding.cuh describes each field, and says whether host or device sets it."""
 
 REPORT = np.dtype([("step", np.uint32), ("stop", np.int32)], align=True)
-"""What the host reads meanwhile: tokens of the turn in the ring, and why the row was parked."""
+"""Read by the host: tokens of the turn in the ring, and why the row was parked."""
 
 CANDIDATE = np.dtype([("key", np.uint32), ("id", np.uint32)], align=True)
-"""Scratch of the samplers: vocab of them for each row."""
+"""Scratch of the samplers: `vocab` for each row."""
 
 CONTEST = np.dtype(
     [
@@ -134,7 +134,7 @@ BATCH = np.dtype(
 
 
 def element_type(dtype: DTypeLike) -> ElementType:
-    """How kernels call a dtype of `EmbeddingTable`: float32, float16, or bfloat16 kept as uint16.
+    """The kernels' name of a dtype of `EmbeddingTable`: float32, float16, or bfloat16 kept as uint16.
 
     Raises:
         ValueError: another dtype.

@@ -40,7 +40,7 @@ def _tiles(count: int) -> int:
 
 
 def _rank_moved(s: Sizes) -> int:
-    """Every logit once, and in each block the ids a row has already."""
+    """Every logit once, and in each block the ids that the row has generated."""
     return s["rows"] * (4 * s["vocab"] + 4 * s["generated"] * _tiles(s["vocab"]))
 
 
@@ -81,7 +81,7 @@ _ALL = (
         _embed_moved,
         """What follows the choice, for every row in state `serve`: the token goes into the row's list and ring, the
         hidden state that produced it into the hidden ring, and its embedding, position and mask among the model's next
-        inputs; or the row is parked where its burst ends.""",
+        inputs; or the row is parked at its end.""",
     ),
     Kernel(
         "resume",
@@ -90,8 +90,8 @@ _ALL = (
         ("rows",),
         lambda s: (s["rows"], 1, 1),
         lambda s: s["rows"] * (2 * s["element"] * s["width"] + s["visible"] + 2 * ROW.itemsize),
-        """Makes the model's inputs right when a burst begins: the last token of every joining row, the spare position
-        of every parked one. Running rows stay as they are.""",
+        """Sets the model's inputs when a multi-step decode begins: the last token of every joining row, the spare
+        position of every parked one. Running rows stay as they are.""",
     ),
 )
 

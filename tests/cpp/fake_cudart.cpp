@@ -168,7 +168,7 @@ int cudaGetDeviceCount(int* count) {
     });
 }
 
-int cudaGetDeviceProperties(void* properties, int) {  // the name is all that anybody asks for
+int cudaGetDeviceProperties(void* properties, int) {  // only the name is asked for
     return guarded(__func__, [&](auto&) {
         std::strcpy(static_cast<char*>(properties), "a device that is none");
         return kSuccess;

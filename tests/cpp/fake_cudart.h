@@ -14,7 +14,7 @@ void fake_cuda_set_devices(int count);
 void fake_cuda_set_memory(size_t bytes);                   // that the device has, at first 8 GiB
 void fake_cuda_set_capability(int major, int minor);       // at first 8.9
 
-// The next call of `function` (CUDA's name for it) does nothing and returns `status`; `after` so many that work.
+// The next call of `function` (CUDA's name for it) does nothing and returns `status`; `after` calls that work.
 void fake_cuda_refuse_next(const char* function, int status);
 void fake_cuda_refuse_after(const char* function, int status, int after);
 
@@ -22,7 +22,7 @@ void fake_cuda_refuse_after(const char* function, int status, int after);
 // there the whole device is lost. Everything not yet run is dropped, and every call returns `status` from then on.
 void fake_cuda_delay(CUstream_st* stream, int microseconds);
 void fake_cuda_fault(CUstream_st* stream, int status);
-void fake_cuda_lose(int status);  // at once, from whatever thread, host functions included
+void fake_cuda_lose(int status);  // at once, from any thread, host functions included
 
 // Waits until nothing is enqueued or runs any more, on a lost device too; whether it came to that in time.
 int fake_cuda_settle(int milliseconds);
@@ -54,7 +54,7 @@ int fake_cuda_live_modules();
 int fake_cuda_live_allocations();        // of device memory
 size_t fake_cuda_live_bytes();           // of device memory
 int fake_cuda_live_pinned();             // allocations
-int fake_cuda_damaged_allocations();     // freed so far of which somebody had written beyond the end
+int fake_cuda_damaged_allocations();     // freed so far, and written beyond their end
 
 // What ran since the log was begun, a line each: "<stream, from 1 in order of creation> <what>", nodes of a graph behind
 // a line of their own that says "graph". The text lives until the next call on this thread.

@@ -133,7 +133,7 @@ int cudaMalloc(void** memory, size_t bytes) {
         living[next_offset] = bytes;
         *memory = addresses + next_offset;
         used += bytes;
-        next_offset += taken + page();  // a page that nobody may touch stays between
+        next_offset += taken + page();  // an inaccessible page stays between
         return kSuccess;
     });
 }

@@ -36,7 +36,7 @@ SIZES = Sizes(sessions=SESSIONS, context=1024, new_tokens=48, last_write=64)
 
 @dataclass(frozen=True)
 class Rig:
-    """An engine with float32 graphs for the CPU and whatever the device runs.
+    """An engine with float32 graphs for the CPU and files for the device.
 
     Args:
         name: for the reader.

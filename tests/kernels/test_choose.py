@@ -1,4 +1,4 @@
-"""The GPU's samplers on the emulated device: the very ids of the host's, whatever the logits, settings and sizes."""
+"""The GPU's samplers on the emulated device: the very ids of the host's, for any logits, settings and sizes."""
 
 from __future__ import annotations
 

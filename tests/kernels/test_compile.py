@@ -141,7 +141,7 @@ def test_errors_bring_the_compilers_words(nvrtc: Any) -> None:
     assert caught.value.log in str(caught.value)
 
 
-def test_an_architecture_nobody_knows(nvrtc: Any, tmp_path: Path) -> None:
+def test_an_unknown_architecture(nvrtc: Any, tmp_path: Path) -> None:
     with pytest.raises(CompileError, match="sm_12345") as caught:
         compile_source(SMALL, "sm_12345", tmp_path)
     assert "is installed" in caught.value.remedy

@@ -1,4 +1,4 @@
-"""What follows a choice: lists, rings, the model's next inputs, the end of a burst; against plain Python."""
+"""What follows a choice: lists, rings, the model's next inputs, the end of a request; against plain Python."""
 
 from __future__ import annotations
 
@@ -207,12 +207,12 @@ def plain_turn(
         cache = np.concatenate([cache, table[ids[-1]][None] + np.float32(0.01 * len(cache))])
 
 
-def test_turns_in_bursts_are_turns_in_one_go(decoding: Any) -> None:
+def test_turns_in_several_requests_equal_turns_in_one(decoding: Any) -> None:
     """Three conversations, begun one after another, decoded four tokens at a time: the tokens of each decoded alone."""
-    rows, burst, total, end, positions = 3, 4, 11, 7, 64
+    rows, steps, total, end, positions = 3, 4, 11, 7, 64
     random = np.random.default_rng(4)
     table = random.normal(size=(VOCAB, WIDTH)).astype(np.float32)
-    sizes = dict(width=WIDTH, visible=positions, capacity=total, ring=burst, hidden_ring=burst)
+    sizes = dict(width=WIDTH, visible=positions, capacity=total, ring=steps, hidden_ring=steps)
     batch = decoding(rows, VOCAB, table=table, **sizes)
     model = Model(rows, positions)
     prompts = [random.normal(size=(n, WIDTH)).astype(np.float32) for n in (5, 9, 3)]
@@ -230,23 +230,23 @@ def test_turns_in_bursts_are_turns_in_one_go(decoding: Any) -> None:
         if begun < rows:  # the host prefills one more
             model.cache[begun, : len(prompts[begun])] = prompts[begun]
             batch.logits[begun], batch.hidden[begun] = model.look(prompts[begun])
-            s[begun]["state"], s[begun]["until"], s[begun]["length"] = State.PREFILLED, burst, len(prompts[begun])
+            s[begun]["state"], s[begun]["until"], s[begun]["length"] = State.PREFILLED, steps, len(prompts[begun])
             begun += 1
         for row in range(begun):
             if s[row]["state"] == State.PARKED and s[row]["stop"] == Stop.UNTIL and s[row]["step"] < total:
-                s[row]["state"], s[row]["until"] = State.JOINING, min(s[row]["step"] + burst, total)
+                s[row]["state"], s[row]["until"] = State.JOINING, min(s[row]["step"] + steps, total)
         batch.run("resume")
         batch.choose(State.PREFILLED)
         batch.run("sample_and_embed", State.PREFILLED)
-        for _ in range(burst):  # what a captured graph repeats
+        for _ in range(steps):  # what a captured graph repeats
             model.run(batch)
             batch.choose()
             batch.run("sample_and_embed", State.RUNNING)
         for row in range(begun):
             assert s[row]["state"] == State.PARKED and batch.reports[row]["step"] == s[row]["step"]
             for i in range(len(told[row]), int(batch.reports[row]["step"])):
-                told[row].append(int(batch.tokens[row, i % burst]))
-                hiddens[row].append(batch.hidden_ring[row, i % burst].copy())
+                told[row].append(int(batch.tokens[row, i % steps]))
+                hiddens[row].append(batch.hidden_ring[row, i % steps].copy())
     for row, (ids, states) in enumerate(wanted):
         assert told[row] == ids
         assert np.array_equal(hiddens[row], states)

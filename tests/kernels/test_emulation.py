@@ -39,7 +39,7 @@ def outcome(decoding: Any, order: int, logits: str) -> bytes:
     batch = decoding(1, VOCAB, width=WIDTH, table=given["table"])
     batch.emulator.library.omni2_emulated_order(order)
     batch.logits[...], batch.hidden[...] = given["logits"][logits], given["hidden"]
-    batch.rows["temperature"] = 1e30  # any of those kept may win: whoever keeps others sees it
+    batch.rows["temperature"] = 1e30  # any of those kept may win: a kernel that keeps others is found
     batch.rows["top_k"] = 200
     batch.rows["penalty"], batch.rows["step"] = 1.5, 30
     batch.generated[...] = given["listed"]

@@ -1,13 +1,13 @@
-// What a decoding step on the device knows: a batch of conversations ("rows") side by side in one static cache. The host sets
-// a row when a burst of tokens begins; kernels move it on from step to step, so that a captured graph of one step (model,
-// choose, sample_and_embed) can be launched again and again with nothing changed. decoding.py mirrors these structs.
+// The data of a decoding step on the device: a batch of conversations ("rows") in the slots of one static KV cache. The host
+// sets a row when a multi-step decode begins; kernels update it in every step, so that a captured graph of one step (model,
+// choose, sample_and_embed) can be launched again without a change. decoding.py mirrors these structs.
 #pragma once
 
 #include "portable.cuh"
 
 namespace omni2 {
 
-// What is to be done with a row.
+// The state of a row.
 enum State : int32_t {
     kParked = 0,     // takes part in no step: the model writes what it computes for it to the spare position
     kRunning = 1,    // the model's inputs hold its last token; the next step chooses from what the model makes of it
@@ -38,7 +38,7 @@ struct Row {
     int32_t state;           // State; moved on by the device
     int32_t stop;            // Stop; set by the device
     uint32_t until;          // parked once `step` is this
-    uint32_t forced;         // so many of the turn's first ids are given, where not -1
+    uint32_t forced;         // number of the turn's first ids that are given, where not -1
     int64_t length;          // positions the cache holds when the model has run on what its inputs hold; moved on likewise
     int64_t spare;           // the position where a parked row writes; never filled
     int32_t ends[kMostEnds];  // parked once one of these is chosen; -1: unused

@@ -1,4 +1,4 @@
-"""Several tokens in one step: the same tokens, states and answers as one at a time, whoever else is in the call."""
+"""Several tokens in one step: the same tokens, states and answers as one at a time, in any batch."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def asked(state: DecoderState, seed: int, tokens: int) -> DecodeRequest:
 
 
 def going_on(request: DecodeRequest, found: Tokens, tokens: int) -> DecodeRequest:
-    """The burst that follows."""
+    """The request that follows."""
     return replace(request, feed=found.ids[-1], generated=[*request.generated, *found.ids], tokens=tokens)
 
 
@@ -179,8 +179,8 @@ def test_a_full_context_is_told(model: HostLanguageModel) -> None:
 
 
 @pytest.fixture(params=[2, 1000])
-def long_bursts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Let turns ask for so many tokens at once, as they do of a device."""
+def long_requests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Let turns ask for that many tokens at once, as they do of a device."""
     monkeypatch.setattr(HostLanguageModel, "longest", lambda model, choose: request.param)
     yield request.param
 
@@ -188,7 +188,7 @@ def long_bursts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 def test_a_whole_answer_is_the_same(
     shared_engine: Engine, utterance: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sound, text, history and counts of two turns, in bursts of any length."""
+    """Sound, text, history and counts of two turns, in requests of any length."""
     found = []
     for longest in (1, 2, 1000):
         monkeypatch.setattr(HostLanguageModel, "longest", lambda model, choose, longest=longest: longest)
@@ -209,8 +209,8 @@ def test_a_whole_answer_is_the_same(
     assert found[0][0][1][0] > 4
 
 
-def test_a_burst_is_one_step(
-    shared_engine: Engine, ask: Callable[[Engine], np.ndarray], long_bursts: int, monkeypatch: pytest.MonkeyPatch
+def test_a_request_is_one_step(
+    shared_engine: Engine, ask: Callable[[Engine], np.ndarray], long_requests: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked_for: list[int] = []
     decode_many = HostLanguageModel.decode_many
@@ -223,13 +223,13 @@ def test_a_burst_is_one_step(
     ask(shared_engine)
     config = shared_engine.config
     assert set(asked_for) <= set(range(1, max(config.read, config.write) + 1))
-    assert max(asked_for) == min(long_bursts, config.write)
+    assert max(asked_for) == min(long_requests, config.write)
 
 
-def test_a_question_comes_before_the_rest_of_a_burst_of_text(
+def test_a_question_comes_before_the_rest_of_a_request_for_text(
     shared_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is taken up after the next token of whoever has been heard already, not after the group."""
+    """It is taken up after the next token of the other session, not after the group."""
     engine, read = shared_engine, 8
     config = engine.config.model_copy(update={"read": read})
     monkeypatch.setattr(engine.runtime, "pipeline", replace(engine.pipeline, config=config))
@@ -263,11 +263,11 @@ def test_a_question_comes_before_the_rest_of_a_burst_of_text(
     assert order.index("second") <= found[0] + 1  # at most with the token that both are given then
 
 
-def test_cancelling_takes_effect_before_the_next_burst(
+def test_cancelling_takes_effect_before_the_next_request(
     shared_engine: Engine,
     utterance: Callable[..., np.ndarray],
     is_free: Callable[[Engine], bool],
-    long_bursts: int,
+    long_requests: int,
 ) -> None:
     with shared_engine.session() as session:
         seen: list[int] = []
@@ -280,7 +280,7 @@ def test_cancelling_takes_effect_before_the_next_burst(
 
         chunks = list(session.stream(utterance(1), sample_rate=16_000, steer=stop, max_last_write=30))
         assert [(len(chunk.pcm), chunk.finish_reason) for chunk in chunks] == [(0, "cancelled")]
-        most = min(long_bursts, shared_engine.config.write)
+        most = min(long_requests, shared_engine.config.write)
         assert 1 <= len(seen) <= most
         metrics = session.metrics
         assert metrics is not None and metrics.finish_reason == "cancelled"

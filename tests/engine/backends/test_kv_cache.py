@@ -1,4 +1,4 @@
-"""Several conversations in one KV cache: each gets what it would get alone, to the bit, whoever is decoded with it."""
+"""Several conversations in one KV cache: each gets the same as alone, to the bit, in any batch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COMPANIES = ([0], [0, 1], [5, 2, 0], [1, 2, 3], [7, 0], [7, 1, 3, 6, 4], list(ra
 def load(
     tiny_checkpoint: CheckpointPaths, tiny_engine_dir: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], HostLanguageModel]:
-    """Loads a language model of the tiny engine at a preset; those of quantised weights decode by pairs."""
+    """Loads a language model of the tiny engine at a preset; those of quantised weights decode even batches."""
     engines, models = {"exact": tiny_engine_dir}, {}
 
     def loaded(preset: str, name: str = "llm") -> HostLanguageModel:
@@ -303,7 +303,7 @@ def test_slots_come_and_go_while_others_decode(model: HostLanguageModel) -> None
 # -- what cannot be asked ----------------------------------------------------------------------------------------------
 
 
-def test_a_full_slot_is_refused_and_nobody_is_fed(model: HostLanguageModel) -> None:
+def test_a_full_slot_is_refused_and_no_state_is_fed(model: HostLanguageModel) -> None:
     cache = model.new_cache(2, 12)
     roomy, full = cache.acquire(), cache.acquire()
     model.extend(roomy, embeds(model, 3, seed=1))
@@ -385,11 +385,11 @@ def test_pairs_make_every_call_even(model: HostLanguageModel, slots: int) -> Non
             counted.decode(states[first : first + count], embeds(model, count, seed=1))
             assert graph.rows[-1] == count + count % 2
     with pytest.raises(CapacityError):
-        cache.acquire()  # the row that makes a single slot two is nobody's
+        cache.acquire()  # the row that pads a single slot to two cannot be had
 
 
 def test_a_call_makes_little_beside_the_graph(model: HostLanguageModel) -> None:
-    """Whatever the caches hold: nothing of theirs is copied, and no array made of their size."""
+    """No array of a cache is copied, and none of its size is made."""
     counted, graph = counting(model)
     cache = counted.new_cache(8, 600)
     states = [cache.acquire() for _ in range(8)]

@@ -81,7 +81,7 @@ def test_waiting_ends_when_there_is_enough_and_comes_in_order() -> None:
     assert budget.used == 9 and len(requests) == 3
 
 
-def test_nobody_waits_for_what_will_never_be() -> None:
+def test_a_wait_for_what_will_never_be_is_refused() -> None:
     with pytest.raises(CapacityError, match="may use"):
         run(MemoryBudget(10).take(20, 11, wait=True))
 
@@ -188,7 +188,7 @@ def test_slots_are_shared_until_there_are_none(tiny_engine: Engine) -> None:
     assert keys[2] == speech_keys[2] == 0
     assert conversations[2].promised == conversations[0].promised and turns[2].promised == turns[0].promised
     states.close(conversations[1])
-    assert states.key(run(states.open()).state) == keys[0]  # the slot is somebody's again
+    assert states.key(run(states.open()).state) == keys[0]  # the slot is taken again
     states.end(turns[0])
     longer = begin(states, tiny_engine, positions=POSITIONS + 100)
     assert states.key(longer.speech) == 0 and longer.speech.capacity >= POSITIONS + 100

@@ -68,7 +68,7 @@ class Speaker:
 
 @settings(max_examples=300, deadline=None)
 @given(units=st.integers(1, 300), growing=st.booleans(), pace=st.integers(1, 60), seed=st.integers(0, 2**32))
-def test_every_unit_once_whatever_waits(units: int, growing: bool, pace: int, seed: int) -> None:
+def test_every_unit_once_however_many_wait(units: int, growing: bool, pace: int, seed: int) -> None:
     """At any ratio between the speech LM's pace and the flow's."""
     random, turn = Random(seed), Speaker(growing, units)
     while moves := turn.moves():

@@ -66,7 +66,7 @@ def test_it_holds_the_producer_and_lets_it_go_on_at_half() -> None:
     taken = iter(queue.get, None)
     for index in range(4):
         queue.put(chunk(index))
-    assert switch.said == []  # so many may lie
+    assert switch.said == []  # that many may be unread
     queue.put(chunk(4))
     assert switch.said == [True]
     queue.put(chunk(5))  # a step that was running
@@ -100,10 +100,10 @@ def test_back_pressure_follows_what_is_unread(most: float, moves: list[str | int
         limit = most * RATE * (0.5 if before else 1.0)
         if abs(samples - limit) > 1e-6:  # seconds are added up with rounding
             assert switch.held == (samples > limit)
-        assert not (switch.held and not unread)  # or nobody would ever go on
+        assert not (switch.held and not unread)  # or the session would never go on
 
 
-def test_rounding_holds_nobody() -> None:
+def test_rounding_holds_no_session() -> None:
     """0.1 s + 0.2 s − 0.1 s − 0.2 s is not nothing to a computer."""
     switch = Switch()
     queue = ChunkQueue(1e-300, switch)
@@ -134,7 +134,7 @@ def test_the_first_end_counts() -> None:
     assert list(iter(queue.get, None)) == []
 
 
-def test_discarding_drops_what_is_unread_and_holds_nobody() -> None:
+def test_discarding_drops_what_is_unread_and_holds_no_session() -> None:
     switch = Switch()
     queue = ChunkQueue(1.0, switch)
     queue.put(chunk(0))

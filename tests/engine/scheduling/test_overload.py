@@ -80,7 +80,7 @@ def serve(arrivals: list[tuple[float, int]], order: str, run_ahead: float = 10.0
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_in_a_burst_of_twice_the_capacity_deadlines_break_fewer_turns_and_nobody_starves(seed: int) -> None:
+def test_in_a_burst_of_twice_the_capacity_deadlines_break_fewer_turns_and_no_session_starves(seed: int) -> None:
     """As many long answers as the machine can serve are under way, seconds ahead; as many again begin at once."""
     randomness = random.Random(seed)
     long = [(12.0 * i + randomness.uniform(0.0, 1.0), 200) for i in range(int(CAPACITY))]
@@ -97,10 +97,10 @@ def test_in_a_burst_of_twice_the_capacity_deadlines_break_fewer_turns_and_nobody
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_in_lasting_overload_nobody_starves(seed: int) -> None:
-    """Twice the capacity arrives all the time: whatever the order, half of the sound is late.
+def test_in_lasting_overload_no_session_starves(seed: int) -> None:
+    """Twice the capacity arrives all the time: in any order, half of the sound is late.
 
-    Keeping it whole is a matter of admission. What deadlines decide is how long anybody waits at a time, for the first
+    Keeping it whole is a matter of admission. What deadlines decide is how long a session waits at a time, for the first
     chunk or in the middle; they do so by many short gaps, where first come, first served has fewer and longer ones.
     """
     randomness = random.Random(seed)

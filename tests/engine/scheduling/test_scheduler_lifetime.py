@@ -48,7 +48,7 @@ def plain_stages(count: int) -> list[Stage]:
 
 
 def test_1000_cancellations_at_random_moments() -> None:
-    """A chain of tasks is cancelled when so many have begun, from another thread than those that run it.
+    """A chain of tasks is cancelled when some of them have begun, from another thread than those that run it.
 
     Every other time the task is held until `cancel` has returned: no other may follow. The other times the chain runs
     on meanwhile: one that was already begun may follow. The session beside it is served on and on, in order.

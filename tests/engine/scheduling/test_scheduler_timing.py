@@ -49,7 +49,7 @@ def test_a_chunk_costs_no_more_than_the_slowest_stage(times: list[int], sessions
 @settings(max_examples=100, deadline=None)
 @given(times=TIMES, chunks=st.integers(1, 6))
 def test_the_first_chunk_takes_its_critical_path(times: list[int], chunks: int) -> None:
-    """What its stages take one after another, whatever is queued behind it."""
+    """What its stages take one after another, with other tasks queued behind it."""
     calls = play(times, 1, chunks)
     for stage in range(len(times)):
         assert calls[stage][0] == (sum(times[:stage]) * UNIT, sum(times[: stage + 1]) * UNIT)

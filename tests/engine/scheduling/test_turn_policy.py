@@ -50,7 +50,7 @@ class Script:
     tokens: TokensPerStep = field(default_factory=TokensPerStep)
 
 
-lengths = st.sampled_from((1, 2, 3, 5, 8, 10**6))  # of a burst, on the host and on devices
+lengths = st.sampled_from((1, 2, 3, 5, 8, 10**6))  # tokens of a step, on the host and on devices
 
 
 @st.composite
@@ -124,7 +124,7 @@ class Answer:
 
     def _write(self, step: Step) -> Iterator[None]:
         assert isinstance(step, Prefill | Decode)
-        assert step.tokens <= self.script.read - self.written % self.script.read  # a burst is of one group
+        assert step.tokens <= self.script.read - self.written % self.script.read  # of one group
         tokens = min(step.tokens, self.script.text - self.written)
         assert tokens > 0 or isinstance(step, Prefill)
         self.written += tokens
@@ -189,14 +189,14 @@ def serial(heard: list[int], first: int) -> list[RunFlow]:
 
 
 def check_text(answer: Answer) -> None:
-    """Every token once and in order: groups of R, and a last one; in as few steps as the bursts allow."""
+    """Every token once and in order: groups of R, and a last one; in as few steps as their lengths allow."""
     script = answer.script
     text, speech = min(script.tokens.text, script.read), min(script.tokens.speech, script.write)
     at_once = int(text == 1), int(speech == 1)
     assert answer.written == script.text
     whole, rest = divmod(script.text - 1, script.read)
-    bursts = whole * -(-script.read // text) + -(-(rest + 1) // text)
-    assert answer.of(Prefill) == [Prefill(at_once[0])] and len(answer.of(Decode)) == bursts - at_once[0]
+    steps = whole * -(-script.read // text) + -(-(rest + 1) // text)
+    assert answer.of(Prefill) == [Prefill(at_once[0])] and len(answer.of(Decode)) == steps - at_once[0]
     groups = [(script.read, False)] * whole + [(rest + 1, True)]
     assert answer.of(Read) == answer.read == [Read(pairs, final, at_once[1]) for pairs, final in groups]
 
@@ -223,16 +223,16 @@ def test_a_fixed_schedule_gives_what_a_serial_loop_gives(script: Script, seed: i
 
 @settings(max_examples=200, deadline=None)
 @given(script=scripts(), text=lengths, speech=lengths, seed=st.integers(0, 2**32))
-def test_bursts_of_any_length_give_the_same(script: Script, text: int, speech: int, seed: int) -> None:
+def test_steps_of_any_length_give_the_same(script: Script, text: int, speech: int, seed: int) -> None:
     random, answers = Random(seed), []
-    for bursts in (TokensPerStep(), TokensPerStep(text, speech)):
-        answers.append(Answer(Script(**{**vars(script), "tokens": bursts})))
+    for tokens in (TokensPerStep(), TokensPerStep(text, speech)):
+        answers.append(Answer(Script(**{**vars(script), "tokens": tokens})))
         answers[-1].begin()
         answers[-1].finish(random.choice)
-    plain, burst = answers
-    assert plain.heard == burst.heard and plain.written == burst.written
-    assert [(step.pairs, step.final) for step in plain.read] == [(step.pairs, step.final) for step in burst.read]
-    assert plain.of(RunFlow) == burst.of(RunFlow) and plain.of(RunVocoder) == burst.of(RunVocoder)
+    plain, several = answers
+    assert plain.heard == several.heard and plain.written == several.written
+    assert [(step.pairs, step.final) for step in plain.read] == [(step.pairs, step.final) for step in several.read]
+    assert plain.of(RunFlow) == several.of(RunFlow) and plain.of(RunVocoder) == several.of(RunVocoder)
 
 
 @settings(max_examples=300, deadline=None)
@@ -301,7 +301,7 @@ def test_text_goes_on_while_the_speech_lm_writes() -> None:
     assert answer.busy == [StageIndex.LLM, StageIndex.SPEECH_LM]
 
 
-def test_a_first_chunk_takes_two_bursts() -> None:
+def test_a_first_chunk_takes_two_steps_of_a_model() -> None:
     """Of a model on a device: R text tokens, then W speech tokens; nothing is waited for in between."""
     answer = Answer(Script(**{**vars(LONG), "tokens": TokensPerStep(1000, 1000)}))
     answer.begin()

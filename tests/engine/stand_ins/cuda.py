@@ -128,7 +128,7 @@ class FakeCuda:
         return {kind: getattr(self._library, f"fake_cuda_live_{kind}")() for kind in LIVE}
 
     def damaged(self) -> int:
-        """Allocations, freed so far, beyond whose end somebody wrote."""
+        """Allocations, freed so far, that were written beyond their end."""
         return int(self._library.fake_cuda_damaged_allocations())
 
     def log_begin(self) -> None:

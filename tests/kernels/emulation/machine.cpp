@@ -42,7 +42,7 @@ constexpr unsigned kResident = 3;          // blocks at once, where they run in 
 constexpr unsigned kTurns = 32;            // of its warps, on average, until it is another's turn
 constexpr size_t kStackBytes = (64 << 10) + 832;  // no power of two, or all would compete for the same lines of a cache
 constexpr size_t kSharedBytes = 48 << 10;  // what every GPU gives a block that does not ask for more
-constexpr size_t kFence = 64;              // between two structs, to see whether anybody writes beyond one
+constexpr size_t kFence = 64;              // between two structs, to find writes beyond one
 constexpr size_t kMemoryBytes = kSharedBytes + 8 * kFence;
 constexpr unsigned char kNonsense = 0xA5;
 constexpr unsigned kNone = ~0u;
@@ -117,7 +117,7 @@ std::vector<unsigned> Machine::in_order(unsigned count) {
     return order;
 }
 
-// Fibers begin anew, whatever an earlier launch left them in.
+// Fibers begin anew, in any state that an earlier launch left them in.
 void Machine::prepare(Block& block) {
     const Index size = launch_->block;
     for (unsigned i = 0; i < threads_; ++i) {

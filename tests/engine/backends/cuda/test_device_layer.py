@@ -1,4 +1,4 @@
-"""State, exchanges, lanes and the memory plan, on the stand-in device."""
+"""State, staging buffers, streams and the memory plan, on the stand-in device."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_prefix_is_copied_between_caches_of_other_lengths(fake_cuda: Any, stag
         long.clear(long.arrays["keys"][:, :, :5])
 
 
-def test_an_exchange_carries_all_arrays_in_one_copy_each_way(fake_cuda: Any, stage_stream: StageStream) -> None:
+def test_a_staging_buffer_carries_all_arrays_in_one_copy_each_way(fake_cuda: Any, stage_stream: StageStream) -> None:
     staging = StagingBuffer(stage_stream.device)
     staging.lay_out({"a": ((3,), F32), "b": ((2, 2), np.dtype(np.int64))})
     staging.arrays["a"][:] = [1, 2, 3]
@@ -95,7 +95,7 @@ def test_an_exchange_carries_all_arrays_in_one_copy_each_way(fake_cuda: Any, sta
     assert fake_cuda.contents(staging.addresses["b"], (2, 2), np.int64).tolist() == [[4, 5], [6, 7]]
 
 
-def test_an_exchange_keeps_its_memory_until_it_is_too_small(stage_stream: StageStream) -> None:
+def test_a_staging_buffer_keeps_its_memory_until_it_is_too_small(stage_stream: StageStream) -> None:
     staging = StagingBuffer(stage_stream.device)
     staging.lay_out({"a": ((100,), F32)})
     first = staging.address
@@ -113,7 +113,7 @@ def test_pinned_arrays_are_zero_and_keep_their_memory(device: CudaDevice) -> Non
     logits[1] = 1
 
 
-def test_scratch_is_shared_until_somebody_needs_more(stage_stream: StageStream) -> None:
+def test_scratch_is_shared_until_a_call_needs_more(stage_stream: StageStream) -> None:
     small = stage_stream.scratch(1000)
     assert stage_stream.scratch(10) is small
     large = stage_stream.scratch(5000)
@@ -132,7 +132,9 @@ def test_what_cannot_be_recorded_names_itself_and_the_switch(stage_stream: Stage
     stage_stream.cuda.synchronize()
 
 
-def test_states_made_while_a_lane_records_stay_out_of_the_recording(fake_cuda: Any, stage_stream: StageStream) -> None:
+def test_states_made_while_a_stream_records_stay_out_of_the_recording(
+    fake_cuda: Any, stage_stream: StageStream
+) -> None:
     made: list[DeviceState] = []
     other = threading.Thread(target=lambda: made.append(DeviceState(stage_stream, {"a": ((4,), F32)})))
     with stage_stream.recording("a stage") as recording:
@@ -164,7 +166,7 @@ def test_a_plan_that_does_not_fit_says_by_how_much() -> None:
         plan.check()
 
 
-def test_a_lane_s_pinned_memory_is_given_back_when_the_stream_has_passed(
+def test_a_stream_s_pinned_memory_is_given_back_when_the_stream_has_passed(
     fake_cuda: Any, stage_stream: StageStream
 ) -> None:
     pinned, there, count = stage_stream.pin(64), stage_stream.pool.take(64), fake_cuda.live()["pinned"]

@@ -1,4 +1,4 @@
-"""Decoding on the device, on stand-ins: what the host gives, in whatever company, without the host in between."""
+"""Decoding on the device, on stand-ins: the same tokens as on the host, in any batch, without the host in between."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def assert_same(found: Tokens, wanted: Tokens) -> None:
 
 
 def joined(parts: Sequence[Tokens]) -> Tokens:
-    """Several bursts of one conversation."""
+    """Several results of one conversation."""
     return Tokens([token for part in parts for token in part.ids], [row for part in parts for row in part.hidden])
 
 
@@ -172,7 +172,7 @@ def test_every_setting_gives_what_the_host_gives(open_model: Open, host: HostLan
 
 @pytest.mark.parametrize("cuda_graphs", [True, False])
 def test_any_schedule_of_joining_and_leaving(open_model: Open, host: HostLanguageModel, cuda_graphs: bool) -> None:
-    """Conversations come, write a burst now and then, each with some of the others, and go; another gets the slot."""
+    """Conversations come, decode a few tokens now and then, each with some of the others, and go; another gets the slot."""
     random, model = Random(5), open_model(cuda_graphs)
     cache = model.new_cache(SLOTS, CAPACITY)
     live: dict[int, tuple[DecodeRequest, list[Tokens]]] = {}
@@ -211,7 +211,7 @@ def test_a_second_reading_goes_on_from_there(open_model: Open, host: HostLanguag
 
 
 @pytest.mark.parametrize("place", [0, 2, 5])
-def test_an_end_id_ends_a_burst_of_its_own_row(open_model: Open, host: HostLanguageModel, place: int) -> None:
+def test_an_end_id_ends_the_request_of_its_own_row(open_model: Open, host: HostLanguageModel, place: int) -> None:
     wanted = [alone(host, seed, 8, sampling=TOP_K) for seed in (0, 1)]
     place = wanted[0].ids.index(wanted[0].ids[place])
     model = open_model()
@@ -238,8 +238,7 @@ def test_forced_ids_are_gone_on_with(open_model: Open, host: HostLanguageModel) 
 
 
 def test_the_host_chooses_what_the_device_cannot(open_model: Open, host: HostLanguageModel) -> None:
-    """Under top-p, or with somebody steering; beside a row that the device chooses for, and from one burst to the
-    next."""
+    """Under top-p, or with `steer`; beside a row that the device chooses for, and from one request to the next."""
     model = open_model()
     cache = model.new_cache(3, CAPACITY)
     assert [model.longest(asked(None, 0, 1, sampling).choose) for sampling in (TOP_P, GREEDY)] == [1, DECODE.token_ring]
@@ -346,11 +345,11 @@ def test_without_graphs_every_step_is_enqueued(open_model: Open, calls: list[str
     model = open_model(cuda_graphs=False)
     request = asked(prefilled(model, model.new_state(CAPACITY), 1), 1, 6)
     model.decode_many([request])
-    assert calls == ["CudaEvent.synchronize"] * 2  # the prompt's place is free, the burst is over
+    assert calls == ["CudaEvent.synchronize"] * 2  # the prompt's place is free, the request is over
     assert [recorded for _, recorded in fake_tensorrt.calls] == [False] * 6
 
 
-def test_somebody_else_ends_a_burst(open_model: Open, host: HostLanguageModel, calls: list[str]) -> None:
+def test_a_more_urgent_task_ends_a_request(open_model: Open, host: HostLanguageModel, calls: list[str]) -> None:
     """The device is never left without a step while the answer is waited for."""
     model = open_model()
     cache = model.new_cache(2, CAPACITY)
