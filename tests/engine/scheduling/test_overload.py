@@ -100,7 +100,7 @@ def test_in_a_burst_of_twice_the_capacity_deadlines_break_fewer_turns_and_no_ses
 def test_in_lasting_overload_no_session_starves(seed: int) -> None:
     """Twice the capacity arrives all the time: in any order, half of the sound is late.
 
-    Keeping it whole is a matter of admission. What deadlines decide is how long a session waits at a time, for the first
+    Admission would keep it whole. Deadlines decide how long a session waits at a time, for the first
     chunk or in the middle; they do so by many short gaps, where first come, first served has fewer and longer ones.
     """
     randomness = random.Random(seed)

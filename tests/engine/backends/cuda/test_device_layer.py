@@ -132,9 +132,7 @@ def test_what_cannot_be_recorded_names_itself_and_the_switch(stage_stream: Stage
     stage_stream.cuda.synchronize()
 
 
-def test_states_made_while_a_stream_records_stay_out_of_the_recording(
-    fake_cuda: Any, stage_stream: StageStream
-) -> None:
+def test_states_made_while_a_stream_records_stay_out_of_it(fake_cuda: Any, stage_stream: StageStream) -> None:
     made: list[DeviceState] = []
     other = threading.Thread(target=lambda: made.append(DeviceState(stage_stream, {"a": ((4,), F32)})))
     with stage_stream.recording("a stage") as recording:

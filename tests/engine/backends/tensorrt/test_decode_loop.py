@@ -172,7 +172,7 @@ def test_every_setting_gives_what_the_host_gives(open_model: Open, host: HostLan
 
 @pytest.mark.parametrize("cuda_graphs", [True, False])
 def test_any_schedule_of_joining_and_leaving(open_model: Open, host: HostLanguageModel, cuda_graphs: bool) -> None:
-    """Conversations come, decode a few tokens now and then, each with some of the others, and go; another gets the slot."""
+    """Conversations come, decode a few tokens with some of the others, and go; another gets the slot."""
     random, model = Random(5), open_model(cuda_graphs)
     cache = model.new_cache(SLOTS, CAPACITY)
     live: dict[int, tuple[DecodeRequest, list[Tokens]]] = {}
