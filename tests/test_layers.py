@@ -17,6 +17,7 @@ FOLDERS = {
     "kernels": "omni2_kernels",
     "engine": "omni2_engine",
     "export": "omni2_export",
+    "serve": "omni2_serve",
     "bench": "omni2_bench",
     "training": "omni2_training",
 }  # lowest first
@@ -42,7 +43,6 @@ ROOMS = (
 BACKENDS = ("cuda", "base", "onnxruntime", "tensorrt", "select")  # the rooms of `backends`, lowest first
 MOST_ROOMS = 16
 BESIDE = {"__init__", "__main__", "_core"}  # what users import, the program, and the C++ extension
-COMING = {"live"}  # may be missing
 CHOOSERS = {"engine", "cli"}  # rooms that may know which backends there are
 HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "huggingface_hub", "safetensors", "matplotlib"}
 
@@ -147,7 +147,7 @@ def test_imports_between_rooms_point_down(repository: Path, folder: str, name: s
 def test_rooms_are_few_and_each_has_a_purpose(repository: Path, folder: str, name: str, rooms: tuple[str, ...]) -> None:
     package = repository / folder
     present = {room_of(module) for module, _ in modules(package)} - BESIDE
-    assert present <= set(rooms) and set(rooms) - present <= COMING and len(rooms) <= MOST_ROOMS
+    assert present == set(rooms) and len(rooms) <= MOST_ROOMS
     for room in present:
         words = purpose(package / room)
         assert words.endswith(".") and ". " not in words, f"{room}: say what it is for, in one sentence: {words!r}"
@@ -188,7 +188,7 @@ def test_imports_point_down(repository: Path, folder: str) -> None:
     assert violations(repository / folder, above) == []
 
 
-@pytest.mark.parametrize("folder", ["engine", "kernels"])
+@pytest.mark.parametrize("folder", ["engine", "kernels", "serve"])
 def test_lower_floors_need_no_builder_packages(repository: Path, folder: str) -> None:
     assert violations(repository / folder, HEAVY) == []
 

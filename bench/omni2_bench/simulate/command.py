@@ -29,11 +29,11 @@ def register(bench: typer.Typer) -> None:
 
         require("export", "onnx", "onnx_ir", "ml_dtypes", "yaml")
         require("bench", "greenlet", "matplotlib")
-        from omni2_bench.simulate.device import L40, Limits
+        from omni2_bench.simulate.device import L40, DeviceLimits
         from omni2_bench.simulate.record import SimulationPlan
         from omni2_bench.simulate.results import run
 
-        limits = Limits(L40, efficiency_memory, efficiency_compute, 1e-6 * launch_us)
+        limits = DeviceLimits(L40, efficiency_memory, efficiency_compute, 1e-6 * launch_us)
         typer.echo(run(SimulationPlan(limits, _parts(sizes), _numbers(sessions), seed), out, typer.echo))
 
 

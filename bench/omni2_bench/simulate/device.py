@@ -46,7 +46,7 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Limits:
+class DeviceLimits:
     """A device at stated efficiencies.
 
     Args:
@@ -77,6 +77,6 @@ class Limits:
         computing = effort.operations / (self.compute * self.device.operations)
         return max(reading, computing) + effort.launches * self.launch
 
-    def at(self, share: float) -> Limits:
+    def at(self, share: float) -> DeviceLimits:
         """The same device with one share for memory and compute."""
         return replace(self, memory=share, compute=share)

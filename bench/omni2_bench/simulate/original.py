@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from omni2_bench.simulate.device import Limits
+from omni2_bench.simulate.device import DeviceLimits
 from omni2_bench.simulate.fit import Constants
 from omni2_bench.simulate.load import AnswerLength
 from omni2_bench.simulate.model import SimulatedModel
@@ -70,7 +70,7 @@ class LimitTimes:
     """
 
     model: SimulatedModel
-    limits: Limits
+    limits: DeviceLimits
 
     def prompt(self) -> float:
         """See `SerialTimes`."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from omni2_bench.simulate.device import Limits
+from omni2_bench.simulate.device import DeviceLimits
 from omni2_bench.simulate.load import AnswerLength
 from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.stages import ModelState, NoPrefixes, SoundState, StageCall, pipeline_of
@@ -69,7 +69,9 @@ class OverlappedServer:
         order: in which sessions are served.
     """
 
-    def __init__(self, model: SimulatedModel, limits: Limits, width: int | None, order: Order = "deadline") -> None:
+    def __init__(
+        self, model: SimulatedModel, limits: DeviceLimits, width: int | None, order: Order = "deadline"
+    ) -> None:
         self._model = model
         self._pipeline = pipeline_of(model, limits)
         self._calls = StageCalls(self._pipeline.llm, self._pipeline.speech_lm)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 
 from omni2_bench.common.statistics import AUDIBLE
-from omni2_bench.simulate.device import Limits
+from omni2_bench.simulate.device import DeviceLimits
 from omni2_bench.simulate.load import AnswerLength, Talk, converse
 from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.ours import Order, OverlappedServer
@@ -57,12 +57,12 @@ class Silences:
         )
 
 
-def serve(model: SimulatedModel, limits: Limits, load: Sequence[Talk], order: Order) -> Silences:
+def serve(model: SimulatedModel, limits: DeviceLimits, load: Sequence[Talk], order: Order) -> Silences:
     """Let a device that makes one call at a time answer a load."""
     return Silences.of(converse(_server(model, limits, order), load))
 
 
-def _server(model: SimulatedModel, limits: Limits, order: Order) -> OverlappedServer:
+def _server(model: SimulatedModel, limits: DeviceLimits, order: Order) -> OverlappedServer:
     return OverlappedServer(model, limits, width=1, order=order)
 
 
@@ -72,7 +72,7 @@ def questions(count: int, answer: AnswerLength, begin: float, end: float, seed: 
     return [Talk(float(time), (), (answer,)) for time in sorted(times)]
 
 
-def capacity(model: SimulatedModel, limits: Limits, seed: int) -> int:
+def capacity(model: SimulatedModel, limits: DeviceLimits, seed: int) -> int:
     """Long answers at once that a device makes as fast as they are heard (RTF 1, waiting included).
 
     Returns:
@@ -86,7 +86,7 @@ def capacity(model: SimulatedModel, limits: Limits, seed: int) -> int:
     return low
 
 
-def overload(model: SimulatedModel, limits: Limits, seed: int) -> dict[str, Any]:
+def overload(model: SimulatedModel, limits: DeviceLimits, seed: int) -> dict[str, Any]:
     """Twice the capacity, in both orders, for JSON; times in seconds.
 
     Args:

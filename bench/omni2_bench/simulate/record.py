@@ -8,7 +8,7 @@ from typing import Any
 
 from omni2_bench.common.results import Say
 from omni2_bench.simulate import fit, load, paper
-from omni2_bench.simulate.device import Limits, SimulatedDevice
+from omni2_bench.simulate.device import DeviceLimits, SimulatedDevice
 from omni2_bench.simulate.load import AnswerLength, Talk, converse
 from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.original import FittedTimes, LimitTimes, SerialServer
@@ -38,7 +38,7 @@ class SimulationPlan:
         SettingError: a size that does not exist, or no session.
     """
 
-    limits: Limits
+    limits: DeviceLimits
     sizes: list[str]
     sessions: list[int]
     seed: int
@@ -129,7 +129,7 @@ def _reached(device: SimulatedDevice) -> list[dict[str, Any]]:
     """How much of the device's limits the original reaches, by the constants of the fit: what efficiencies to expect of
     kernels that nobody has written for the purpose."""
     model, constants = SimulatedModel(fit.SIZE), paper_constants()
-    ideal = LimitTimes(model, Limits(device, 1.0, 1.0, 0.0))
+    ideal = LimitTimes(model, DeviceLimits(device, 1.0, 1.0, 0.0))
     steps = {
         "encoder and prefill": (constants.llm(1), ideal.prompt()),
         "text token": (constants.text_token, ideal.text_token(1)),
@@ -147,7 +147,7 @@ def first_gap(turn: SimulatedTurn) -> float:
     return max(0.0, turn.ready[1] - turn.ready[0] - turn.durations[0])
 
 
-def _first_chunk(model: SimulatedModel, limits: Limits) -> dict[str, Any]:
+def _first_chunk(model: SimulatedModel, limits: DeviceLimits) -> dict[str, Any]:
     """One size: at the stated efficiencies, beside the paper, and how much of the device the goals ask for."""
     row = paper.of(paper.table6(), model.size, model.read, model.write)
 

@@ -15,7 +15,7 @@ import greenlet
 import numpy as np
 from numpy.typing import NDArray
 
-from omni2_bench.simulate.device import Effort, Limits
+from omni2_bench.simulate.device import DeviceLimits, Effort
 from omni2_bench.simulate.model import SimulatedModel
 from omni2_engine.backends.base.decode_request import DecodeRequest, Tokens
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES
@@ -96,7 +96,9 @@ class TimedLanguageModel:
         longest: tokens in one step at most.
     """
 
-    def __init__(self, limits: Limits, extend: Extend, fuse: Callable[[Sequence[int]], Effort], longest: int) -> None:
+    def __init__(
+        self, limits: DeviceLimits, extend: Extend, fuse: Callable[[Sequence[int]], Effort], longest: int
+    ) -> None:
         self._limits = limits
         self._extend = extend
         self._fuse = fuse
@@ -148,7 +150,7 @@ class TimedLanguageModel:
 class TimedDecoder:
     """Stands for a `SpeechDecoder`: units → mel frames (n, 0) → samples."""
 
-    def __init__(self, model: SimulatedModel, limits: Limits) -> None:
+    def __init__(self, model: SimulatedModel, limits: DeviceLimits) -> None:
         self._sound = model.sound
         self._efforts = model.efforts
         self._limits = limits
@@ -189,7 +191,7 @@ class NoPrefixes:
         return 0
 
 
-def pipeline_of(model: SimulatedModel, limits: Limits) -> Pipeline:
+def pipeline_of(model: SimulatedModel, limits: DeviceLimits) -> Pipeline:
     """All stages of a model on a device."""
     efforts = model.efforts
     positions = efforts.config.encoder.positions

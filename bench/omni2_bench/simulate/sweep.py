@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from omni2_bench.simulate.device import Limits
+from omni2_bench.simulate.device import DeviceLimits
 from omni2_bench.simulate.load import AnswerLength, SimulatedServer, converse, talks
 from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.original import LimitTimes, SerialServer
@@ -20,14 +20,14 @@ LEAST = 1e-3  # the smallest efficiency that is tried
 PRECISION = 1e-4  # to which an efficiency is found
 
 
-def server_of(schedule: str, model: SimulatedModel, limits: Limits) -> SimulatedServer:
+def server_of(schedule: str, model: SimulatedModel, limits: DeviceLimits) -> SimulatedServer:
     """A fresh device that runs a model in one of `SCHEDULES`."""
     if schedule == ORIGINAL:
         return SerialServer(LimitTimes(model, limits), model)
     return OverlappedServer(model, limits, width=1 if schedule == SHARED else None)
 
 
-def first_chunk(schedule: str, model: SimulatedModel, limits: Limits) -> float:
+def first_chunk(schedule: str, model: SimulatedModel, limits: DeviceLimits) -> float:
     """Seconds from a question to the first sound, nobody else being there."""
     # two rounds of text, so that the first chunk is no answer's last
     answer = AnswerLength(2 * model.read, 4 * model.hop)
@@ -58,7 +58,7 @@ def efficiency_for(goal: float, first_chunk: Callable[[float], float]) -> float 
     return high
 
 
-def cells(sizes: list[str], sessions: list[int], limits: Limits, seed: int) -> Iterator[dict[str, Any]]:
+def cells(sizes: list[str], sessions: list[int], limits: DeviceLimits, seed: int) -> Iterator[dict[str, Any]]:
     """Every size, number of sessions and schedule, for JSON; times in seconds.
 
     Args:

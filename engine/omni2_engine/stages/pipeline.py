@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omni2_engine.backends.base.backend import Backend
+from omni2_engine.backends.base.graph import Graph
 from omni2_engine.backends.base.language_model import LanguageModel
 from omni2_engine.model.config import DecoderConfig, ModelConfig
 from omni2_engine.model.manifest import EngineDirectory
@@ -68,7 +68,7 @@ def load_pipeline(directory: EngineDirectory, backend: Backend, left_context: fl
     """
     config, tables = directory.manifest.model, directory.path / "tables"
 
-    def load(stage: str) -> Any:
+    def load(stage: str) -> Graph:
         return backend.open(directory, stage)
 
     def model(stage: str, dimensions: DecoderConfig) -> LanguageModel:

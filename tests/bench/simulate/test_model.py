@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from omni2_bench.common.work import prefill_work
 from omni2_bench.random_checkpoint import PRESETS
-from omni2_bench.simulate.device import L40, Effort, Limits
+from omni2_bench.simulate.device import L40, DeviceLimits, Effort
 from omni2_bench.simulate.effort import Efforts
 from omni2_bench.simulate.load import ARRIVALS, TEXT_TOKENS, talks
 from omni2_bench.simulate.sound import SoundRates
@@ -19,7 +19,7 @@ from omni2_bench.simulate.trace import CallSpan, write_trace
 from omni2_bench.simulate.turns import SimulatedTurn, figures
 from omni2_engine.errors import SettingError
 
-IDEAL = Limits(L40, 1.0, 1.0, 0.0)
+IDEAL = DeviceLimits(L40, 1.0, 1.0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_the_longer_of_reading_and_arithmetic_counts() -> None:
     assert IDEAL.seconds(Effort(864e9, 0)) == pytest.approx(1)
     assert IDEAL.seconds(Effort(0, 181e12)) == pytest.approx(1)
     assert IDEAL.seconds(Effort(864e9, 90e12)) == pytest.approx(1)
-    limits = Limits(L40, 0.5, 0.25, 3e-6)
+    limits = DeviceLimits(L40, 0.5, 0.25, 3e-6)
     assert limits.seconds(Effort(864e9, 0, 1000)) == pytest.approx(2 + 3e-3)
     assert limits.seconds(Effort(864e9, 181e12)) == pytest.approx(4)
     assert limits.at(1.0).seconds(Effort(864e9, 0, 1000)) == pytest.approx(1 + 3e-3)
@@ -45,7 +45,7 @@ def test_the_longer_of_reading_and_arithmetic_counts() -> None:
 @pytest.mark.parametrize("given_values", [(0.0, 0.5, 0.0), (0.5, 1.1, 0.0), (0.5, 0.5, -1e-6)])
 def test_impossible_limits(given_values: tuple[float, float, float]) -> None:
     with pytest.raises(SettingError):
-        Limits(L40, *given_values)
+        DeviceLimits(L40, *given_values)
 
 
 @pytest.mark.parametrize(("size", "parameters"), [("0.5B", 0.36e9), ("1.5B", 1.31e9), ("7B", 6.53e9), ("14B", 13.1e9)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from omni2_bench.simulate.device import L40, Limits
+from omni2_bench.simulate.device import L40, DeviceLimits
 from omni2_bench.simulate.load import converse
 from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.ours import OverlappedServer
@@ -16,7 +16,7 @@ from omni2_bench.simulate.overload import LONG, MOST, UNDER_WAY, Silences, capac
 from omni2_bench.simulate.sweep import SHARED, first_chunk
 from omni2_bench.simulate.turns import SimulatedTurn
 
-LIMITS = Limits(L40, 0.7, 0.5, 2e-6)
+LIMITS = DeviceLimits(L40, 0.7, 0.5, 2e-6)
 
 
 @pytest.fixture(scope="module")

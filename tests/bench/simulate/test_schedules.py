@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omni2_bench.simulate.device import L40, Limits
+from omni2_bench.simulate.device import L40, DeviceLimits
 from omni2_bench.simulate.load import AnswerLength, Talk, converse, talks
 from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.original import LimitTimes
@@ -28,7 +28,7 @@ from omni2_bench.simulate.sweep import (
 from omni2_bench.simulate.trace import CallSpan
 from omni2_engine.cli.app import run
 
-LIMITS = Limits(L40, 0.7, 0.5, 2e-6)
+LIMITS = DeviceLimits(L40, 0.7, 0.5, 2e-6)
 UNIT = 0.04  # seconds of sound
 
 

@@ -1,4 +1,4 @@
-"""State, staging buffers, streams and the memory plan, on the stand-in device."""
+"""State, staging buffers and streams, on the stand-in device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from omni2_engine.backends.cuda.staging import ALIGNMENT, StagingBuffer, pinned_
 from omni2_engine.backends.cuda.state import DeviceState
 from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.errors import BackendError, CapacityError
-from omni2_engine.memory.plan import GIB, MemoryPlan
 
 from ....waiting import SOON, let_others_run
 
@@ -146,22 +145,6 @@ def test_states_made_while_a_stream_records_stay_out_of_it(fake_cuda: Any, stage
     stage_stream.cuda.synchronize()
     assert [line.split(" ", 1)[1] for line in fake_cuda.log()] == ["graph"]
     assert not fake_cuda.contents(made[0].arrays["a"].address, (4,), F32).any()
-
-
-def test_a_plan_that_fits_says_what_it_takes() -> None:
-    parts = {"weights": int(14.9 * GIB), "caches of 8 sessions": int(3.5 * GIB), "working memory": 200 << 20}
-    plan = MemoryPlan("7B bf16, 8 sessions, 10 s flow context", int(44.9 * GIB), int(44.9 * GIB), parts)
-    plan.check()
-    assert str(plan) == (
-        "7B bf16, 8 sessions, 10 s flow context: weights 14.9, caches of 8 sessions 3.5, working memory 0.195; "
-        "together 18.6 of 44.9 GiB"
-    )
-
-
-def test_a_plan_that_does_not_fit_says_by_how_much() -> None:
-    plan = MemoryPlan("32B bf16, 1 session", 40 * GIB, int(44.9 * GIB), {"weights": 61 * GIB})
-    with pytest.raises(CapacityError, match=r"61\.0 of 44\.9 GiB \(4\.9 of them taken by others\): 21\.0 GiB too much"):
-        plan.check()
 
 
 def test_a_stream_s_pinned_memory_is_given_back_when_the_stream_has_passed(

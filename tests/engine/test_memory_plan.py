@@ -1,0 +1,24 @@
+"""The memory plan of a device: what it says, and when it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from omni2_engine.errors import CapacityError
+from omni2_engine.memory.plan import GIB, MemoryPlan
+
+
+def test_a_plan_that_fits_says_what_it_takes() -> None:
+    parts = {"weights": int(14.9 * GIB), "caches of 8 sessions": int(3.5 * GIB), "working memory": 200 << 20}
+    plan = MemoryPlan("7B bf16, 8 sessions, 10 s flow context", int(44.9 * GIB), int(44.9 * GIB), parts)
+    plan.check()
+    assert str(plan) == (
+        "7B bf16, 8 sessions, 10 s flow context: weights 14.9, caches of 8 sessions 3.5, working memory 0.195; "
+        "together 18.6 of 44.9 GiB"
+    )
+
+
+def test_a_plan_that_does_not_fit_says_by_how_much() -> None:
+    plan = MemoryPlan("32B bf16, 1 session", 40 * GIB, int(44.9 * GIB), {"weights": 61 * GIB})
+    with pytest.raises(CapacityError, match=r"61\.0 of 44\.9 GiB \(4\.9 of them taken by others\): 21\.0 GiB too much"):
+        plan.check()
