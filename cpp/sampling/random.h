@@ -1,4 +1,4 @@
-// Arrays of random numbers; which ones they are says draw.cuh, which the GPU's kernels share.
+// Arrays of random numbers. draw.cuh, which the GPU kernels share, defines which numbers a draw has.
 #pragma once
 
 #include "draw.cuh"

@@ -157,9 +157,9 @@ class Engine:
             left_context: seconds of its own sound the flow looks back on. An answer within it sounds exactly as the
                 original's; beyond it memory and time per chunk stay constant and the sound drifts a little. None for
                 all of it.
-            sessions: conversations whose decoding shares calls. More may be open; they decode by themselves. From 2 on
-                quantised models decode rows by twos, so that an answer does not depend on who else is answered; that
-                costs one that is alone a seventh to a third of its decoding speed.
+            sessions: conversations whose decoding shares calls. More may be open; they decode alone. From 2 on,
+                quantised models decode an even number of rows in every call, so that an answer does not depend on the
+                other conversations; that costs one that is alone a seventh to a third of its decoding speed.
             memory: bytes that caches of all conversations may take together; four fifths of what is free if None, of
                 the device's memory where there is one.
             admission: what happens where that does not do: "shorten" (the flow looks back on less of its own sound, at

@@ -14,7 +14,7 @@ class Schedule(Protocol):
     """Runs the steps of all sessions."""
 
     def open(self, failed: Failed, run_ahead: float) -> SessionQueue:
-        """A place for a session.
+        """A queue for the steps of a session.
 
         Args:
             failed: called with what a step of the session raised.
