@@ -34,14 +34,15 @@ from omni2_engine.live.events import (
 from omni2_engine.live.input import Hearer
 from omni2_engine.live.playback import Clock, Playback
 from omni2_engine.live.settings import Detection
-from omni2_engine.live.stand_in import stand_in_interrupt, stand_in_prepare
 from omni2_engine.sessions.answer import Answer
+from omni2_engine.sessions.prepared import Prepared
 from omni2_engine.sessions.session import Session
 from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.metrics import TurnMetrics
 from omni2_engine.turn.options import OnLong
 from omni2_engine.turn.run import OnText
 
+Call = tuple[Callable[..., None], tuple[Any, ...]]
 log = logging.getLogger("omni2_engine.live")
 
 
@@ -82,7 +83,7 @@ class Speculation:
     """A speculative turn, and the stretch of speech that it answers."""
 
     turn: LiveTurn
-    prepared: Any
+    prepared: Prepared
     spoken: Spoken
 
 
@@ -128,7 +129,7 @@ class TurnTaking(Hearer):
         self._speculation: Speculation | None = None
         self._turn: LiveTurn | None = None  # the last one that is certain
         self._ending = False
-        self._calls: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="omni2-turns", daemon=True)
         self._thread.start()
 
@@ -145,7 +146,7 @@ class TurnTaking(Hearer):
         self._thread.join()
 
     def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
+        while (call := self._next_call()) is not None:
             method, arguments = call
             try:
                 method(*arguments)
@@ -154,6 +155,12 @@ class TurnTaking(Hearer):
             except Exception as error:
                 log.exception("a live conversation could not go on as it should")
                 self.failed(error)
+
+    def _next_call(self) -> Call | None:
+        """Wait for it; where this thread has to run the steps of a speculative turn, run them meanwhile."""
+        while self._calls.empty() and self._speculation is not None and self._speculation.prepared.advance():
+            pass
+        return self._calls.get()
 
     # -- what the input tells, see `Hearer` -----------------------------------------------------------------------
 
@@ -230,7 +237,7 @@ class TurnTaking(Hearer):
         self._events.drop_sound(turn.number)
         heard = turn.playback.stop(heard)
         self._events.put(Interrupted(turn.number, heard))
-        stand_in_interrupt(self._session, heard)
+        self._below_speculation(partial(self._session.interrupt, heard))
 
     def played(self, seconds: float, turn: int | None) -> None:
         """The player says how far it is."""
@@ -239,12 +246,8 @@ class TurnTaking(Hearer):
             present.playback.said(seconds)
 
     def truncate(self, heard: float) -> None:
-        """Cut the last answer, also below a speculative turn."""
-        speculation = self._speculation
-        self.speech_resumed()
-        self._session.truncate(1000 * heard)
-        if speculation is not None:
-            self._speculate(speculation.spoken)
+        """Cut the last answer."""
+        self._below_speculation(partial(self._session.truncate, 1000 * heard))
 
     def update(self, detection: Detection | None) -> None:
         """Go on with another detection."""
@@ -272,11 +275,19 @@ class TurnTaking(Hearer):
         turn = self._new_turn()
         try:
             question = self._question([*self._items, spoken], self._options)
-            prepared = stand_in_prepare(self._session, **question, on_text=self._on_text(turn), **self._options)
+            prepared = self._session.prepare(**question, on_text=self._on_text(turn), **self._options)
         except Omni2Error:
             return  # what does not pass away meets the turn itself
         self._speculation = Speculation(turn, prepared, spoken)
         self._events.put(TurnBegun(turn.number, speculative=True))
+
+    def _below_speculation(self, change: Callable[[], None]) -> None:
+        """Change what a speculative turn goes on from."""
+        speculation = self._speculation
+        self.speech_resumed()
+        change()
+        if speculation is not None:
+            self._speculate(speculation.spoken)
 
     def _next(self) -> None:
         """Begin the answer that was asked for first, unless one is being made."""

@@ -31,6 +31,7 @@ from omni2_engine.live.events import (
     SpeechEnded,
     TextWritten,
     TurnBegun,
+    TurnTakenBack,
 )
 from omni2_engine.live.settings import Detection
 
@@ -107,6 +108,74 @@ def test_a_spoken_turn(engine: Engine, question: Floats) -> None:
     pcm, words = said(engine, committed(events, question))[0]
     assert np.array_equal(sound(events), pcm) and text(events) == words
     assert isinstance(events[-1], Finished) and events[-1].metrics.audio_seconds == len(pcm) / engine.sample_rate
+
+
+def test_an_answer_is_begun_before_the_end_is_certain(engine: Engine, question: Floats) -> None:
+    with engine.live(**OPTIONS) as live:
+        live.feed(question)
+        live.end()
+        events = list(live)
+    assert told(events) == "SpeechBegan TurnBegun SpeechEnded Committed AnswerBegun answer Finished"
+    assert events[1] == TurnBegun(0, speculative=True)
+    pcm, words = said(engine, committed(events, question))[0]
+    assert np.array_equal(sound(events), pcm) and text(events) == words
+    assert engine.prepared_turns.committed == 1 and len(live.history) == 1
+
+
+def test_speech_that_goes_on_takes_the_answer_back(engine: Engine, question: Floats) -> None:
+    """Pauses in mid-sentence; then the sentence ends."""
+    words = np.array_split(question[3_200 : len(question) - 9_600], 4)
+    rng = np.random.default_rng(5)
+    with engine.live(**OPTIONS) as live:
+        fed = [np.concatenate([word, silence(rng.uniform(0.25, 0.4))]) for word in words]
+        live.feed(np.concatenate([*fed, silence(0.6)]))
+        live.end()
+        events = list(live)
+    begun = [e for e in events if isinstance(e, TurnBegun)]
+    taken_back = [e for e in events if isinstance(e, TurnTakenBack)]
+    assert len(begun) == len(taken_back) + 1 > 2 and {e.turn for e in begun} == {0}
+    assert told(events).endswith("TurnBegun SpeechEnded Committed AnswerBegun answer Finished")
+    pcm, said_text = said(engine, committed(events, np.concatenate(fed)))[0]
+    assert np.array_equal(sound(events), pcm) and text(events) == said_text
+    assert len(live.history) == 1
+
+
+@pytest.mark.parametrize("change", ["clear", "truncate", "interrupt", "say"])
+def test_what_changes_below_a_speculative_turn(engine: Engine, question: Floats, change: str) -> None:
+    """It is taken back, and begun anew where it still makes sense."""
+    clock = HandClock()
+    pause = len(question) - round(0.3 * RATE)  # 0.3 s of silence: the soft end, and not the end
+    with engine.live(clock=clock, typed_turns=True, **OPTIONS) as live:
+        live.feed(question)
+        first = until(live, Finished)
+        clock.now += 1000
+        live.feed(question[:pause])
+        until(live, TurnBegun)
+        heard = None
+        match change:
+            case "clear":
+                live.clear()
+            case "truncate":
+                heard = 0.1
+                live.truncate(heard)
+            case "interrupt":
+                live.interrupt()  # it was heard to its end
+            case "say":
+                live.say("more")
+                live.respond()
+        live.feed(question[pause:])
+        live.end()
+        events = list(live)
+    assert engine.prepared_turns.prepared == engine.prepared_turns.committed + engine.prepared_turns.taken_back
+    if change == "clear":
+        assert told(events) == "TurnTakenBack"
+        return
+    assert told(events).endswith("answer Finished")
+    if change == "say":
+        assert [e.turn for e in events if isinstance(e, Finished)] == [1, 2]
+        return
+    turns = [committed(first, question), *([] if heard is None else [heard]), committed(events, np.tile(question, 2))]
+    assert np.array_equal(sound(events, turn=1), said(engine, *turns)[1][0])
 
 
 def test_coroutines_converse_without_threads_of_theirs(engine: Engine, question: Floats) -> None:
@@ -197,8 +266,7 @@ def test_speech_interrupts_an_answer_that_is_made(engine: Engine, question: Floa
     after = events[events.index(interrupted) :]
     assert not any(isinstance(e, SoundMade) and e.turn == 0 for e in after)
     assert told(events).startswith("SpeechBegan Interrupted Finished SpeechEnded") or "Interrupted" in told(events)
-    assert live.history[0].finish_reason in ("cancelled", "end", "limit") and live.history[0].truncated
-    assert len(sound(first)) > 0
+    assert len(sound(first)) > 0 and len(live.history) == 2
 
 
 def test_a_cough_does_not_interrupt(engine: Engine, question: Floats) -> None:
@@ -231,14 +299,18 @@ def test_nothing_interrupts_where_it_must_not(engine: Engine, question: Floats) 
 def test_a_client_interrupts_and_says_what_was_heard(engine: Engine, question: Floats) -> None:
     with engine.live(detection=PLAIN, clock=HandClock(), **OPTIONS) as live:
         live.feed(question)
-        until(live, SoundMade)
+        first = until(live, SoundMade)
         live.interrupt(heard=0.01)
         assert until(live, Interrupted)[-1] == Interrupted(0, 0.01)
         live.interrupt()  # nothing any more
         live.end()
         events = list(live)
     assert told(events) in ("Finished", "")
-    assert live.history[0].truncated
+    with engine.session(**OPTIONS) as session:
+        for _ in session.stream(committed(first, question), sample_rate=RATE):
+            pass
+        session.truncate(10)
+    assert live.history[0].answer == session.history[0].answer
 
 
 def test_a_player_says_what_it_played(engine: Engine, question: Floats) -> None:
