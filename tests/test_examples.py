@@ -17,6 +17,7 @@ RUNS = {
     "many_conversations": ["{engine}", "{question}", "3"],
     "with_asyncio": ["{engine}", "{question}", "3"],
     "metrics": ["{engine}", "{question}"],
+    "live": ["{engine}", "{speech}", "{speech}"],
 }
 
 
@@ -28,7 +29,8 @@ def test_every_example_is_run(repository: Path) -> None:
 def test_an_example(repository: Path, tiny_engine_dir: Path, tmp_path: Path, name: str) -> None:
     question = tmp_path / "question.wav"
     soundfile.write(question, 0.1 * np.random.default_rng(1).standard_normal(8000), 16_000)
-    places = {"engine": tiny_engine_dir, "question": question, "folder": tmp_path}
+    speech = repository / "examples" / "sum.wav"
+    places = {"engine": tiny_engine_dir, "question": question, "speech": speech, "folder": tmp_path}
     arguments = [part.format(**places) for part in RUNS[name]]
     script = repository / "examples" / f"{name}.py"
     done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=300)

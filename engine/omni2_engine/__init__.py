@@ -28,6 +28,9 @@ from omni2_engine.errors import (
 TYPE_CHECKING = False  # type checkers take it for true; `typing` would take longer to load than all of this
 if TYPE_CHECKING:
     from omni2_engine.engine import Engine
+    from omni2_engine.live.conversation import LiveConversation
+    from omni2_engine.live.detection.smart_turn import SmartTurn
+    from omni2_engine.live.settings import Detection
     from omni2_engine.sampling import Sampling, Stream
     from omni2_engine.sessions.answer import Answer
     from omni2_engine.sessions.prepared import Prepared
@@ -49,8 +52,10 @@ __all__ = [
     "CheckpointError",
     "Chunk",
     "ContextError",
+    "Detection",
     "Engine",
     "EngineDirectoryError",
+    "LiveConversation",
     "Omni2Error",
     "Options",
     "Prepared",
@@ -58,6 +63,7 @@ __all__ = [
     "Sampling",
     "Session",
     "SettingError",
+    "SmartTurn",
     "Stream",
     "TurnMetrics",
     "TurnRecord",
@@ -66,12 +72,15 @@ __all__ = [
 MODULES = {
     "Answer": "sessions.answer",
     "Chunk": "turn.chunk",
+    "Detection": "live.settings",
     "Engine": "engine",
+    "LiveConversation": "live.conversation",
     "Options": "turn.options",
     "Prepared": "sessions.prepared",
     "PreparedTurns": "sessions.prepared_turns",
     "Sampling": "sampling",
     "Session": "sessions.session",
+    "SmartTurn": "live.detection.smart_turn",
     "Stream": "sampling",
     "TurnMetrics": "turn.metrics",
     "TurnRecord": "sessions.turn_record",
