@@ -24,6 +24,7 @@ LABORATORY = {  # what only others use, and who
 FOR_TESTS = {
     "philox4x32",  # against the generator's published vectors
     "Scheduler.counts",  # that nothing is left
+    "Scheduler.speculation",  # that it delays nothing by more than a call
 }
 SCRIPTS = {"omni2_kernels.table"}  # python -m omni2_kernels.table: the table of docs/kernels.md
 

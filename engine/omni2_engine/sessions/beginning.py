@@ -148,7 +148,7 @@ def start(state: SessionState, turn: RunningTurn, waveform: Floats | None, text:
     metrics.left_context = turn.states.left_context
     history.exchanges, layout, metrics.dropped_turns = lay_out(runtime, history.exchanges, text, options)
     history.rounds = []
-    output = ChunkQueue(options.unread, queue.hold, lambda: runtime.waiting.leave(turn.ticket, True))
+    output = ChunkQueue(options.unread, queue.hold, partial(runtime.waiting.leave, turn.ticket, True))
     with state.lock:
         turn.waits_for, turn.output = None, output
     turn.run = TurnRun(

@@ -81,6 +81,7 @@ class Prepared:
         assert turn.run is not None and turn.output is not None and turn.states is not None
         state.runtime.states.keep(turn.states)
         state.runtime.prepared_turns.count(committed=1)
+        turn.output.on_first = partial(state.runtime.waiting.leave, turn.ticket, True)
         turn.recorder.begin_anew()
         state.queue.begin()
         try:

@@ -23,12 +23,15 @@ class ChunkQueue:
         hold: told True when the producer should pause, False when it may go on; called with a lock held, so it must
             not wait.
         on_first: called when the first chunk comes, likewise.
+
+    Attributes:
+        on_first: as given; may be changed before the first chunk.
     """
 
     def __init__(self, most: float, hold: Callable[[bool], None], on_first: Callable[[], None] = lambda: None) -> None:
         self._most = most
         self._hold = hold
-        self._on_first = on_first
+        self.on_first = on_first
         self._any = False
         self._chunks: deque[Chunk] = deque()
         self._seconds = 0.0
@@ -45,7 +48,7 @@ class ChunkQueue:
                 return
             if not self._any:
                 self._any = True
-                self._on_first()
+                self.on_first()
             self._chunks.append(chunk)
             self._seconds += chunk.duration
             self._update()
