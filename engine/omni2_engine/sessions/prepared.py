@@ -153,6 +153,8 @@ def prepare(session: Session, state: SessionState, asked: Asked, options: Mappin
         asked: the question so far.
         options: for this turn alone.
     """
+    if asked.audio is None or asked.text is not None or asked.steer is not None:
+        raise SettingError("a turn is prepared with text or steer", "prepare a spoken one, without steer")
     turn = claim(state, options, prepared=True)
     try:
         hooks = checked_hooks(asked.hooks, state.runtime.pipeline)
