@@ -10,11 +10,13 @@ PY := $(VENV)/bin/python
 SOURCES := pyproject.toml setup.py training/pyproject.toml $(wildcard cpp/*.h cpp/*.cpp cpp/*/*.h cpp/*/*.cpp kernels/omni2_kernels/cuda/*.cuh)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train-demo test test-gpu lint sanitize docs clean
+.PHONY: help demo serve train-demo test test-clients test-gpu lint sanitize docs clean
 
 help:
 	@echo "make demo      build a small engine, answer a spoken question: answer.wav, answer.png; QUESTION=my.wav for your own"
+	@echo "make serve     talk to that engine: a server for clients of OpenAI's Realtime interface, and its address"
 	@echo "make test      lint, type checks and all tests (installs the CPU build of torch)"
+	@echo "make test-clients  talk to a server with four clients from PyPI and npm (needs npm; installs into build/clients)"
 	@echo "make test-gpu  the checks for a machine with an NVIDIA GPU, on that GPU (docs/gpu.md)"
 	@echo "make lint      lint and type checks alone (.pre-commit-config.yaml)"
 	@echo "make sanitize  the C++ tests under the thread, address and undefined-behaviour sanitizers"
@@ -26,6 +28,9 @@ help:
 demo: $(VENV)/demo.stamp
 	@$(PY) -m omni2_bench.demo $(if $(QUESTION),"$(QUESTION)")
 
+serve: $(VENV)/serve.stamp
+	@$(PY) -m omni2_serve.demo $(SERVE)
+
 # Needs npm, flite and espeak-ng; TRAIN_STATE keeps everything between runs, at most two processes of lowest priority.
 TRAIN_STATE ?= build/train-demo
 train-demo: $(VENV)/train.stamp
@@ -33,6 +38,24 @@ train-demo: $(VENV)/train.stamp
 
 test: lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --max-worker-restart 0
+
+# Each client in an environment of its own, made anew when its requirements change.
+CLIENTS := build/clients
+test-clients: $(VENV)/dev.stamp $(foreach client,openai pipecat livekit,$(CLIENTS)/$(client).stamp) $(CLIENTS)/agents.stamp
+	$(PY) -m pytest -q --clients tests/clients
+
+$(CLIENTS)/%.stamp: tests/clients/%.txt
+	rm -rf $(CLIENTS)/$*
+	$(PYTHON) -m venv $(CLIENTS)/$*
+	$(CLIENTS)/$*/bin/python -m pip install -q -r $<
+	touch $@
+
+$(CLIENTS)/agents.stamp: tests/clients/package.json
+	rm -rf $(CLIENTS)/agents
+	mkdir -p $(CLIENTS)/agents
+	cp tests/clients/package.json $(CLIENTS)/agents
+	cd $(CLIENTS)/agents && npm install --silent --no-audit --no-fund
+	touch $@
 
 # -s: every check prints what it found, and the benchmark its table
 test-gpu: $(VENV)/dev.stamp
@@ -69,6 +92,10 @@ $(VENV)/demo.stamp: $(VENV)/venv.stamp $(SOURCES)
 	@$(PY) tools/install.py -e '.[bench]'
 	@touch $@
 
+$(VENV)/serve.stamp: $(VENV)/demo.stamp
+	@$(PY) tools/install.py -e '.[bench,serve]'
+	@touch $@
+
 $(VENV)/train.stamp: $(VENV)/dev.stamp
 	@$(PY) tools/install.py -e . -e training
 	touch $@
@@ -78,4 +105,4 @@ $(VENV)/dev.stamp: $(VENV)/venv.stamp $(SOURCES) tests/install_torch.sh
 	bash tests/install_torch.sh $(PY)
 	@$(PY) tools/install.py -e '.[dev]'
 	$(PY) -m pip install -q --no-deps -e training
-	touch $(VENV)/demo.stamp $@
+	touch $(VENV)/demo.stamp $(VENV)/serve.stamp $@

@@ -19,6 +19,7 @@ SHIPPED = {
     "omni2_kernels": "kernels",
     "omni2_engine": "engine",
     "omni2_export": "export",
+    "omni2_serve": "serve",
     "omni2_bench": "bench",
 }
 LICENSES = {"LICENSE", "NOTICE", "licenses/pybind11.txt", "licenses/silero-vad.txt"}

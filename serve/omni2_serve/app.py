@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from omni2_serve.access import sent_key
+from omni2_serve.chat.completion import chat_completion
 from omni2_serve.client_secrets import client_secret
 from omni2_serve.guard import OriginGuard
 from omni2_serve.protocol.errors import SERVER, RequestError
@@ -53,12 +54,16 @@ def make_app(service: Service) -> Starlette:
         service.metrics.memory.set(service.host.memory())
         return Response(service.metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
+    async def completions(request: Request) -> Response:
+        return await chat_completion(request, service)
+
     async def secrets(request: Request) -> Response:
         return await client_secret(request, service)
 
     routes: list[BaseRoute] = [
         WebSocketRoute("/v1/realtime", realtime),
         Route("/v1/realtime/client_secrets", secrets, methods=["POST"]),
+        Route("/v1/chat/completions", completions, methods=["POST"]),
         Route("/v1/models", models),
         Route("/healthz", healthz),
         Route("/readyz", readyz),

@@ -83,7 +83,7 @@ def register(app: typer.Typer) -> None:
         from omni2_serve.access import LOOPBACK, Access, host_name
         from omni2_serve.app import make_app
         from omni2_serve.engine_host import engine_host
-        from omni2_serve.limits import Limits
+        from omni2_serve.limits import ServiceLimits
         from omni2_serve.server import DrainingServer, bound
         from omni2_serve.service import Service
 
@@ -111,7 +111,7 @@ def register(app: typer.Typer) -> None:
             model = engine_host(
                 loaded, typed_turns=typed_turns, history_turns=history_turns, speculate=speculate, seed=seed
             )
-            service = Service(model, Limits(sessions=sessions, requests=sessions, drain=drain), access)
+            service = Service(model, ServiceLimits(sessions=sessions, requests=sessions, drain=drain), access)
             ssl = (str(certificate), str(certificate_key)) if certificate is not None else None
             server = DrainingServer(make_app(service), service, ssl)
             address = f"{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"

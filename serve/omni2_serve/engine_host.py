@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from omni2_engine import Engine, Options
+from omni2_engine import Engine, Options, Session
 from omni2_engine.live.conversation import LiveConversation
 from omni2_engine.live.detection.base import SentenceEnd
 from omni2_engine.live.settings import Detection
@@ -44,6 +44,9 @@ def engine_host(
             long="truncate",
         )
 
+    def open_session(voice: str, system: str | None) -> Session:
+        return engine.session(voice=voice, system=system, typed_turns=typed_turns, history_turns=0, seed=seed)
+
     def check_typed(text: str) -> None:
         settled.check_typed(engine.config)
         engine.prompts.check_typed(text, "typed turn")
@@ -57,6 +60,7 @@ def engine_host(
         check_typed=check_typed,
         check_instructions=partial(engine.prompts.check_typed, what="instructions"),
         open=open_conversation,
+        session=open_session,
         waiting=lambda: engine.waiting,
         memory=lambda: engine.states.budget.used,
     )

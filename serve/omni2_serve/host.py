@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from omni2_engine import Session
 from omni2_engine.live.conversation import LiveConversation
 from omni2_engine.live.settings import Detection
 
@@ -23,6 +24,7 @@ class Host:
         check_instructions: the same for a system prompt.
         open: begins a conversation with a voice, turn detection and a system prompt; raises a `CapacityError` where
             there is no room for one.
+        session: the same for turns one by one, with a voice and a system prompt.
         waiting: how many turns have made no sound yet.
         memory: bytes that conversations hold.
     """
@@ -35,5 +37,6 @@ class Host:
     check_typed: Callable[[str], None]
     check_instructions: Callable[[str], None]
     open: Callable[[str, Detection | None, str | None], LiveConversation]
+    session: Callable[[str, str | None], Session]
     waiting: Callable[[], int]
     memory: Callable[[], int]

@@ -8,7 +8,7 @@ MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServiceLimits:
     """Bounds on what clients may ask of a server; times in seconds.
 
     Args:

@@ -10,7 +10,7 @@ from time import time
 
 from omni2_serve.access import Access
 from omni2_serve.host import Host
-from omni2_serve.limits import Limits
+from omni2_serve.limits import ServiceLimits
 from omni2_serve.metrics import Metrics
 from omni2_serve.protocol.errors import SERVER, RequestError
 from omni2_serve.protocol.ids import new_id
@@ -25,7 +25,7 @@ class Service:
 
     Args:
         host: the model.
-        limits: see `Limits`.
+        limits: see `ServiceLimits`.
         access: see `Access`.
         metrics: see `Metrics`.
 
@@ -37,7 +37,7 @@ class Service:
     """
 
     host: Host
-    limits: Limits = field(default_factory=Limits)
+    limits: ServiceLimits = field(default_factory=ServiceLimits)
     access: Access = field(default_factory=Access)
     metrics: Metrics = field(default_factory=Metrics)
     draining: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,4 +1,4 @@
-"""A server for clients that others wrote, each in an environment of its own below `build/clients` (`make test-clients`)."""
+"""A server for clients that others wrote, each in an environment of its own below `build/clients`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import PRESETS
 from omni2_export.checkpoint import open_checkpoint
 from omni2_serve.engine_host import engine_host
-from omni2_serve.limits import Limits
+from omni2_serve.limits import ServiceLimits
 from omni2_serve.service import Service
 
 from ..serve.client import pcm
@@ -60,7 +60,7 @@ def address(repository: Path) -> Iterator[str]:
     with Engine.load(path, sessions=2) as engine:
         host = engine_host(engine, typed_turns=True)
         paced = replace(host, open=lambda *settings: InRealTime(host.open(*settings)))  # type: ignore[arg-type, return-value]
-        server = RunningServer(Service(paced, Limits(sessions=8)))
+        server = RunningServer(Service(paced, ServiceLimits(sessions=8)))
         yield server.address
         server.stop()
 

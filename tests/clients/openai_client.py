@@ -1,4 +1,4 @@
-"""`openai` for Python: every kind of turn. Arguments: the server's address, a recording (WAV, 24 kHz, 16 bits, mono)."""
+"""`openai` for Python: every kind of turn. Arguments: the server's address, a recording (WAV, 24 kHz, mono)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from omni2_engine import Engine
 from omni2_serve.access import Access
 from omni2_serve.engine_host import engine_host
 from omni2_serve.host import Host
-from omni2_serve.limits import Limits
+from omni2_serve.limits import ServiceLimits
 from omni2_serve.service import Service
 
 from .running import RunningServer
@@ -35,8 +35,8 @@ def new_server(host: Host) -> Iterator[Any]:
     """Makes servers with limits and access of their own."""
     servers: list[RunningServer] = []
 
-    def make(limits: Limits | None = None, access: Access | None = None, host: Host = host) -> RunningServer:
-        service = Service(host, limits or Limits(drain=2.0), access or Access())
+    def make(limits: ServiceLimits | None = None, access: Access | None = None, host: Host = host) -> RunningServer:
+        service = Service(host, limits or ServiceLimits(drain=2.0), access or Access())
         servers.append(RunningServer(service))
         return servers[-1]
 

@@ -110,6 +110,7 @@ class Script:
             check_typed=lambda text: None,
             check_instructions=lambda text: None,
             open=self._open,
+            session=self._open,
             waiting=lambda: 0,
             memory=lambda: 0,
         )

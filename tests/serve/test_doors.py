@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 from omni2_engine.errors import SettingError
 from omni2_engine.live import events as live
 from omni2_serve.access import LOOPBACK, Access
-from omni2_serve.limits import Limits
+from omni2_serve.limits import ServiceLimits
 
 from .client import open_socket
 from .scripted import METRICS, Script, chunk
@@ -105,7 +105,7 @@ def test_pages_of_others_are_kept_out(new_server: Any) -> None:
 
 
 def test_a_full_server_says_when_to_come_back(new_server: Any) -> None:
-    server = new_server(Limits(sessions=1))
+    server = new_server(ServiceLimits(sessions=1))
 
     async def connected() -> None:
         async with server.client():
@@ -120,9 +120,9 @@ def test_a_full_server_says_when_to_come_back(new_server: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "code"), [(Limits(idle=0.05), "session_idle"), (Limits(length=0.05), "session_expired")]
+    ("limits", "code"), [(ServiceLimits(idle=0.05), "session_idle"), (ServiceLimits(length=0.05), "session_expired")]
 )
-def test_sessions_end(new_server: Any, limits: Limits, code: str) -> None:
+def test_sessions_end(new_server: Any, limits: ServiceLimits, code: str) -> None:
     server = new_server(limits)
 
     async def connected() -> None:
@@ -135,7 +135,7 @@ def test_sessions_end(new_server: Any, limits: Limits, code: str) -> None:
 
 
 def test_a_message_that_is_too_large_ends_the_session(new_server: Any) -> None:
-    server = new_server(Limits(message=10_000))
+    server = new_server(ServiceLimits(message=10_000))
 
     async def connected() -> None:
         async with server.client() as client:
@@ -148,7 +148,7 @@ def test_a_message_that_is_too_large_ends_the_session(new_server: Any) -> None:
 
 def test_a_stopping_server_finishes_its_answers(new_server: Any) -> None:
     script = Script()
-    server = new_server(Limits(drain=60.0), host=script.host)
+    server = new_server(ServiceLimits(drain=60.0), host=script.host)
 
     async def connected() -> None:
         async with server.client() as talking, server.client() as waiting, httpx.AsyncClient() as http:
@@ -180,7 +180,7 @@ def test_a_stopping_server_finishes_its_answers(new_server: Any) -> None:
 
 def test_a_stopping_server_does_not_wait_for_ever(new_server: Any) -> None:
     script = Script()
-    server = new_server(Limits(drain=0.05), host=script.host)
+    server = new_server(ServiceLimits(drain=0.05), host=script.host)
 
     async def connected() -> None:
         async with server.client() as client:

@@ -261,19 +261,49 @@ def test_instructions_change_between_turns(session: Any) -> None:
         ("output_audio_buffer.clear", {}, "unsupported_event", "type"),
         ("conversation.item.retrieve", {"item_id": "none"}, "item_retrieve_invalid_item_id", "item_id"),
         ("conversation.item.delete", {"item_id": ""}, "invalid_value", "item_id"),
-        ("conversation.item.truncate", {"item_id": "x", "content_index": 0, "audio_end_ms": -1}, "invalid_value", "audio_end_ms"),
+        (
+            "conversation.item.truncate",
+            {"item_id": "x", "content_index": 0, "audio_end_ms": -1},
+            "invalid_value",
+            "audio_end_ms",
+        ),
         ("conversation.item.create", {"item": {"type": "function_call_output"}}, "unsupported_item", "item"),
-        ("conversation.item.create", {"item": {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "No."}]}}, "unsupported_item", "item"),
-        ("conversation.item.create", {"item": {"type": "message", "role": "user", "content": []}}, "unsupported_item", "item"),
-        ("session.update", {"session": {"audio": {"output": {"voice": "nobody"}}}}, "invalid_value", "session.audio.output.voice"),
-        ("session.update", {"session": {"audio": {"output": {"speed": 2}}}}, "unsupported_value", "session.audio.output.speed"),
-        ("session.update", {"session": {"audio": {"input": {"format": {"type": "audio/opus"}}}}}, "invalid_value", "session.audio.input.format.type"),
+        (
+            "conversation.item.create",
+            {"item": {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "No."}]}},
+            "unsupported_item",
+            "item",
+        ),
+        (
+            "conversation.item.create",
+            {"item": {"type": "message", "role": "user", "content": []}},
+            "unsupported_item",
+            "item",
+        ),
+        (
+            "session.update",
+            {"session": {"audio": {"output": {"voice": "nobody"}}}},
+            "invalid_value",
+            "session.audio.output.voice",
+        ),
+        (
+            "session.update",
+            {"session": {"audio": {"output": {"speed": 2}}}},
+            "unsupported_value",
+            "session.audio.output.speed",
+        ),
+        (
+            "session.update",
+            {"session": {"audio": {"input": {"format": {"type": "audio/opus"}}}}},
+            "invalid_value",
+            "session.audio.input.format.type",
+        ),
         ("session.update", {"session": {"type": "transcription"}}, "invalid_value", "session.type"),
         ("session.update", {"session": {"tool_choice": "required"}}, "unsupported_value", "session.tool_choice"),
         ("session.update", {"session": {"output_modalities": ["audio", "text"]}}, "invalid_value", None),
         ("no.such.event", {}, "invalid_value", "type"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_event_is_named_and_the_session_goes_on(
     session: Any, kind: str, fields: dict[str, Any], code: str, param: str | None
 ) -> None:

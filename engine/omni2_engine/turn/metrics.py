@@ -32,7 +32,7 @@ class Span:
 class TurnMetrics:
     """Figures of one turn; times in seconds.
 
-    Of `prompt_positions`, `speech_positions` are of what was spoken and `reused_positions` were in the KV cache already.
+    Of the `prompt_positions`, `speech_positions` are of what was spoken, and `reused_positions` were in the KV cache.
     `left_context` is what the flow was allowed to look back on. `stages` sums the time of every stage. `first_chunk`
     runs from the waveform handed in to the first sound out, split as the paper's Table 6: `first_chunk_llm` until the
     speech LM begins to read (frontend, encoder, prefill, R tokens), `first_chunk_tts` until the flow begins (fusion and

@@ -20,7 +20,7 @@ from omni2_engine.live import events as live
 from omni2_engine.live.conversation import LiveConversation
 from omni2_engine.turn.options import TurnOptions
 from omni2_serve.host import Host
-from omni2_serve.limits import Limits
+from omni2_serve.limits import ServiceLimits
 from omni2_serve.metrics import Metrics
 from omni2_serve.protocol import client_events as client
 from omni2_serve.protocol import server_events as server
@@ -89,7 +89,7 @@ class RealtimeSession:
 
     Args:
         host: the model.
-        limits: see `Limits`.
+        limits: see `ServiceLimits`.
         metrics: counts what happens.
         send: takes an event to the client, and may wait for it.
         config: the settings to begin with.
@@ -100,7 +100,7 @@ class RealtimeSession:
         failed: gets the exception that ends the session from within.
     """
 
-    def __init__(self, host: Host, limits: Limits, metrics: Metrics, send: Send, config: SessionConfig) -> None:
+    def __init__(self, host: Host, limits: ServiceLimits, metrics: Metrics, send: Send, config: SessionConfig) -> None:
         self.config = config
         self.idle = asyncio.Event()
         self.idle.set()
