@@ -29,7 +29,9 @@ demo: $(VENV)/demo.stamp
 	@$(PY) -m omni2_bench.demo $(if $(QUESTION),"$(QUESTION)")
 
 serve: $(VENV)/serve.stamp
-	@$(PY) -m omni2_serve.demo $(SERVE)
+	@$(VENV)/bin/omni2-engine build examples/model/omni2 --decoder examples/model/decoder --voice examples/voice.wav \
+		--precision balanced -o build/demo/engine
+	@$(VENV)/bin/omni2-engine serve build/demo/engine $(SERVE)
 
 # Needs npm, flite and espeak-ng; TRAIN_STATE keeps everything between runs, at most two processes of lowest priority.
 TRAIN_STATE ?= build/train-demo

@@ -31,3 +31,12 @@ def test_a_stock_client_talks(client: str, address: str, recording: Path, reposi
     )
     print(done.stdout)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+
+
+def test_the_example_of_the_agents_sdk(address: str, repository: Path) -> None:
+    home = repository / "build" / "clients" / "agents"
+    script = shutil.copy(repository / "examples" / "realtime_agents.mjs", home)
+    done = subprocess.run(
+        ["node", str(script), address, "What is seven plus five?"], capture_output=True, text=True, timeout=LONGEST
+    )
+    assert done.returncode == 0 and "ms of sound" in done.stdout, done.stdout + done.stderr
