@@ -1,0 +1,182 @@
+// A conversation with the server: microphone and typed words out, answers to the loudspeaker, and what to show.
+
+import { Microphone } from "../audio/microphone.js";
+import { decode, encode } from "../audio/pcm.js";
+import { Player } from "../audio/player.js";
+import { EMPTY, reduce } from "./conversation.js";
+import { InputClock } from "./input_clock.js";
+import { Socket } from "./socket.js";
+
+const FORMAT = { type: "audio/pcm", rate: 24000 };
+const FRAME = 20; // ms
+const HARMLESS = new Set(["response_cancel_not_active"]); // the answer had just ended
+
+export class VoiceChat {
+  /**
+   * `settings`: { model, key, voice, handsFree, silence }, read when they are needed; `silence` in ms.
+   * `onChange()`: something that is shown has changed. `onProblem(message)`. `onLevels({ microphone })` or ({ loudspeaker }): 0 … 1.
+   */
+  constructor(settings, { onChange, onProblem, onLevels }) {
+    this.settings = settings;
+    this.onChange = onChange;
+    this.onProblem = onProblem;
+    this.onLevels = onLevels;
+    this.conversation = EMPTY;
+    this.phase = "closed"; // "opening", "open"
+    this.holding = false; // push to talk: the button is down
+    this.playing = false;
+    this.underruns = 0;
+    this.microphone = null;
+    this.silenced = null; // the response whose sound is not played any more
+  }
+
+  /** Whether the microphone is open. */
+  get listening() {
+    return this.microphone !== null;
+  }
+
+  /** Connect, with the microphone or, to type, without. */
+  async start(microphone) {
+    try {
+      if (this.phase === "closed") await this.#open();
+      if (microphone && !this.microphone) this.microphone = await Microphone.open((frame) => this.#frame(frame));
+    } catch (error) {
+      this.onProblem(error.message);
+      if (this.phase === "opening") await this.#close();
+    }
+    this.onChange();
+  }
+
+  /** Hang up. */
+  async stop() {
+    await this.#close();
+    this.onChange();
+  }
+
+  /** Ask in writing. */
+  async type(text) {
+    await this.start(false);
+    if (this.phase !== "open") return;
+    await this.stopAnswer();
+    const now = performance.now();
+    this.#dispatch({ type: "page.spoke", at: now });
+    this.#dispatch({ type: "page.decided", at: now });
+    const item = { type: "message", role: "user", content: [{ type: "input_text", text }] };
+    this.socket.send("conversation.item.create", { item });
+    this.socket.send("response.create");
+  }
+
+  /** Push to talk: the button went down, or up. */
+  async hold(holding) {
+    if (this.phase !== "open" || holding === this.holding) return;
+    this.holding = holding;
+    this.onChange();
+    if (holding) {
+      this.socket.send("input_audio_buffer.clear");
+      await this.stopAnswer();
+      return;
+    }
+    this.#dispatch({ type: "page.spoke", at: this.clock.lastVoiced() ?? performance.now() });
+    this.#dispatch({ type: "page.decided", at: performance.now() });
+    this.socket.send("input_audio_buffer.commit");
+    this.socket.send("response.create");
+  }
+
+  /** Silence the answer; the model forgets what was not heard. */
+  async stopAnswer() {
+    if (this.conversation.answering) this.socket.send("response.cancel");
+    await this.#silence();
+  }
+
+  /** Tell the server of changed settings. */
+  configure() {
+    if (this.phase !== "open") return;
+    const { handsFree, silence, voice } = this.settings;
+    const turn_detection = handsFree ? { type: "server_vad", silence_duration_ms: silence } : null;
+    const audio = { input: { format: FORMAT, turn_detection }, output: { format: FORMAT, voice } };
+    this.socket.send("session.update", { session: { type: "realtime", output_modalities: ["audio"], audio } });
+  }
+
+  async #open() {
+    this.phase = "opening";
+    this.conversation = EMPTY;
+    this.clock = new InputClock();
+    this.onChange();
+    this.player = await Player.open(
+      (item, at) => this.#dispatch({ type: "page.heard", item_id: item, at }),
+      (report) => this.#reported(report),
+    );
+    this.socket = await Socket.open(
+      this.settings.model,
+      this.settings.key,
+      (event) => this.#received(event),
+      (problem) => this.#closed(problem),
+    );
+    this.phase = "open";
+    this.configure();
+  }
+
+  async #close() {
+    const { socket, microphone, player } = this;
+    Object.assign(this, { socket: null, microphone: null, player: null, phase: "closed", holding: false, playing: false });
+    socket?.close();
+    await Promise.all([microphone?.close(), player?.close()]);
+    this.onLevels({ microphone: 0 });
+    this.onLevels({ loudspeaker: 0 });
+  }
+
+  async #closed(problem) {
+    if (problem === null) return;
+    this.onProblem(problem.message);
+    await this.stop();
+  }
+
+  #frame({ samples, level }) {
+    this.onLevels({ microphone: level });
+    if (this.phase !== "open" || !(this.settings.handsFree || this.holding)) return;
+    this.clock.add(FRAME, performance.now(), level);
+    this.socket.send("input_audio_buffer.append", { audio: encode(samples) });
+  }
+
+  #received(event) {
+    this.#dispatch(event);
+    if (event.type === "error" && !HARMLESS.has(event.error.code)) this.onProblem(event.error.message);
+    VoiceChat.#effects[event.type]?.(this, event);
+  }
+
+  #reported({ busy, level, underruns }) {
+    this.onLevels({ loudspeaker: level });
+    if (busy === this.playing && underruns === this.underruns) return;
+    Object.assign(this, { playing: busy, underruns });
+    this.onChange();
+  }
+
+  #dispatch(event) {
+    this.conversation = reduce(this.conversation, event, performance.now());
+    this.onChange();
+  }
+
+  async #silence() {
+    this.silenced = this.conversation.answering;
+    if (!this.player.busy) return;
+    const { item, heard } = await this.player.stop();
+    if (item === null) return;
+    const audio_end_ms = Math.floor(1000 * heard);
+    this.socket?.send("conversation.item.truncate", { item_id: item, content_index: 0, audio_end_ms });
+  }
+
+  // What the events ask of the page, beside being shown.
+  static #effects = {
+    "input_audio_buffer.speech_started": (chat) => chat.#silence(),
+    "input_audio_buffer.speech_stopped": (chat, { audio_end_ms }) =>
+      chat.#dispatch({ type: "page.spoke", at: chat.clock.lastVoiced(audio_end_ms) ?? performance.now() }),
+    "conversation.item.truncated": (chat, { item_id }) => chat.socket.send("conversation.item.retrieve", { item_id }),
+    "response.output_audio.delta": (chat, { response_id, item_id, delta }) => {
+      if (response_id !== chat.silenced) chat.player.add(item_id, decode(delta));
+    },
+    "response.output_audio.done": (chat, { item_id }) => chat.player.finish(item_id),
+    "response.done": (chat, { response }) => {
+      if (response.status === "failed") chat.onProblem(response.status_details.error.message);
+    },
+  };
+}
