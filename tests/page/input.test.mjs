@@ -31,17 +31,20 @@ function heard(levels) {
 const SPEECH = [...Array(50).fill(0.1), 0.02, ...Array(25).fill(0)];
 
 test("the last voiced frame is the last that is loud, in silence and in noise", () => {
-  assert.equal(heard(SPEECH).lastVoiced(), 1000 + 20 * 50);
-  assert.equal(heard([...Array(50).fill(0.004), ...SPEECH.map((level) => level + 0.004)]).lastVoiced(), 1000 + 20 * 100);
+  assert.equal(heard(SPEECH).lastVoiced(0, Infinity), 1000 + 20 * 50);
+  const noisy = [...Array(50).fill(0.004), ...SPEECH.map((level) => level + 0.004)];
+  assert.equal(heard(noisy).lastVoiced(0, Infinity), 1000 + 20 * 100);
 });
 
-test("later speech does not count", () => {
-  assert.equal(heard([...SPEECH, 0.1, 0.1]).lastVoiced(76 * 20), 1000 + 20 * 50);
+test("earlier and later speech do not count", () => {
+  const clock = heard([...SPEECH, 0.1, 0.1]);
+  assert.equal(clock.lastVoiced(0, 76 * 20), 1000 + 20 * 50);
+  assert.equal(clock.lastVoiced(60 * 20, 76 * 20), null);
 });
 
 test("where nothing was said there is no last voiced frame", () => {
-  assert.equal(new InputClock().lastVoiced(), null);
-  assert.equal(heard(Array(20).fill(0)).lastVoiced(), null);
+  assert.equal(new InputClock().lastVoiced(0, Infinity), null);
+  assert.equal(heard(Array(20).fill(0)).lastVoiced(0, Infinity), null);
 });
 
 function pressed(...steps) {

@@ -39,7 +39,8 @@ from omni2_training.workspace import Workspace
 
 NAME = "omni2-demo"
 STORAGE = "F16"
-CAPABILITIES = Capabilities(typed_turns=True, history_turns=1)  # a question may follow from the one before it
+# A question may follow from the one before it.
+CAPABILITIES = Capabilities(typed_turns=True, history_turns=1, open_domain=False)
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,7 @@ class Capabilities(Frozen):
     history_turns: int | None = Field(
         default=None, ge=0, description="earlier turns it should be given; None is all that fit"
     )
+    open_domain: bool = Field(default=True, description="it answers questions of any kind")
 
 
 class ModelConfig(Frozen):

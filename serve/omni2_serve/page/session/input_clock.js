@@ -18,13 +18,17 @@ export class InputClock {
     if (this.frames.length > KEPT) this.frames.shift();
   }
 
-  /** When the last voiced frame up to the position `end` (ms) was heard; null where there is none. */
-  lastVoiced(end = Infinity) {
-    const frames = this.frames.filter((frame) => frame.end <= end);
-    const levels = frames.map((frame) => frame.level).sort((a, b) => a - b);
-    if (!levels.length) return null;
-    const floor = levels[Math.floor(levels.length / 10)];
-    const least = Math.max(LEAST, BELOW_PEAK * levels.at(-1), Math.min(ABOVE_NOISE * floor, 0.5 * levels.at(-1)));
+  /** When the last voiced frame between two positions (ms) was heard; null where there is none. */
+  lastVoiced(begin, end) {
+    const frames = this.frames.filter((frame) => begin < frame.end && frame.end <= end);
+    const peak = Math.max(0, ...frames.map((frame) => frame.level));
+    const least = Math.max(LEAST, BELOW_PEAK * peak, Math.min(ABOVE_NOISE * this.#noise(), 0.5 * peak));
     return frames.findLast((frame) => frame.level >= least)?.at ?? null;
+  }
+
+  /** Level of the quietest tenth of all that is kept. */
+  #noise() {
+    const levels = this.frames.map((frame) => frame.level).sort((a, b) => a - b);
+    return levels[Math.floor(levels.length / 10)] ?? 0;
   }
 }

@@ -72,11 +72,12 @@ export class VoiceChat {
     this.holding = holding;
     this.onChange();
     if (holding) {
+      this.began = this.clock.position;
       this.socket.send("input_audio_buffer.clear");
       await this.stopAnswer();
       return;
     }
-    this.#dispatch({ type: "page.spoke", at: this.clock.lastVoiced() ?? performance.now() });
+    this.#spoke(this.clock.position);
     this.#dispatch({ type: "page.decided", at: performance.now() });
     this.socket.send("input_audio_buffer.commit");
     this.socket.send("response.create");
@@ -101,6 +102,7 @@ export class VoiceChat {
     this.phase = "opening";
     this.conversation = EMPTY;
     this.clock = new InputClock();
+    this.began = 0; // where the present turn begins in the input, ms
     this.onChange();
     this.player = await Player.open(
       (item, at) => this.#dispatch({ type: "page.heard", item_id: item, at }),
@@ -156,6 +158,11 @@ export class VoiceChat {
     this.onChange();
   }
 
+  /** The turn has ended at this position of the input: note when somebody last spoke in it. */
+  #spoke(end) {
+    this.#dispatch({ type: "page.spoke", at: this.clock.lastVoiced(this.began, end) ?? performance.now() });
+  }
+
   async #silence() {
     this.silenced = this.conversation.answering;
     if (!this.player.busy) return;
@@ -167,9 +174,11 @@ export class VoiceChat {
 
   // What the events ask of the page, beside being shown.
   static #effects = {
-    "input_audio_buffer.speech_started": (chat) => chat.#silence(),
-    "input_audio_buffer.speech_stopped": (chat, { audio_end_ms }) =>
-      chat.#dispatch({ type: "page.spoke", at: chat.clock.lastVoiced(audio_end_ms) ?? performance.now() }),
+    "input_audio_buffer.speech_started": (chat, { audio_start_ms }) => {
+      chat.began = audio_start_ms;
+      chat.#silence();
+    },
+    "input_audio_buffer.speech_stopped": (chat, { audio_end_ms }) => chat.#spoke(audio_end_ms),
     "conversation.item.truncated": (chat, { item_id }) => chat.socket.send("conversation.item.retrieve", { item_id }),
     "response.output_audio.delta": (chat, { response_id, item_id, delta }) => {
       if (response_id !== chat.silenced) chat.player.add(item_id, decode(delta));
