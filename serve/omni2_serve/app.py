@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,19 +9,17 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from omni2_serve.access import sent_key
 from omni2_serve.chat.completion import chat_completion
 from omni2_serve.client_secrets import client_secret
 from omni2_serve.guard import OriginGuard
+from omni2_serve.page_files import PageFiles
 from omni2_serve.protocol.errors import SERVER, RequestError
 from omni2_serve.realtime.connection import Connection
 from omni2_serve.replies import problem
 from omni2_serve.service import Service
-
-PAGE = Path(__file__).parent / "page"
 
 
 def make_app(service: Service) -> Starlette:
@@ -39,7 +35,8 @@ def make_app(service: Service) -> Starlette:
     async def models(request: Request) -> Response:
         service.access.check(sent_key(request.headers.get("authorization")))
         model = {"id": service.host.name, "object": "model", "created": int(service.began), "owned_by": "omni2-engine"}
-        return JSONResponse({"object": "list", "data": [model]})
+        beyond = {"voices": service.host.voices, **service.host.capabilities.model_dump()}  # for the page
+        return JSONResponse({"object": "list", "data": [model | beyond]})
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -68,7 +65,7 @@ def make_app(service: Service) -> Starlette:
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", metrics),
-        Mount("/", StaticFiles(directory=PAGE, html=True, check_dir=False)),
+        Mount("/", PageFiles()),
     ]
     app = Starlette(
         routes=routes,

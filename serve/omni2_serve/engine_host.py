@@ -54,6 +54,7 @@ def engine_host(
     return Host(
         name=engine.config.name,
         voices=engine.voices,
+        capabilities=settled.over(engine.config.capabilities),
         rate=engine.sample_rate,
         most_tokens=settled.max_new_tokens,
         soft_end=SPECULATE_AFTER if speculate else None,

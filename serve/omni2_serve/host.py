@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from omni2_engine import Session
 from omni2_engine.live.conversation import LiveConversation
 from omni2_engine.live.settings import Detection
+from omni2_engine.model.config import Capabilities
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Host:
     Args:
         name: of the model.
         voices: names, the default first.
+        capabilities: what the model was taught, but where the server was told otherwise.
         rate: of the sound it makes, Hz.
         most_tokens: of text in an answer.
         soft_end: see `Detection`.
@@ -31,6 +33,7 @@ class Host:
 
     name: str
     voices: list[str]
+    capabilities: Capabilities
     rate: int
     most_tokens: int
     soft_end: float | None

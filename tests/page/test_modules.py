@@ -29,3 +29,10 @@ def test_modules(path: Path) -> None:
     done = subprocess.run([node(), "--test", str(path)], capture_output=True, text=True, timeout=TIME)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "# tests 0" not in done.stdout
+
+
+def test_the_demo_and_the_page_offer_the_same_questions(repository: Path) -> None:
+    from omni2_bench.demo.next_steps import QUESTIONS
+
+    page = (repository / "serve" / "omni2_serve" / "page" / "questions.js").read_text(encoding="utf-8")
+    assert [question for question in QUESTIONS if f'"{question}"' not in page] == []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from omni2_engine.live.events import Event
+from omni2_engine.model.config import Capabilities
 from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.metrics import TurnMetrics
 from omni2_serve.host import Host
@@ -104,6 +105,7 @@ class Script:
         self.host = Host(
             name="scripted",
             voices=["own", "other"],
+            capabilities=Capabilities(),
             rate=RATE,
             most_tokens=256,
             soft_end=None,

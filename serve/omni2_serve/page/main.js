@@ -17,11 +17,11 @@ const button = new HoldButton((talking) => chat.hold(talking));
 
 async function learn() {
   try {
-    const { model, voices, typed, remembers, demonstration } = await about(settings.key);
+    const { model, voices, typed, remembers, openDomain } = await about(settings.key);
     settings.model = log.name = $("model").textContent = model;
     settings.voice = voices[0];
     $("voice").replaceChildren(...voices.map((voice) => new Option(voice)));
-    $("toy").hidden = $("questions").hidden = !demonstration;
+    $("toy").hidden = $("questions").hidden = openDomain;
     $("typing").hidden = $("taught").hidden = !typed;
     $("untaught").hidden = typed;
     $("remembers").hidden = !remembers;

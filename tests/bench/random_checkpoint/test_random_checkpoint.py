@@ -117,7 +117,7 @@ def test_every_dimension_is_read_back(tmp_path: Path, storage: str) -> None:
 
 
 def test_what_a_model_was_taught_is_read_back(tmp_path: Path) -> None:
-    taught = {"typed_turns": False, "history_turns": 2}
+    taught = {"typed_turns": False, "history_turns": 2, "open_domain": False}
     paths = write_checkpoint(tmp_path, small().changed(capabilities=taught), seed=1)
     opened = open_checkpoint(paths.model, decoder=paths.decoder)
     assert opened.config.capabilities == Capabilities(**taught)

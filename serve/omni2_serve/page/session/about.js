@@ -5,8 +5,8 @@ import { Problem } from "../problem.js";
 export class KeyNeeded extends Problem {}
 
 /**
- * Resolves to { model, voices, typed, remembers, demonstration }: its name; names of voices, the default first; whether it was
- * taught typed questions; whether it is given earlier turns; whether it is the toy of this project's demo.
+ * Resolves to { model, voices, typed, remembers, openDomain }: its name; names of voices, the default first; whether it was
+ * taught typed questions; whether it is given earlier turns; whether it answers questions of any kind, as the demo's toy does not.
  * Throws KeyNeeded where the server wants another key.
  */
 export async function about(key) {
@@ -16,6 +16,6 @@ export async function about(key) {
   });
   if (answer.status === 401) throw new KeyNeeded(key ? "That is not the server's key." : "This server wants a key.");
   if (!answer.ok) throw new Problem(`The server answered ${answer.status}. Try again in a moment.`);
-  const [{ id, voices, typed_turns, history_turns, demonstration }] = (await answer.json()).data;
-  return { model: id, voices, typed: typed_turns, remembers: history_turns !== 0, demonstration };
+  const [{ id, voices, typed_turns, history_turns, open_domain }] = (await answer.json()).data;
+  return { model: id, voices, typed: typed_turns, remembers: history_turns !== 0, openDomain: open_domain };
 }

@@ -20,7 +20,7 @@ export class Socket {
     const socket = new WebSocket(url, protocols);
     await new Promise((resolve, reject) => {
       socket.onopen = resolve;
-      socket.onclose = ({ code }) => reject(new Problem(ENDS[code] ?? "The server did not answer. Is it still running?"));
+      socket.onclose = ({ code }) => reject(new Problem(ENDS[code] ?? "The server let no conversation begin. It may be full, or stopping: try again in a moment."));
     });
     return new Socket(socket, onEvent, onClosed);
   }

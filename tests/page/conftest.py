@@ -1,0 +1,96 @@
+"""The demonstration model behind a real server, and a Chromium whose microphone is a recording."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+MICROPHONE_RATE = 48_000
+PACKAGES = "build/clients/agents/node_modules"  # where `make test-clients` installs tests/clients/package.json
+IN_A_BROWSER = ("test_page.py",)
+INSTALLED_BY = "is not here; make test-clients installs what it can"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What needs a browser runs with the clients of others (`make test-clients`)."""
+    return True if collection_path.name in IN_A_BROWSER and not config.getoption("--clients") else None
+
+
+@pytest.fixture(scope="session")
+def demo_engine_dir(repository: Path) -> Path:
+    """The demonstration model as `make demo` builds it, and where."""
+    from omni2_bench.random_checkpoint import CheckpointPaths
+    from omni2_export.build import BuildRequest, build_engine
+    from omni2_export.build.precision import PRESETS
+    from omni2_export.checkpoint import open_checkpoint
+
+    paths = CheckpointPaths.below(repository / "examples" / "model")
+    opened, path = open_checkpoint(paths.model, decoder=paths.decoder), repository / "build" / "demo" / "engine"
+    build_engine(BuildRequest(opened, path, [repository / "examples" / "voice.wav"], PRESETS["balanced"]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def packages(repository: Path) -> Path:
+    """The folder node_modules with what tests/page/package.json names."""
+    path = repository / PACKAGES
+    if not (path / "axe-core").is_dir():
+        pytest.skip(f"axe-core {INSTALLED_BY}")
+    return path
+
+
+class Browser:
+    """Chromium processes, each with a microphone of its own.
+
+    Args:
+        playwright: drives them.
+        program: the Chromium to run.
+        recordings: folder for what their microphones hear.
+    """
+
+    def __init__(self, playwright: Any, program: str, recordings: Path) -> None:
+        self._playwright, self._program, self._recordings = playwright, program, recordings
+        self._running: list[Any] = []
+
+    def hearing(self, *sounds: Path | float, loop: bool = False) -> Any:
+        """A browser whose microphone plays recordings, and silence of so many seconds, from when it is opened."""
+        path = self._recordings / f"{len(self._running)}.wav"
+        pieces = [_sound(sound) for sound in sounds]
+        soundfile.write(path, np.concatenate(pieces), MICROPHONE_RATE, subtype="PCM_16")
+        arguments = [
+            "--use-fake-ui-for-media-stream",
+            "--use-fake-device-for-media-stream",
+            f"--use-file-for-fake-audio-capture={path}" + ("" if loop else "%noloop"),
+        ]
+        self._running.append(self._playwright.chromium.launch(executable_path=self._program, args=arguments))
+        return self._running[-1]
+
+    def close(self) -> None:
+        for browser in self._running:
+            browser.close()
+
+
+def _sound(sound: Path | float) -> np.ndarray[Any, Any]:
+    if not isinstance(sound, Path):
+        return np.zeros(round(sound * MICROPHONE_RATE))
+    samples, rate = soundfile.read(sound)
+    return 0.8 * soxr.resample(samples, rate, MICROPHONE_RATE)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason=f"playwright {INSTALLED_BY}")
+    with playwright.sync_playwright() as driver:
+        browser = Browser(driver, program, tmp_path_factory.mktemp("microphone"))
+        yield browser
+        browser.close()
