@@ -21,6 +21,8 @@ from omni2_serve.realtime.connection import Connection
 from omni2_serve.replies import problem
 from omni2_serve.service import Service
 
+WEBRTC_MODULES = ("aiortc", "av")  # of the extra webrtc
+
 
 def make_app(service: Service) -> Starlette:
     """The application.
@@ -61,6 +63,7 @@ def make_app(service: Service) -> Starlette:
         WebSocketRoute("/v1/realtime", realtime),
         Route("/v1/realtime/client_secrets", secrets, methods=["POST"]),
         Route("/v1/chat/completions", completions, methods=["POST"]),
+        *_calls(service),
         Route("/v1/models", models),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
@@ -74,6 +77,27 @@ def make_app(service: Service) -> Starlette:
     )
     app.state.service = service
     return app
+
+
+def _calls(service: Service) -> list[BaseRoute]:
+    """Routes for WebRTC, where it is installed."""
+    try:
+        from omni2_serve.webrtc.calls import Calls
+    except ModuleNotFoundError as error:
+        if error.name not in WEBRTC_MODULES:
+            raise
+
+        async def absent(request: Request) -> Response:
+            raise RequestError(
+                "this server has no WebRTC", "install omni2-engine[webrtc], or use the WebSocket", code="unsupported"
+            )
+
+        return [Route("/v1/realtime/calls", absent, methods=["POST"])]
+    calls = Calls(service)
+    return [
+        Route("/v1/realtime/calls", calls.create, methods=["POST"]),
+        Route("/v1/realtime/calls/{call}/hangup", calls.hang_up, methods=["POST"]),
+    ]
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON, no larger than they may be."""
+"""Bodies of requests, no larger than they may be."""
 
 from __future__ import annotations
 
@@ -13,6 +13,24 @@ from omni2_serve.protocol.errors import RequestError, invalid
 M = TypeVar("M", bound=BaseModel)
 
 
+async def read_body(request: Request, most: int) -> bytes:
+    """The body.
+
+    Args:
+        request: whose body nobody has read.
+        most: bytes.
+
+    Raises:
+        RequestError: it is too large.
+    """
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > most:
+            raise RequestError(f"the body is larger than {most} bytes", "send less", code="too_large")
+    return bytes(body)
+
+
 async def read_json(request: Request, model: type[M], most: int) -> M:
     """The body as a checked record.
 
@@ -24,13 +42,9 @@ async def read_json(request: Request, model: type[M], most: int) -> M:
     Raises:
         RequestError: it is too large, no JSON, or a field is wrong.
     """
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > most:
-            raise RequestError(f"the body is larger than {most} bytes", "send less", code="too_large")
+    body = await read_body(request, most)
     try:
-        return model.model_validate(from_json(bytes(body) or b"{}", allow_inf_nan=False))
+        return model.model_validate(from_json(body or b"{}", allow_inf_nan=False))
     except ValidationError as error:
         raise invalid(error) from None
     except ValueError:

@@ -10,11 +10,13 @@ from omni2_serve.service import RETRY_AFTER
 STATUSES = {
     "invalid_api_key": 401,
     "too_large": 413,
+    "unsupported_media_type": 415,
     "too_many_secrets": 429,
     "server_busy": 503,
     "server_full": 503,
     "server_stopping": 503,
     "internal_error": 500,
+    "unsupported": 501,
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 from omni2_engine import Engine
 from omni2_serve.access import Access
 from omni2_serve.engine_host import engine_host
-from omni2_serve.limits import Limits
+from omni2_serve.limits import ServiceLimits
 from omni2_serve.service import Service
 
 from ..serve.running import RunningServer
@@ -240,7 +240,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Any, serve: Any, opene
 
 
 def test_what_goes_wrong_is_said(browser: Any, serve: Any, opened: Any, looked_at: Any) -> None:
-    silent, full = browser.hearing(1.0), serve(limits=Limits(sessions=0))
+    silent, full = browser.hearing(1.0), serve(limits=ServiceLimits(sessions=0))
     page = opened(silent, full).ready()
     page.tab.click("#start")
     page.waits("document.getElementById('problem').textContent.includes('full')")

@@ -71,3 +71,15 @@ def item_retrieved(item: Item) -> Event:
 
 def item_truncated(item_id: str, audio_end_ms: int) -> Event:
     return event("conversation.item.truncated", item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
+
+
+def output_started(response_id: str) -> Event:
+    return event("output_audio_buffer.started", response_id=response_id)
+
+
+def output_stopped(response_id: str) -> Event:
+    return event("output_audio_buffer.stopped", response_id=response_id)
+
+
+def output_cleared(response_id: str) -> Event:
+    return event("output_audio_buffer.cleared", response_id=response_id)

@@ -17,17 +17,13 @@ from omni2_serve.protocol import server_events as server
 from omni2_serve.protocol.errors import RequestError
 from omni2_serve.protocol.server_events import Event
 from omni2_serve.protocol.session_config import SessionConfig
-from omni2_serve.realtime.session import RealtimeSession, SessionOver, in_words
+from omni2_serve.realtime.endings import POLICY, ClientGone, until_over
+from omni2_serve.realtime.session import RealtimeSession, SessionOver
 from omni2_serve.replies import problem
 from omni2_serve.service import Service
 
-GOING_AWAY, POLICY, INTERNAL, TRY_LATER = 1001, 1008, 1011, 1013  # of RFC 6455 and its registry
 ABORT = "omni2.abort"  # ASGI extension of our server: drops the connection without waiting for its reader
 log = logging.getLogger(__name__)
-
-
-class ClientGone(Exception):
-    """The client is not there any more, or does not read."""
 
 
 @dataclass
@@ -63,7 +59,8 @@ class Connection:
         session = RealtimeSession(self.service.host, self.service.limits, self.service.metrics, self._send, config)
         log.info("session %s begins", config.id)
         try:
-            over = await self._until_over(session)
+            await session.begin()
+            over = await until_over(session, self.service, self._read(session))
             if over is not None:
                 await self._say_goodbye(over)
         except ClientGone:
@@ -71,19 +68,6 @@ class Connection:
         finally:
             await session.close()
             log.info("session %s has ended", config.id)
-
-    async def _until_over(self, session: RealtimeSession) -> SessionOver | None:
-        """Wait for the first reason to end it; None where the client left."""
-        await session.begin()
-        reasons = [self._read(session), self._drained(session), self._expired(), _failed(session)]
-        tasks = [asyncio.create_task(reason) for reason in reasons]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return next(task for task in tasks if task in done).result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
 
     async def _read(self, session: RealtimeSession) -> SessionOver | None:
         while True:
@@ -101,16 +85,6 @@ class Connection:
                 return over
             if wait > 0:
                 await asyncio.sleep(wait)
-
-    async def _drained(self, session: RealtimeSession) -> SessionOver:
-        await self.service.draining.wait()
-        await session.idle.wait()
-        return SessionOver(GOING_AWAY, RequestError("the server stops", "use another", code="server_stopping"))
-
-    async def _expired(self) -> SessionOver:
-        await asyncio.sleep(self.service.limits.length)
-        problem = f"the session has lasted {self.service.limits.length:g} s"
-        return SessionOver(POLICY, RequestError(problem, "open another", code="session_expired"))
 
     async def _send(self, event: Event) -> None:
         try:
@@ -137,16 +111,3 @@ class Connection:
         abort: Callable[[], None] | None = extensions.get(ABORT)
         if abort is not None:
             abort()
-
-
-async def _failed(session: RealtimeSession) -> SessionOver | None:
-    """The session broke from within."""
-    try:
-        await asyncio.shield(session.failed)
-    except ClientGone:
-        pass
-    except SessionOver as over:
-        return over
-    except Exception as error:
-        return SessionOver(INTERNAL, in_words(error))
-    return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, assert_never
@@ -93,6 +94,7 @@ class RealtimeSession:
         metrics: counts what happens.
         send: takes an event to the client, and may wait for it.
         config: the settings to begin with.
+        clear_output: silences what plays the answers, where that is the server's part.
 
     Attributes:
         config: the settings in force.
@@ -100,8 +102,17 @@ class RealtimeSession:
         failed: gets the exception that ends the session from within.
     """
 
-    def __init__(self, host: Host, limits: ServiceLimits, metrics: Metrics, send: Send, config: SessionConfig) -> None:
+    def __init__(
+        self,
+        host: Host,
+        limits: ServiceLimits,
+        metrics: Metrics,
+        send: Send,
+        config: SessionConfig,
+        clear_output: Callable[[], None] | None = None,
+    ) -> None:
         self.config = config
+        self._clear_output = clear_output
         self.idle = asyncio.Event()
         self.idle.set()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -148,6 +159,27 @@ class RealtimeSession:
                 await self._send(server.error(in_words(error), event.event_id))
         return self._pace.wait()
 
+    async def hear(self, samples: Floats, rate: int) -> None:
+        """Sound that comes by itself, as that of a call does.
+
+        What comes faster than it can be spoken is left out, and so is what nobody commits: see `Limits`.
+
+        Args:
+            samples: (n,) in ±1.
+            rate: of the samples, Hz.
+
+        Raises:
+            SessionOver: there is no room for a conversation.
+        """
+        async with self._lock:
+            kept = self.config.detection is not None or self._uncommitted < self._limits.uncommitted
+            if not kept or self._pace.wait() > 0:
+                return
+            try:
+                self._feed(samples, rate)
+            except CapacityError as error:
+                raise SessionOver(1013, in_words(error)) from None
+
     async def close(self) -> None:
         """Give back what the session holds of the engine."""
         if self._answer is not None:
@@ -167,12 +199,14 @@ class RealtimeSession:
             case client.AudioClear():
                 await self._clear()
             case client.OutputClear():
-                raise RequestError(
-                    "output_audio_buffer.clear belongs to WebRTC, where the server plays",
-                    "here stop playing, and send conversation.item.truncate",
-                    code="unsupported_event",
-                    param="type",
-                )
+                if self._clear_output is None:
+                    raise RequestError(
+                        "output_audio_buffer.clear belongs to WebRTC, where the server plays",
+                        "here stop playing, and send conversation.item.truncate",
+                        code="unsupported_event",
+                        param="type",
+                    )
+                self._clear_output()
             case client.SessionUpdate():
                 await self._update(event)
             case client.ItemCreate():
