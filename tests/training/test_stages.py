@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import torch
 from rich.console import Console
 
 from omni2_engine import Engine
+from omni2_engine.errors import CheckpointError
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.checkpoint import open_checkpoint
-from omni2_export.reference.build import load_flow, load_llm, load_speech_lm
+from omni2_export.checkpoint_writer.paths import CheckpointPaths
+from omni2_export.reference.build import load_flow, load_fusion, load_llm, load_speech_lm
 from omni2_export.reference.whisper import TorchSpeechEncoder
 from omni2_training import released
-from omni2_training.adopt import adopt_released
+from omni2_training.adopt import adopt_released, adopt_understanding
 from omni2_training.config import Settings
 from omni2_training.domain import exercises
 from omni2_training.domain.corpus import held_out
@@ -25,12 +28,13 @@ from omni2_training.flow_mels import with_flow_mels, write_mels
 from omni2_training.gates import write_units
 from omni2_training.listening import hear
 from omni2_training.listening.hear import Heard, Question, heard_shards, new_questions, questions
-from omni2_training.loop import Task, Trainer, load_averaged
+from omni2_training.loop import Task, Trainer, load_averaged, start_path
+from omni2_training.refit import answered, refit_fusion
 from omni2_training.synthesise import answers
 from omni2_training.train_flow import STAGE as FLOW
 from omni2_training.train_flow import make_flow, train_flow
 from omni2_training.train_join import spoken_items, train_join
-from omni2_training.train_llm import LISTENING, READING, make_listener, train_listening, train_llm
+from omni2_training.train_llm import LISTENING, READING, in_its_words, make_listener, train_listening, train_llm
 from omni2_training.train_speech_lm import make_speech_lm, train_speech_lm
 from omni2_training.train_tokenizer import load_units, train_tokenizer
 from omni2_training.train_tokenizer import write_units as write_all_units
@@ -260,6 +264,67 @@ def test_a_run_begins_with_released_weights(
     trained_flow = load_averaged(trained, FLOW, make_flow(settings)).flow
     assert torch.allclose(flow.flow.encoder_proj.weight, trained_flow.encoder_proj.weight, atol=1e-3)
     assert torch.equal(flow.table.parts, units), "units are the run's own"
+
+
+def test_what_understands_goes_on_learning_and_the_voice_stays(
+    trained: Workspace, settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(released, "load_encoder", lambda config: _random_encoder(config))
+    before = CheckpointPaths.below(released.export(settings, trained, console))
+    path = before.model.parent
+    mine = Workspace(tmp_path)
+    mine.save_corpus(trained.corpus())
+    shutil.copytree(trained.path("questions"), mine.path("questions"))
+    adopt_understanding(mine, console, path)
+    learning = settings.llm.listening.model_copy(update={"steps": 120, "rate": 1e-2})
+    one = settings.llm.model_copy(update={"answers": {".+": "Very good."}, "listening": learning})
+    settings = settings.model_copy(
+        update={"llm": one, "refit": settings.refit.model_copy(update={"steps": 150, "rate": 1e-2})}
+    )
+
+    ids = TextIds.load(mine)
+    model = make_listener(settings, ids)
+    assert Trainer(mine, Task(LISTENING, model, lambda step, rng: {}), learning, 1, console).step == 0
+    for name, value in load_llm(open_checkpoint(before.model, decoder=before.decoder)).state_dict().items():
+        assert torch.equal(model.model.state_dict()[name], value), name
+
+    # A model that gives one answer whatever it hears; then it learns on.
+    assert train_listening(settings, mine, console)
+    old = load_averaged(mine, LISTENING, make_listener(settings, ids))
+    torch.save(old.state_dict(), start_path(mine, LISTENING))
+    longer = one.model_copy(update={"listening": learning.model_copy(update={"steps": 160})})
+    settings = settings.model_copy(update={"llm": longer})
+    assert train_listening(settings, mine, console)
+    assert refit_fusion(settings, mine, console, path)
+    after = CheckpointPaths.below(released.export(settings, mine, console, voice=path))
+
+    names = ("vocab.json", "merges.txt", "tts_tokenizer/vocab.json", "model-00001-of-00002.safetensors")
+    files = [(p.model / name).read_bytes() for name in names for p in (before, after)]
+    files += [
+        (p.decoder / name).read_bytes() for name in ("flow.safetensors", "hift.safetensors") for p in (before, after)
+    ]
+    assert files[::2] == files[1::2]
+    first, last = (open_checkpoint(p.model, decoder=p.decoder) for p in (before, after))
+    for name, value in load_speech_lm(first).state_dict().items():
+        assert torch.equal(load_speech_lm(last).state_dict()[name], value), name
+    assert not torch.equal(load_llm(last).norm.weight, load_llm(first).norm.weight)
+
+    # What the speech language model is given is nearer to what it was than with the fusion as it was.
+    new = load_averaged(mine, LISTENING, make_listener(settings, ids))
+    items = in_its_words(Heard(settings, mine).items(True, 1), one.answers)
+    rows = answered(old, new, Heard(settings, mine), ids, items)
+    assert len(rows.ids) == len(items) * len(ids.answer("Very good."))
+    embeds = load_speech_lm(first).embed_tokens.weight[rows.ids]
+    wanted = load_fusion(first)(rows.before, embeds)
+    apart = [float((load_fusion(c)(rows.after, embeds) - wanted).norm()) for c in (first, last)]
+    assert apart[1] < 0.5 * apart[0]
+
+
+def test_a_model_that_gives_no_right_answer_is_nothing_to_refit_by(trained: Workspace, settings: Settings) -> None:
+    ids, ears = TextIds.load(trained), Heard(settings, trained)
+    model = load_averaged(trained, LISTENING, make_listener(settings, ids))
+    with pytest.raises(CheckpointError, match="none of the questions"):
+        answered(model, model, ears, ids, ears.items(False, 1)[:4])
 
 
 def test_a_released_vocoder_makes_of_scaled_mels_what_the_trained_one_makes_of_its_own(

@@ -1,5 +1,7 @@
 """Weights of a released model as those that stages begin with, in place of random ones.
 
+`adopt_released` is for a run that makes everything anew, `adopt_understanding` for one that keeps the voice (`refine`).
+
 The projector, the language model, the flow but for its units, and the vocoder are taken over. Texts may have another
 vocabulary: a token that is new gets the mean of those it was made of. The units of a run are its tokenizer's, which is
 not released, so that the speech language model and the flow's table begin at random.
@@ -7,6 +9,7 @@ not released, so that the speech language model and the flow's table begin at ra
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -20,10 +23,12 @@ from omni2_export.tokenizer_files import load_tokenizer
 from omni2_training.config import Settings
 from omni2_training.loop import start_path
 from omni2_training.train_flow import STAGE as FLOW
-from omni2_training.train_llm import READING
+from omni2_training.train_llm import LISTENING, READING
 from omni2_training.train_vocoder import STAGE as VOCODER
 from omni2_training.vocabulary import TextIds
 from omni2_training.workspace import Workspace
+
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
 
 
 def adopt_released(settings: Settings, workspace: Workspace, console: Console, path: Path) -> None:
@@ -51,6 +56,27 @@ def adopt_released(settings: Settings, workspace: Workspace, console: Console, p
         workspace.write(start_path(workspace, name), lambda file, state=state: torch.save(state, file))
     known = sum(row is not None for row in _matches(old, new))
     console.print(f"{known} of {new.size} text tokens are known already")
+
+
+def adopt_understanding(workspace: Workspace, console: Console, path: Path) -> None:
+    """Take over the vocabulary, and write `start/listen.pt`: projector and language model as they are.
+
+    Args:
+        path: the directories `omni2` and `decoder`; the language model is of the dimensions of `settings.llm`.
+
+    Raises:
+        CheckpointError: there is no such model.
+    """
+    released = open_checkpoint(path / "omni2", decoder=path / "decoder")
+    vocabulary = workspace.path("vocabulary", "vocab.json").parent
+    shutil.rmtree(vocabulary, ignore_errors=True)
+    for directory in (Path(), Path("tts_tokenizer")):
+        (vocabulary / directory).mkdir(parents=True, exist_ok=True)
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(path / "omni2" / directory / name, vocabulary / directory / name)
+    state = _below("model.", load_llm(released)) | _below("projector.", load_encoder(released).projector)
+    workspace.write(start_path(workspace, LISTENING), lambda file: torch.save(state, file))
+    console.print(f"{TextIds.load(workspace).size} text tokens, as they were")
 
 
 def rows_of(table: Tensor, old: TextTokenizer, new: TextTokenizer) -> Tensor:

@@ -178,6 +178,18 @@ def adopt(
     adopt_released(Settings.load(config), Workspace(state), Console(), checkpoint)
 
 
+@app.command()
+def refine(
+    checkpoint: Annotated[Path, typer.Argument(help="a directory that stage `export` wrote")],
+    state: State = DEFAULT_STATE,
+    config: Config = "refine",
+) -> None:
+    """Let a released model understand more, and keep its voice: an hour of one core; goes on where it was stopped."""
+    from omni2_training.refine import refine as run
+
+    _ended(run(Settings.load(config), Workspace(state), Console(), checkpoint))
+
+
 @app.command("set")
 def spoken_set(
     state: State = DEFAULT_STATE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import Field
@@ -127,6 +128,9 @@ class LLMSettings(Frozen):
     noise: float = Field(ge=0, description="standard deviation of what is added to the encoder's output in training")
     dropout: float = Field(ge=0, lt=1, description="of what the encoder heard, and around the decoder")
     transcript_weight: float = Field(ge=0)
+    answers: dict[str, str] = Field(
+        default={}, description="pattern of an answer → what is answered in its place, where the voice lacks it"
+    )
     reading: Schedule
     listening: Schedule
 
@@ -148,10 +152,23 @@ class Settings(Frozen):
     listening: ListeningSettings
     llm: LLMSettings
     join: Schedule
+    refit: Schedule
     sharpness: float = Field(gt=0, description="of the units' distribution in the exported head: 1 / temperature")
 
     @classmethod
     def load(cls, name: str) -> Settings:
         """Settings of a file, or of one of those in `configs/` by its name."""
-        path = Path(name) if name.endswith(".yaml") else CONFIGS / f"{name}.yaml"
-        return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return cls.model_validate(_fields(name))
+
+
+def _fields(name: str) -> dict[str, Any]:
+    """Fields of a file over those of the file that it names as its `base`."""
+    path = Path(name) if name.endswith(".yaml") else CONFIGS / f"{name}.yaml"
+    fields: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    base = fields.pop("base", None)
+    return _over(_fields(base), fields) if base else fields
+
+
+def _over(base: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    nested = {k: _over(base[k], v) for k, v in fields.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+    return base | fields | nested

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from omni2_bench.random_checkpoint.speaker import write_campplus
 from omni2_engine.model.config import Capabilities
+from omni2_export.checkpoint import open_checkpoint
 from omni2_export.checkpoint_writer.config_json import model_fields
 from omni2_export.checkpoint_writer.decoder_yaml import decoder_yaml
 from omni2_export.checkpoint_writer.dimensions import Dimensions
@@ -21,6 +22,7 @@ from omni2_export.checkpoint_writer.paths import CheckpointPaths
 from omni2_export.checkpoint_writer.safetensors_stream import Tensor as Stored
 from omni2_export.checkpoint_writer.safetensors_stream import write_file, write_shards
 from omni2_export.checkpoint_writer.tokenizer import Vocabulary, write_speech_tokenizer, write_text_tokenizer
+from omni2_export.reference.build import load_reference
 from omni2_export.reference.fusion import TorchFusion
 from omni2_export.reference.qwen2 import Qwen2
 from omni2_export.reference.solver import TorchFlow
@@ -30,6 +32,7 @@ from omni2_training.config import Settings
 from omni2_training.flow_mels import load_flow
 from omni2_training.listening.whisper_weights import load_encoder
 from omni2_training.loop import load_averaged
+from omni2_training.refit import STAGE as REFIT
 from omni2_training.train_join import STAGE as JOIN
 from omni2_training.train_llm import LISTENING, make_listener
 from omni2_training.train_speech_lm import make_speech_lm
@@ -69,6 +72,22 @@ def trained_modules(settings: Settings, workspace: Workspace) -> Modules:
     flow = load_flow(settings, workspace)
     vocoder = listening_to(load_vocoder(settings, workspace), settings.flow.scale)
     return Modules(encoder, listener.model, fusion, speech_lm, flow, vocoder)
+
+
+def refined_modules(settings: Settings, workspace: Workspace, path: Path) -> Modules:
+    """What understands, as stage `listen` left it; the voice of a released model, its fusion as stage `refit` left it.
+
+    Raises:
+        CheckpointError: there is no such model.
+        FileNotFoundError: one of these stages has not run.
+    """
+    reference = load_reference(open_checkpoint(path / "omni2", decoder=path / "decoder"))
+    encoder = reference.encoder
+    listener = load_averaged(workspace, LISTENING, make_listener(settings, TextIds.load(workspace)))
+    encoder.projector.load_state_dict(listener.projector.state_dict())
+    fusion = reference.fusion.requires_grad_(True)
+    load_averaged(workspace, REFIT, fusion)
+    return Modules(encoder, listener.model, fusion, reference.speech_lm, reference.flow, reference.vocoder)
 
 
 @torch.no_grad()
@@ -129,9 +148,13 @@ def write_released(path: Path, d: Dimensions, modules: Modules, vocabulary: Voca
     return paths
 
 
-def export(settings: Settings, workspace: Workspace, console: Console) -> Path:
-    """Stage `export`: write `released/` in the workspace."""
-    modules = trained_modules(settings, workspace)
+def export(settings: Settings, workspace: Workspace, console: Console, voice: Path | None = None) -> Path:
+    """Stage `export`: write `released/` in the workspace.
+
+    Args:
+        voice: a released model whose voice was kept (`refine`); None for the run's own.
+    """
+    modules = refined_modules(settings, workspace, voice) if voice else trained_modules(settings, workspace)
     path = workspace.path("released")
     write_released(path, dimensions(settings, modules), modules, read_vocabulary(workspace))
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,11 +14,12 @@ from rich.console import Console
 from torch import Tensor
 
 from omni2_training.config import LLMSettings, Settings
-from omni2_training.domain import Item
+from omni2_training.domain import Item, Turn
 from omni2_training.domain.exercises import conversations, joined, parts
+from omni2_training.domain.item import sentence
 from omni2_training.domain.typed import typed
 from omni2_training.listening.hear import Heard
-from omni2_training.loop import Task, Trainer, load_averaged
+from omni2_training.loop import Task, Trainer, load_averaged, start_path
 from omni2_training.models.listener import Listener, Script
 from omni2_training.vocabulary import TextIds
 from omni2_training.workspace import Workspace
@@ -58,7 +61,7 @@ def train_llm(settings: Settings, workspace: Workspace, console: Console) -> boo
     ids, c = TextIds.load(workspace), settings.llm
     torch.manual_seed(settings.seed)
     model = make_listener(settings, ids)
-    test = workspace.corpus().test
+    test = in_its_words(workspace.corpus().test, c.answers)
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         losses = text_losses(model, ids, settings, rng)
@@ -74,7 +77,8 @@ def text_losses(model: Listener, ids: TextIds, settings: Settings, rng: np.rando
     """Losses of a batch of new conversations, read or typed."""
     c = settings.llm
     turns = turns_of(c, rng)
-    items = conversations(settings.corpus.sizes, turns, c.follow_ups, max(1, c.reading.batch // turns), rng)
+    drawn = conversations(settings.corpus.sizes, turns, c.follow_ups, max(1, c.reading.batch // turns), rng)
+    items = in_its_words(drawn, c.answers)
     if rng.random() < c.typed_share:
         return typed_losses(model, ids, items, random.Random(int(rng.integers(2**62))))
     return read_losses(model, ids, items)
@@ -85,9 +89,10 @@ def train_listening(settings: Settings, workspace: Workspace, console: Console) 
     ids, c = TextIds.load(workspace), settings.llm
     torch.manual_seed(settings.seed)
     model = make_listener(settings, ids)
-    load_averaged(workspace, READING, model).train().requires_grad_(True)
+    if not start_path(workspace, LISTENING).is_file():
+        load_averaged(workspace, READING, model).train().requires_grad_(True)
     ears = Heard(settings, workspace)
-    learnt = {turns: Pool(ears.items(held=False, turns=turns)) for turns in (1, 2)}
+    learnt = {turns: Pool(in_its_words(ears.items(held=False, turns=turns), c.answers)) for turns in (1, 2)}
 
     def heard_losses(said: list[list[Item]], noise: float, rng: np.random.Generator | None = None) -> dict[str, Tensor]:
         """Of conversations, each of one item or of several with the same number of turns in all."""
@@ -95,7 +100,7 @@ def train_listening(settings: Settings, workspace: Workspace, console: Console) 
         places = [[(item, turn) for item in items for turn in range(len(item.turns))] for items in said]
         for asked in zip(*places, strict=True):
             features = torch.stack([ears.features(item, turn, rng) for item, turn in asked])
-            slots.append(model.heard(features + torch.randn_like(features) * noise))
+            slots.append(model.heard(features + torch.randn_like(features) * noise if noise else features))
             questions = [ids.tokenizer.encode(item.turns[turn].question) for item, turn in asked]
             spelled.append(model.transcript_loss(slots[-1], questions))
         losses = model.answer_losses(*model.conversation([script(joined(items), ids) for items in said], slots))
@@ -115,9 +120,21 @@ def train_listening(settings: Settings, workspace: Workspace, console: Console) 
 
     def validate() -> dict[str, float]:
         held = [item for turns in (1, 2) for item in ears.items(held=True, turns=turns)]
-        return by_turns(held, lambda items: heard_losses([[item] for item in items], 0.0))
+        return by_turns(in_its_words(held, c.answers), lambda items: heard_losses([[item] for item in items], 0.0))
 
     return Trainer(workspace, Task(LISTENING, model, loss, validate), c.listening, settings.seed, console).run()
+
+
+def in_its_words(items: list[Item], answers: dict[str, str]) -> list[Item]:
+    """The items with those answers that the voice has not learnt replaced; see `LLMSettings.answers`."""
+
+    def instead(answer: str) -> str:
+        for pattern, other in answers.items():
+            if found := re.fullmatch(pattern, answer):
+                return sentence(found.expand(other))
+        return answer
+
+    return [replace(i, turns=tuple(Turn(t.question, instead(t.answer)) for t in i.turns)) for i in items]
 
 
 class Pool:
