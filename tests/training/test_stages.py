@@ -27,7 +27,7 @@ from omni2_training.features import load_answers
 from omni2_training.flow_mels import with_flow_mels, write_mels
 from omni2_training.gates import write_units
 from omni2_training.listening import hear
-from omni2_training.listening.hear import Heard, Question, heard_shards, new_questions, questions
+from omni2_training.listening.hear import Heard, Question, heard_shards, new_questions, questions, silent_turns
 from omni2_training.loop import Task, Trainer, load_averaged, start_path
 from omni2_training.refit import answered, refit_fusion
 from omni2_training.synthesise import answers
@@ -110,6 +110,14 @@ def test_new_questions_are_none_of_those_held_out(workspace: Workspace, settings
     assert any(q.turn == 1 for q in many) and len({q.asking.voice for q in many}) > 5
 
 
+def test_silent_turns_are_heard_each_in_its_own_way(trained: Workspace, settings: Settings) -> None:
+    silent = silent_turns(settings, 40)
+    assert silent_turns(settings, 60)[:40] == silent and len({q.asking.seed for q in silent}) == 40
+    assert {q.item.turns[0].question for q in silent} == {""}
+    heard = [item for item in Heard(settings, trained).items(False, 1) if not item.turns[0].question]
+    assert len(heard) >= settings.listening.silent > 0 and len(set(heard)) == 1
+
+
 def test_no_held_out_answer_is_learnt_from_whoever_asks_for_it(trained: Workspace, settings: Settings) -> None:
     ears, utterances = Heard(settings, trained), load_answers(trained)
     items = spoken_items(ears, utterances, held=False, turns=1)
@@ -122,11 +130,13 @@ def test_no_held_out_answer_is_learnt_from_whoever_asks_for_it(trained: Workspac
 def test_other_new_questions_are_not_taken_for_those_heard(
     workspace: Workspace, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = [path for path, _ in heard_shards(settings, workspace)]
+    shards = heard_shards(settings, workspace)
+    before, new = {path for path, _ in shards}, new_questions(settings, settings.listening.more)
     more = settings.model_copy(update={"listening": settings.listening.model_copy(update={"ways": 5, "more": 99})})
-    assert {*before} < {path for path, _ in heard_shards(more, workspace)}, "more of the same come behind"
+    assert before < {path for path, _ in heard_shards(more, workspace)}, "more of the same come behind"
     monkeypatch.setattr(exercises, "EVENNESS", 0.1)
-    assert {*before} - {path for path, _ in heard_shards(settings, workspace)} == {before[-1]}
+    changed = before - {path for path, _ in heard_shards(settings, workspace)}
+    assert changed == {path for path, asked in shards if asked == new}
 
 
 def test_a_question_is_heard_in_all_its_ways_when_it_is_learnt(trained: Workspace, settings: Settings) -> None:

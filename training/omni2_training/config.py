@@ -115,6 +115,7 @@ class ListeningSettings(Frozen):
     encoder: EncoderConfig
     ways: int = Field(gt=0, description="how many voices, speeds and noises every question to train is asked in")
     more: int = Field(default=0, ge=0, description="questions that are heard beside the corpus', exercises among them")
+    silent: int = Field(default=0, ge=0, description="turns without a word: silence, noise, music")
 
 
 class LLMSettings(Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from omni2_training.config import Settings
 from omni2_training.domain import Corpus, Item
 from omni2_training.domain.exercises import drawn
 from omni2_training.domain.item import share
+from omni2_training.domain.silence import draw_silence
 from omni2_training.listening.voices import Asking, heard
 from omni2_training.listening.whisper_weights import load_encoder
 from omni2_training.quiet import StopRequest, pause_while_measured
 from omni2_training.workspace import Workspace, digest
 
 SHARD = 64  # questions of one file
-NEW = 1  # of the random numbers of the new questions, beside the seed
+NEW, SILENT = 1, 2  # of the random numbers of new questions and of silent turns, beside the seed
 REPORT = 8  # shards between two lines of progress
 
 
@@ -65,17 +67,25 @@ def new_questions(settings: Settings, count: int) -> list[Question]:
     return out[:count]
 
 
-def heard_shards(settings: Settings, workspace: Workspace) -> list[tuple[Path, list[Question]]]:
-    """All questions of a run, the corpus' and then new ones, and the file in which each few of them are kept.
+def silent_turns(settings: Settings, count: int) -> list[Question]:
+    """Turns without a word: silence, noise, music; the first ones are the same for every larger `count`."""
+    rng = np.random.default_rng((settings.seed, SILENT))
+    item = draw_silence(random.Random(0))
+    return [Question(item, 0, False, Asking.draw(rng)) for _ in range(count)]
 
-    A folder is named by what its questions and their features depend on, so that both kinds may become more, each
-    behind what there is, and no others are taken for them.
+
+def heard_shards(settings: Settings, workspace: Workspace) -> list[tuple[Path, list[Question]]]:
+    """All questions of a run, the corpus', new ones and silent turns, and the file in which each few of them are kept.
+
+    A folder is named by what its questions and their features depend on, so that each kind may become more, behind what
+    there is, and no others are taken for them.
     """
     c = settings.listening
     corpus = workspace.path("corpus.jsonl").read_text(encoding="utf-8")
     series = (
         (f"{corpus} {settings.seed} {c.encoder}", questions(workspace.corpus(), settings.seed, c.ways)),
         (f"{new_questions(settings, SHARD)} {c.encoder}", new_questions(settings, c.more)),
+        (f"{silent_turns(settings, SHARD)} {c.encoder}", silent_turns(settings, c.silent)),
     )
     return [
         (workspace.path("questions", digest(key), f"{start // SHARD:04d}.npy"), asked[start : start + SHARD])
