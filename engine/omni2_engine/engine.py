@@ -31,7 +31,7 @@ from omni2_engine.live.settings import Detection
 from omni2_engine.memory.budget import Admission, MemoryBudget, gigabytes
 from omni2_engine.memory.plan import MemoryPlan
 from omni2_engine.memory.states import StatePool
-from omni2_engine.model.config import WHISPER_SAMPLE_RATE, ModelConfig
+from omni2_engine.model.config import EULER_STEPS, WHISPER_SAMPLE_RATE, ModelConfig
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
@@ -45,6 +45,7 @@ from omni2_engine.sessions.waiting_turns import WaitingTurns
 from omni2_engine.settings import choice, integer, real
 from omni2_engine.settings.tuning import DECODE, MEMORY
 from omni2_engine.stages.flow import LEFT_CONTEXT
+from omni2_engine.stages.flow_solver import FlowSolver, Rule
 from omni2_engine.stages.pipeline import load_pipeline
 from omni2_engine.system.process import check_not_forked
 from omni2_engine.text.template import ChatTemplate
@@ -92,12 +93,13 @@ class Engine:
         admission: Admission = Admission.SHORTEN,
         max_waiting: int | None = None,
         schedule: ScheduleName = "threaded",
+        solver: FlowSolver = FlowSolver(),  # noqa: B008 (frozen)
     ) -> None:
         self.directory = directory
         self.backend = backend
         self.config: ModelConfig = directory.manifest.model
         self.sample_rate = self.config.vocoder.sample_rate
-        self.pipeline = p = load_pipeline(directory, backend, left_context, sessions)
+        self.pipeline = p = load_pipeline(directory, backend, left_context, sessions, solver)
         self.prompts = PromptBuilder(ChatTemplate.load(directory.path / "text"), p.tokenizer, self.config.tokens.speech)
         self.max_context = p.llm.fitting(min(max_context, directory.manifest.longest_context))
         positions = p.speech_lm.fitting(p.speech_positions(MAX_NEW_TOKENS, LAST_WRITE))
@@ -137,6 +139,8 @@ class Engine:
         threads: int | None = None,
         max_context: int | None = MAX_CONTEXT,
         left_context: float | None = LEFT_CONTEXT,
+        flow_steps: int = EULER_STEPS,
+        flow_solver: str = Rule.EULER,
         sessions: int = 1,
         memory: int | None = None,
         admission: str = Admission.SHORTEN,
@@ -157,6 +161,9 @@ class Engine:
             left_context: seconds of its own sound the flow looks back on. An answer within it sounds exactly as the
                 original's; beyond it memory and time per chunk stay constant and the sound drifts a little. None for
                 all of it.
+            flow_steps: velocities the flow computes for every frame, 1 to 10, the original's. Its time and its caches
+                are in proportion, and docs/flow.md says what fewer lose.
+            flow_solver: what is made of them, "euler" (the original's), "damped" or "ab2", see `Rule`.
             sessions: conversations whose decoding shares calls. More may be open; they decode alone. From 2 on,
                 quantised models decode an even number of rows in every call, so that an answer does not depend on the
                 other conversations; that costs one that is alone a seventh to a third of its decoding speed.
@@ -187,6 +194,9 @@ class Engine:
         left_context = real("left_context", left_context, "0 or more seconds", none=NO_LIMIT)
         if not 0 <= left_context < math.inf:
             raise SettingError(f"left_context is {left_context}", "use 0 or more seconds, None for no limit")
+        use = f"an integer from 1 to {EULER_STEPS}, the original's"
+        flow_steps = integer("flow_steps", flow_steps, use, least=1, most=EULER_STEPS)
+        choice("flow_solver", flow_solver, Rule)
         sessions = integer("sessions", sessions, f"an integer from 1 to {MOST_SESSIONS}", least=1, most=MOST_SESSIONS)
         if memory is not None:
             memory = integer("memory", memory, "a number of bytes", least=1)
@@ -207,6 +217,7 @@ class Engine:
             Admission(admission),
             max_waiting,
             schedule,
+            FlowSolver(flow_steps, Rule(flow_solver)),
         )
         engine._log_load(perf_counter() - began)
         if warm_up:

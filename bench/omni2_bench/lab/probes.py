@@ -18,6 +18,7 @@ from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, DecoderConfig
 from omni2_engine.sampling import DrawKey, Stream, normal
 from omni2_engine.stages.encoder import SpeechEncoder
 from omni2_engine.stages.flow import Flow
+from omni2_engine.stages.flow_solver import FlowSolver
 from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.fusion import Fusion
 from omni2_export.checkpoint import Checkpoint
@@ -158,8 +159,8 @@ def ask_vocoder(material: Material, graphs: Graphs) -> Arrays:
 
 
 def _flow_conditions(material: Material, graphs: Graphs) -> Arrays:
-    times = np.asarray(material.config.estimator.time_points(), np.float32)
-    return graphs["flow_conditions"].run({"t": times[:-1], "embedding": material.voice})
+    times = FlowSolver().times()[:-1]
+    return graphs["flow_conditions"].run({"t": times, "embedding": material.voice})
 
 
 def _ask_mel(material: Material, graphs: Graphs) -> Arrays:

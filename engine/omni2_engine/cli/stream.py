@@ -19,9 +19,11 @@ from omni2_engine.cli.question import check_order, open_question, raw_format
 from omni2_engine.cli.stream_report import StreamReport
 from omni2_engine.engine import MAX_CONTEXT, Engine
 from omni2_engine.errors import SettingError
+from omni2_engine.model.config import EULER_STEPS
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.sampling import Sampling
 from omni2_engine.stages.flow import LEFT_CONTEXT
+from omni2_engine.stages.flow_solver import Rule
 from omni2_engine.turn.options import LAST_WRITE, MAX_NEW_TOKENS, SPEECH_SAMPLING, Chunks, OnLong, Options
 
 QUESTION, ANSWER, SAMPLING, MACHINE, SHOWN = "Question", "Answer", "Sampling", "Machine and memory", "What is shown"
@@ -95,6 +97,12 @@ def register(app: typer.Typer) -> None:
         left_context: Annotated[
             float, typer.Option(help="seconds of its own sound the flow looks back on", rich_help_panel=MACHINE)
         ] = LEFT_CONTEXT,
+        flow_steps: Annotated[
+            int, typer.Option(help="velocities the flow computes for a frame, 10 at most", rich_help_panel=MACHINE)
+        ] = EULER_STEPS,
+        flow_solver: Annotated[
+            str, typer.Option(help="what it makes of them: euler, damped or ab2", rich_help_panel=MACHINE)
+        ] = Rule.EULER,
         cuda_graphs: Annotated[
             bool, typer.Option(help="record calls that repeat themselves on a GPU", rich_help_panel=MACHINE)
         ] = True,
@@ -155,6 +163,8 @@ def register(app: typer.Typer) -> None:
                     threads=threads,
                     max_context=max_context,
                     left_context=left_context,
+                    flow_steps=flow_steps,
+                    flow_solver=flow_solver,
                     warm_up=warm_up,
                     device=device,
                     cuda_graphs=cuda_graphs,

@@ -102,7 +102,7 @@ class FlowEncoderConfig(Frozen):
 
 
 class EstimatorConfig(Frozen):
-    """The flow's velocity network and its Euler solver (spec §8.2, §8.3)."""
+    """The flow's velocity network and the steps of its original solver (spec §8.2, §8.3)."""
 
     mel: int = Field(gt=0)
     in_channels: int = Field(
@@ -118,10 +118,6 @@ class EstimatorConfig(Frozen):
     speaker: int = Field(gt=0, description="width of the speaker vector before its affine layer")
     guidance: float = Field(description="inference_cfg_rate: v = (1+g)·f_cond − g·f_uncond")
     steps: int = Field(default=EULER_STEPS, gt=0)
-
-    def time_points(self) -> list[float]:
-        """The cosine schedule's `steps + 1` points t_k = 1 − cos(πk / 2·steps) (spec §8.2)."""
-        return [1.0 - math.cos(0.5 * math.pi * k / self.steps) for k in range(self.steps + 1)]
 
 
 class VocoderConfig(Frozen):

@@ -1,13 +1,12 @@
 """Flow-matching stage: speech units → mel frames, computing only the block that is not final yet (spec §8, §11).
 
 Attention looks at whole blocks of two seconds. A block that is complete with its look-ahead does not change any more:
-its keys, values and convolution contexts stay in the state, per Euler step, and the next call starts behind it.
+its keys, values and convolution contexts stay in the state, per solver step, and the next call starts behind it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from omni2_engine.backends.base.graph import Graph
 from omni2_engine.model.config import EstimatorConfig, FlowEncoderConfig
 from omni2_engine.settings.tuning import MEMORY
+from omni2_engine.stages.flow_solver import FlowSolver
 from omni2_engine.stages.flow_window import BlockWindow
 from omni2_engine.stages.graph_state import GraphState, cache_bytes, cache_positions
 
@@ -64,7 +64,7 @@ class FlowOutput:
 
 
 class Flow:
-    """Flow encoder and Euler solver.
+    """Flow encoder and solver.
 
     Args:
         encoder: the `flow_encoder` graph.
@@ -75,6 +75,7 @@ class Flow:
         left_context: seconds of sound the solver's attention sees, the block at work included, rounded up to blocks. A
             turn as long as that is computed exactly; beyond it the oldest blocks are dropped. A plan's caches may hold
             less.
+        solver: at which times velocities are computed, and what is made of them.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Flow:
         config: EstimatorConfig,
         noise: Floats,
         left_context: float = LEFT_CONTEXT,
+        solver: FlowSolver = FlowSolver(),  # noqa: B008 (frozen)
     ) -> None:
         self._encoder = encoder
         self._step = step
@@ -94,9 +96,11 @@ class Flow:
         self.config = config
         self.noise = noise
         self.left_context = min(left_context, self._most_context())
-        self._times = np.asarray(config.time_points(), np.float32)
+        self.solver = solver
+        self._times = solver.times()[:-1]
         silent = np.ones((1, config.speaker), np.float32)
-        self._shifts: Floats = conditions.run({"t": self._times[:-1], "embedding": silent})["shifts"]
+        shifts = conditions.run({"t": self._times, "embedding": silent})["shifts"]
+        self._each = [{"shifts": row, "move": move} for row, move in zip(shifts, solver.moves(), strict=True)]
 
     def _most_context(self) -> float:
         """Seconds that the solver's caches hold beside the blocks at work, where the graph fixes how long they are."""
@@ -122,7 +126,7 @@ class Flow:
         c, kept = self.units_config, self._kept(left_context)
         blocks = min(kept + WORKING_BLOCKS, math.ceil(MEMORY.first_seconds * c.unit_rate / c.block_units))
         encoder = GraphState(self._encoder, lambda name: blocks * self._encoder_positions(name, c.block_units))
-        steps = [GraphState(self._step, lambda _: blocks * c.block_frames) for _ in range(self.config.steps)]
+        steps = [GraphState(self._step, lambda _: blocks * c.block_frames) for _ in self._each]
         window = BlockWindow(c.block_frames, kept)
         return FlowState(speaker, self.noise if noise is None else noise, encoder, steps, window)
 
@@ -137,7 +141,7 @@ class Flow:
         spoken = math.ceil(seconds * c.unit_rate / c.block_units)
         blocks = min(spoken, self._kept(left_context) + WORKING_BLOCKS)
         encoder = cache_bytes(self._encoder, lambda name: spoken * self._encoder_positions(name, c.block_units))
-        return encoder + self.config.steps * cache_bytes(self._step, lambda _: blocks * c.block_frames)
+        return encoder + self.solver.steps * cache_bytes(self._step, lambda _: blocks * c.block_frames)
 
     def _kept(self, left_context: float | None) -> int:
         """Finished blocks that stay visible beside the one at work."""
@@ -208,21 +212,11 @@ class Flow:
         return outputs["mu"]
 
     def _solve(self, state: FlowState, inputs: dict[str, NDArray[Any]]) -> Floats:
-        """Euler's method from the noise along the velocity: mel (t, mel) of the frames at work."""
-        each = [
-            {"shifts": shifts, "dt": np.array([dt], np.float32)}
-            for shifts, dt in zip(self._shifts, self._steps(), strict=True)
-        ]
-        mel: Floats = GraphState.run_chain(state.steps, inputs, each, {"new_z": "z"})["new_z"][0]
+        """From the noise along the velocities: mel (t, mel) of the frames at work."""
+        inputs = inputs | {"velocity_before": np.zeros_like(inputs["z"])}
+        carried = {"new_z": "z", "velocity": "velocity_before"}
+        mel: Floats = GraphState.run_chain(state.steps, inputs, self._each, carried)["new_z"][0]
         return mel
-
-    def _steps(self) -> Iterator[np.float32]:
-        """Length of every step; times add up in float32 as upstream's do (spec §8.2)."""
-        now: np.float32 = self._times[0]
-        for until in self._times[1:]:
-            dt: np.float32 = until - now
-            yield dt
-            now = now + dt
 
 
 def block_mask(start: int, stop: int, block: int) -> NDArray[np.bool_]:

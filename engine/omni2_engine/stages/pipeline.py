@@ -13,6 +13,7 @@ from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Stream
 from omni2_engine.stages.encoder import SpeechEncoder
+from omni2_engine.stages.flow_solver import FlowSolver
 from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.fusion import Fusion
 from omni2_engine.stages.speech_decoder import SpeechDecoder, load_decoder
@@ -54,7 +55,9 @@ class Pipeline:
         return max_new_tokens + rounds * self.config.write + 1 + max_last_write
 
 
-def load_pipeline(directory: EngineDirectory, backend: Backend, left_context: float, sessions: int) -> Pipeline:
+def load_pipeline(
+    directory: EngineDirectory, backend: Backend, left_context: float, sessions: int, solver: FlowSolver
+) -> Pipeline:
     """Load the stages of an engine directory.
 
     Args:
@@ -62,6 +65,7 @@ def load_pipeline(directory: EngineDirectory, backend: Backend, left_context: fl
         backend: runs the graphs.
         left_context: seconds of its own sound the flow sees, see `Flow`.
         sessions: conversations that share decoding calls at most.
+        solver: of the flow, see `Flow`.
 
     Raises:
         EngineDirectoryError, BackendError: see `Backend.open`.
@@ -84,7 +88,7 @@ def load_pipeline(directory: EngineDirectory, backend: Backend, left_context: fl
         Fusion(load("fusion")),
         model("speech_lm", config.speech_lm),
         _load_units(directory.path / "speech"),
-        load_decoder(directory, backend, left_context),
+        load_decoder(directory, backend, left_context, solver),
     )
 
 

@@ -15,6 +15,7 @@ from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import map_table
 from omni2_engine.sampling import DrawKey, Stream, normal, uniform
 from omni2_engine.stages.flow import LEFT_CONTEXT, Flow, FlowState
+from omni2_engine.stages.flow_solver import FlowSolver
 from omni2_engine.stages.vocoder import Vocoder, VocoderState
 
 Floats = NDArray[np.float32]
@@ -92,13 +93,18 @@ class SpeechDecoder:
         return draw
 
 
-def load_decoder(directory: EngineDirectory, backend: Backend, left_context: float = LEFT_CONTEXT) -> SpeechDecoder:
+def load_decoder(
+    directory: EngineDirectory,
+    backend: Backend,
+    left_context: float = LEFT_CONTEXT,
+    solver: FlowSolver = FlowSolver(),  # noqa: B008 (frozen)
+) -> SpeechDecoder:
     """Flow and vocoder of an engine directory.
 
     Args:
         directory: holds them.
         backend: runs them.
-        left_context: see `Flow`.
+        left_context, solver: see `Flow`.
 
     Raises:
         EngineDirectoryError, BackendError: see `Backend.load`.
@@ -116,6 +122,7 @@ def load_decoder(directory: EngineDirectory, backend: Backend, left_context: flo
         config.estimator,
         np.asarray(noise, np.float32),
         left_context,
+        solver,
     )
     vocoder = Vocoder(load("vocoder"), config.vocoder)
     return SpeechDecoder(flow, vocoder, config.vocoder)

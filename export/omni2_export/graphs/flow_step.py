@@ -1,4 +1,4 @@
-"""One Euler step of the flow: the velocity network on both guidance rows, and the move along it (spec §8.2, §8.3, §11).
+"""One step of the flow's solver: the velocity network on both guidance rows, and the move (spec §8.2, §8.3, §11).
 
 Like the encoder it covers the frames of the unfinished block only. Each of the solver's steps has caches of its own,
 so the same graph is called once per step with that step's caches bound. Sequences are laid out (frames, rows,
@@ -52,12 +52,13 @@ def build_flow_step(
     Inputs:
         z, mu (1, t, mel) float32; speaker (1, mel) float32; mask (1, 1, t, T) bool, True where a frame may look;
         write (1) int64: the first frame's place in the caches; commit (1) int64: how many of the frames are final after
-        this call; shifts (resnets, width) float32: this step's row of `build_flow_conditions`; dt (1) float32;
+        this call; shifts (resnets, width) float32: this step's row of `build_flow_conditions`; move (2) float32: how
+        far this step's velocity moves z, and how far the one before; velocity_before (1, t, mel) float32: that one;
         contexts (k−1, 2, Σ channels): left context of every causal convolution, side by side; keys_i, values_i
         (1, T, 2·heads·head_dim), for a GPU (1, 2·heads, capacity, head_dim), per transformer block; all of these of the
         type the graph computes in.
     Outputs:
-        new_z (1, t, mel) float32; new_contexts; new_keys_i, new_values_i, bound to the inputs' memory.
+        new_z, velocity (1, t, mel) float32; new_contexts; new_keys_i, new_values_i, bound to the inputs' memory.
         Inside: estimator_in (2, t, 3·mel) [x, μ, speaker] (the condition channels are always zero and left out),
         velocities (2, t, mel).
     """
@@ -66,12 +67,15 @@ def build_flow_step(
     mu = g.input("mu", FLOAT, [1, "t", c.mel])
     speaker = g.input("speaker", FLOAT, [1, c.mel])
     velocities = _Estimator(g, c, tensors, precision).build(_guidance_rows(g, z, mu, speaker))
-    dt = g.input("dt", FLOAT, [1])
+    move = g.input("move", FLOAT, [2])
+    before = g.input("velocity_before", FLOAT, [1, "t", c.mel])
     velocities = g.op("Transpose", velocities, perm=[1, 0, 2], name="velocities")
     with_voice, without = (g.slice(velocities, row, row + 1, axis=0) for row in (0, 1))
     with g.precise():  # guidance takes a difference of large numbers, and ten steps add up in z
         velocity = g.op("Sub", g.mul(with_voice, 1.0 + c.guidance), g.mul(without, c.guidance))
-        moved = g.add(z, g.mul(velocity, dt))
+        ahead, back = (g.slice(move, part, part + 1, axis=0) for part in (0, 1))
+        moved = g.add(g.add(z, g.mul(velocity, ahead)), g.mul(before, back))
+    g.output(velocity, "velocity", FLOAT, [1, "t", c.mel])
     g.output(moved, "new_z", FLOAT, [1, "t", c.mel])
 
 

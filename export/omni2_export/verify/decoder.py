@@ -9,6 +9,7 @@ from omni2_engine.backends.base.graph import Graph
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.engine import Engine
 from omni2_engine.stages.flow import block_mask
+from omni2_engine.stages.flow_solver import FlowSolver
 from omni2_export.inspection import open_cut
 from omni2_export.speaker import fbank
 from omni2_export.verify.compare import FileComparison
@@ -31,7 +32,7 @@ def compare_units(engine: Engine, backend: OnnxRuntimeBackend, compare: FileComp
     """Every module on its golden input."""
     golden = compare.golden
     _compare_speaker(engine, compare)
-    compare.close("t_span", ("flow",), np.asarray(engine.config.estimator.time_points(), np.float32), absolute=EXACT)
+    compare.close("t_span", ("flow",), FlowSolver().times(), absolute=EXACT)
     for frames in golden.matches(r"est(\d+)_out"):
         _compare_estimator(engine, backend, compare, f"est{frames}")
     for units in golden.matches(r"enc(\d+)_tok"):

@@ -400,7 +400,7 @@ def test_a_turn_takes_no_more_than_it_was_promised(
         decoder.run_flow(state, units[start : start + chunk], final=start + chunk >= len(units))
         most = max(most, state.flow.window.capacity)
     filled = cache_bytes(flow._encoder, lambda name: flow._encoder_positions(name, len(units)))
-    filled += flow.config.steps * cache_bytes(flow._step, lambda _: most)
+    filled += flow.solver.steps * cache_bytes(flow._step, lambda _: most)
     assert 0.5 * flow.nbytes(seconds, left_context) < filled <= flow.nbytes(seconds, left_context)
 
 

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from omni2_engine.stages.flow_solver import FlowSolver
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.reference.build import Reference
 from omni2_export.reference.speaker import fbank, resample, speaker_vector
@@ -87,7 +88,7 @@ def test_estimator(units: Arrays, reference: Reference) -> None:
 
 def test_time_span(units: Arrays, reference: Reference) -> None:
     assert error(reference.flow.decoder.time_span(torch.device("cpu")), units["t_span"]) <= 1e-7
-    assert np.allclose(reference.config.estimator.time_points(), units["t_span"], atol=1e-7)
+    assert np.allclose(FlowSolver().times(), units["t_span"], atol=1e-7)
 
 
 def test_vocoder(units: Arrays, reference: Reference) -> None:
