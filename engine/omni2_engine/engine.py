@@ -94,12 +94,13 @@ class Engine:
         max_waiting: int | None = None,
         schedule: ScheduleName = "threaded",
         solver: FlowSolver = FlowSolver(),  # noqa: B008 (frozen)
+        tail: bool = False,
     ) -> None:
         self.directory = directory
         self.backend = backend
         self.config: ModelConfig = directory.manifest.model
         self.sample_rate = self.config.vocoder.sample_rate
-        self.pipeline = p = load_pipeline(directory, backend, left_context, sessions, solver)
+        self.pipeline = p = load_pipeline(directory, backend, left_context, sessions, solver, tail)
         self.prompts = PromptBuilder(ChatTemplate.load(directory.path / "text"), p.tokenizer, self.config.tokens.speech)
         self.max_context = p.llm.fitting(min(max_context, directory.manifest.longest_context))
         positions = p.speech_lm.fitting(p.speech_positions(MAX_NEW_TOKENS, LAST_WRITE))
@@ -139,8 +140,9 @@ class Engine:
         threads: int | None = None,
         max_context: int | None = MAX_CONTEXT,
         left_context: float | None = LEFT_CONTEXT,
-        flow_steps: int = EULER_STEPS,
-        flow_solver: str = Rule.EULER,
+        encoder: str | None = None,
+        flow_steps: int | None = None,
+        flow_solver: str | None = None,
         sessions: int = 1,
         memory: int | None = None,
         admission: str = Admission.SHORTEN,
@@ -161,6 +163,9 @@ class Engine:
             left_context: seconds of its own sound the flow looks back on. An answer within it sounds exactly as the
                 original's; beyond it memory and time per chunk stay constant and the sound drifts a little. None for
                 all of it.
+            encoder: "window" computes the whole window, "tail" the speech and a second, where the engine has tails
+                (docs/encoder_tail.md). None for what the engine was built for, as in the next two; "window" in all
+                presets but `live`.
             flow_steps: velocities the flow computes for every frame, 1 to 10, the original's. Its time and its caches
                 are in proportion, and docs/flow.md says what fewer lose.
             flow_solver: what is made of them, "euler" (the original's), "damped" or "ab2", see `Rule`.
@@ -195,8 +200,12 @@ class Engine:
         if not 0 <= left_context < math.inf:
             raise SettingError(f"left_context is {left_context}", "use 0 or more seconds, None for no limit")
         use = f"an integer from 1 to {EULER_STEPS}, the original's"
-        flow_steps = integer("flow_steps", flow_steps, use, least=1, most=EULER_STEPS)
-        choice("flow_solver", flow_solver, Rule)
+        if flow_steps is not None:
+            flow_steps = integer("flow_steps", flow_steps, use, least=1, most=EULER_STEPS)
+        if flow_solver is not None:
+            choice("flow_solver", flow_solver, Rule)
+        if encoder is not None:
+            choice("encoder", encoder, ("window", "tail"))
         sessions = integer("sessions", sessions, f"an integer from 1 to {MOST_SESSIONS}", least=1, most=MOST_SESSIONS)
         if memory is not None:
             memory = integer("memory", memory, "a number of bytes", least=1)
@@ -207,6 +216,7 @@ class Engine:
         choice("device", device, Device)
         began = perf_counter()
         directory = EngineDirectory(Path(path))
+        built_for = directory.manifest.settings
         engine = cls(
             directory,
             backend or select_backend(directory, Device(device), threads, cuda_graphs),
@@ -217,7 +227,8 @@ class Engine:
             Admission(admission),
             max_waiting,
             schedule,
-            FlowSolver(flow_steps, Rule(flow_solver)),
+            FlowSolver(flow_steps or built_for.flow_steps, Rule(flow_solver or built_for.flow_solver)),
+            (encoder or built_for.encoder) == "tail",
         )
         engine._log_load(perf_counter() - began)
         if warm_up:

@@ -22,7 +22,7 @@ from omni2_engine.system.locked_file import open_locked
 
 SOUND = np.sin(np.arange(2400, dtype=np.float32))
 only_unix = pytest.mark.skipif(os.name == "nt", reason="of this kind of file")
-QUICK = ["--max-new-tokens", "4", "--max-last-write", "8", "--no-warm-up", "--threads", "1"]
+QUICK = ["--max-new-tokens", "4", "--max-last-write", "8", "--chunks", "fixed", "--no-warm-up", "--threads", "1"]
 
 
 def answer(path: Path, chunks: int = 1) -> None:

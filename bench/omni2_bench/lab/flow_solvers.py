@@ -21,7 +21,7 @@ from omni2_bench.quality.answers import answer_all
 from omni2_bench.quality.judge import Judge, Score
 from omni2_bench.quality.questions import read_questions
 from omni2_engine import Engine
-from omni2_engine.backends.onnxruntime import OnnxRuntimeBackend
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.config import EULER_STEPS
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.stages.flow_solver import FlowSolver, Rule
@@ -61,13 +61,16 @@ def main(
     ] = None,
     most: Annotated[int, typer.Option(min=1, help="utterances at most")] = 40,
     steps: Annotated[str, typer.Option(help="numbers of steps, separated by commas")] = "10,7,6,5,4,3",
+    rules: Annotated[str, typer.Option(help="of the solver, separated by commas")] = ",".join(Rule),
+    judged: Annotated[bool, typer.Option(help="let judges hear answers, which takes most of the time")] = True,
     threads: Annotated[int, typer.Option(min=1, help="processor threads")] = 1,
 ) -> None:
     """Measure, and print the table of docs/flow.md."""
     directory = EngineDirectory(engine)
     said = answers(directory, questions, most, threads) if questions else list(noise(directory, most))
-    solvers = [FlowSolver(int(count), rule) for rule in Rule for count in steps.split(",")]
-    rows = [_row(finding) for finding in measure(directory, said, solvers, threads)]
+    solvers = [FlowSolver(int(count), Rule(rule)) for rule in rules.split(",") for count in steps.split(",")]
+    judge = Judge(threads) if questions and judged else None
+    rows = [_row(finding) for finding in measure(directory, said, solvers, judge, threads)]
     typer.echo(table(["rule, steps", "mel, dB", "mean difference", "time of the flow", "word errors", "DNSMOS"], rows))
 
 
@@ -88,10 +91,9 @@ def noise(directory: EngineDirectory, count: int) -> Iterator[Utterance]:
 
 
 def measure(
-    directory: EngineDirectory, said: list[Utterance], solvers: list[FlowSolver], threads: int
+    directory: EngineDirectory, said: list[Utterance], solvers: list[FlowSolver], judge: Judge | None, threads: int
 ) -> Iterator[Finding]:
-    """Say everything with every solver; judges hear it where there are texts."""
-    judge = Judge(threads) if any(utterance.text for utterance in said) else None
+    """Say everything with every solver, for a judge to hear if there is one."""
     expected, usual = _mels(_decoder(directory, FlowSolver(), threads), directory, said)
     whole = np.concatenate(expected)
     for solver in solvers:

@@ -19,11 +19,9 @@ from omni2_engine.cli.question import check_order, open_question, raw_format
 from omni2_engine.cli.stream_report import StreamReport
 from omni2_engine.engine import MAX_CONTEXT, Engine
 from omni2_engine.errors import SettingError
-from omni2_engine.model.config import EULER_STEPS
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.sampling import Sampling
 from omni2_engine.stages.flow import LEFT_CONTEXT
-from omni2_engine.stages.flow_solver import Rule
 from omni2_engine.turn.options import LAST_WRITE, MAX_NEW_TOKENS, SPEECH_SAMPLING, Chunks, OnLong, Options
 
 QUESTION, ANSWER, SAMPLING, MACHINE, SHOWN = "Question", "Answer", "Sampling", "Machine and memory", "What is shown"
@@ -74,8 +72,12 @@ def register(app: typer.Typer) -> None:
             int, typer.Option(help="speech tokens of the final write at most", rich_help_panel=ANSWER)
         ] = LAST_WRITE,
         chunks: Annotated[
-            str, typer.Option(help="units per flow call: fixed, or growing with the lead", rich_help_panel=ANSWER)
-        ] = "fixed",
+            str,
+            typer.Option(
+                help="units per flow call: growing with the lead costs least, fixed gives the same samples everywhere",
+                rich_help_panel=ANSWER,
+            ),
+        ] = "growing",
         seed: Annotated[int, typer.Option(help="one seed, one answer", rich_help_panel=SAMPLING)] = 0,
         temperature: Annotated[float, typer.Option(help="of the text; 0 is greedy", rich_help_panel=SAMPLING)] = 0.0,
         top_k: Annotated[int, typer.Option(help="of the text; 0 keeps all", rich_help_panel=SAMPLING)] = 0,
@@ -98,11 +100,15 @@ def register(app: typer.Typer) -> None:
             float, typer.Option(help="seconds of its own sound the flow looks back on", rich_help_panel=MACHINE)
         ] = LEFT_CONTEXT,
         flow_steps: Annotated[
-            int, typer.Option(help="velocities the flow computes for a frame, 10 at most", rich_help_panel=MACHINE)
-        ] = EULER_STEPS,
+            int | None,
+            typer.Option(help="velocities the flow computes for a frame, 10 at most", rich_help_panel=MACHINE),
+        ] = None,
         flow_solver: Annotated[
-            str, typer.Option(help="what it makes of them: euler, damped or ab2", rich_help_panel=MACHINE)
-        ] = Rule.EULER,
+            str | None, typer.Option(help="what it makes of them: euler, damped or ab2", rich_help_panel=MACHINE)
+        ] = None,
+        encoder: Annotated[
+            str | None, typer.Option(help="window, or tail: the speech and a second of it", rich_help_panel=MACHINE)
+        ] = None,
         cuda_graphs: Annotated[
             bool, typer.Option(help="record calls that repeat themselves on a GPU", rich_help_panel=MACHINE)
         ] = True,
@@ -163,6 +169,7 @@ def register(app: typer.Typer) -> None:
                     threads=threads,
                     max_context=max_context,
                     left_context=left_context,
+                    encoder=encoder,
                     flow_steps=flow_steps,
                     flow_solver=flow_solver,
                     warm_up=warm_up,

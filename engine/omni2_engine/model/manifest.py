@@ -17,11 +17,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from omni2_engine.errors import EngineDirectoryError
-from omni2_engine.model.config import Frozen, ModelConfig
+from omni2_engine.model.config import EULER_STEPS, Frozen, ModelConfig
 from omni2_engine.system.file_content import is_apple_double, placeholder, read_text
 
 SCHEMA_VERSION = 2
@@ -65,6 +66,14 @@ class PlanEntry(Frozen):
         return f"{PLANS}/{self.target}/{self.stage}.plan"
 
 
+class LoadSettings(Frozen):
+    """How an engine is loaded unless `Engine.load` is told otherwise; each is described there."""
+
+    encoder: Literal["window", "tail"] = "window"
+    flow_steps: int = Field(default=EULER_STEPS, gt=0)
+    flow_solver: Literal["euler", "damped", "ab2"] = "euler"
+
+
 class Manifest(Frozen):
     """Everything the engine needs to know about a built model."""
 
@@ -75,6 +84,7 @@ class Manifest(Frozen):
     targets: tuple[str, ...] = Field(description='devices it is for: "cpu", architectures of GPUs')
     positions: int = Field(gt=0, description="length of the rotary tables of both language models")
     default_voice: str
+    settings: LoadSettings = LoadSettings()
     tools: dict[str, str] = Field(description="versions of what built the engine")
     stages: dict[str, StageEntry]
     files: dict[str, FileEntry]

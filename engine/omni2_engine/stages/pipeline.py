@@ -8,11 +8,13 @@ from pathlib import Path
 from omni2_engine.backends.base.backend import Backend
 from omni2_engine.backends.base.graph import Graph
 from omni2_engine.backends.base.language_model import LanguageModel
+from omni2_engine.errors import SettingError
 from omni2_engine.model.config import DecoderConfig, ModelConfig
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Stream
 from omni2_engine.stages.encoder import SpeechEncoder
+from omni2_engine.stages.encoder_tail import ENCODER_TAIL, Tail, TailedEncoder
 from omni2_engine.stages.flow_solver import FlowSolver
 from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.fusion import Fusion
@@ -37,7 +39,7 @@ class Pipeline:
     config: ModelConfig
     tokenizer: TextTokenizer
     frontend: Frontend
-    encoder: SpeechEncoder
+    encoder: SpeechEncoder | TailedEncoder
     llm: LanguageModel
     fusion: Fusion
     speech_lm: LanguageModel
@@ -56,7 +58,7 @@ class Pipeline:
 
 
 def load_pipeline(
-    directory: EngineDirectory, backend: Backend, left_context: float, sessions: int, solver: FlowSolver
+    directory: EngineDirectory, backend: Backend, left_context: float, sessions: int, solver: FlowSolver, tail: bool
 ) -> Pipeline:
     """Load the stages of an engine directory.
 
@@ -66,9 +68,11 @@ def load_pipeline(
         left_context: seconds of its own sound the flow sees, see `Flow`.
         sessions: conversations that share decoding calls at most.
         solver: of the flow, see `Flow`.
+        tail: compute no silence in the encoder, see `TailedEncoder`.
 
     Raises:
         EngineDirectoryError, BackendError: see `Backend.open`.
+        SettingError: the engine has no tails.
     """
     config, tables = directory.manifest.model, directory.path / "tables"
 
@@ -79,11 +83,17 @@ def load_pipeline(
         table = EmbeddingTable(tables / f"{stage}_embed.npy")
         return backend.language_model(directory, stage, dimensions, table, sessions)
 
+    def tailed() -> TailedEncoder:
+        if not directory.graph(ENCODER_TAIL).is_file():
+            remedy = "build it with --precision live or --encoder tail, or leave encoder at window"
+            raise SettingError("this engine was built without tails of its encoder", remedy)
+        return TailedEncoder(load(ENCODER_TAIL), config.encoder, Tail.load(tables))
+
     return Pipeline(
         config,
         TextTokenizer.load(directory.path / "text" / "tokenizer.json"),
         Frontend(load("log_mel"), config.encoder),
-        SpeechEncoder(load("encoder")),
+        tailed() if tail else SpeechEncoder(load("encoder")),
         model("llm", config.llm),
         Fusion(load("fusion")),
         model("speech_lm", config.speech_lm),

@@ -7,11 +7,13 @@ computes in ("fp16"), with the weights' behind it where they are stored in less 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
 from omni2_engine.errors import SettingError
+from omni2_engine.model.manifest import LoadSettings
+from omni2_engine.settings import choice
 from omni2_export.graphs.linear import Precision
 from omni2_export.graphs.numerics import Numerics
 
@@ -82,11 +84,24 @@ class Precisions:
         preset: its name, or "custom".
         stages: stage → storage.
         target: "cpu" or "gpu".
+        settings: how the engine is loaded unless told otherwise.
     """
 
     preset: str
     stages: dict[str, str]
     target: str = CPU
+    settings: LoadSettings = field(default_factory=LoadSettings)
+
+    def loaded_with(self, encoder: str | None) -> Precisions:
+        """The same for an engine that is loaded with another encoder, "window" or "tail"; None changes nothing.
+
+        Raises:
+            SettingError: it is neither.
+        """
+        if encoder is None:
+            return self
+        choice("encoder", encoder, ("window", "tail"))
+        return replace(self, settings=self.settings.model_copy(update={"encoder": encoder}))
 
     def of(self, stage: str) -> Precision:
         """How a stage's linear layers are written."""
@@ -120,17 +135,22 @@ def device_floor(graph: str, storage: str) -> float:
     return min(floors[part] for part in storage.split("+"))
 
 
+_LIVE = LoadSettings(flow_steps=5, flow_solver="damped")
+_FAST = {"encoder": "int8", "llm": "int4", "speech_lm": "int4", "flow": "int8"}
 PRESETS = {
     "exact": Precisions("exact", {"encoder": "fp32", "llm": "fp32", "speech_lm": "fp32", "flow": "fp32"}),
     "balanced": Precisions("balanced", {"encoder": "int8", "llm": "int8", "speech_lm": "int8", "flow": "fp32"}),
-    "fast": Precisions("fast", {"encoder": "int8", "llm": "int4", "speech_lm": "int4", "flow": "int8"}),
+    "fast": Precisions("fast", _FAST),
+    "live": Precisions("live", _FAST, settings=_LIVE.model_copy(update={"encoder": "tail"})),
 }
 # bfloat16 in the language models: it is what they were trained in, and what their activations' range asks for.
 _HALVES = {"encoder": "fp16", "llm": "bf16", "fusion": "bf16", "speech_lm": "bf16", "flow": "fp16", "vocoder": "fp32"}
+_GPU_FAST = {**_HALVES, "llm": "bf16+int4", "speech_lm": "bf16+int4", "vocoder": "fp16"}
 GPU_PRESETS = {
     "exact": Precisions("exact", dict.fromkeys(CHOICES[GPU], "fp32"), GPU),
     "balanced": Precisions("balanced", _HALVES, GPU),
-    "fast": Precisions("fast", {**_HALVES, "llm": "bf16+int4", "speech_lm": "bf16+int4", "vocoder": "fp16"}, GPU),
+    "fast": Precisions("fast", _GPU_FAST, GPU),
+    "live": Precisions("live", _GPU_FAST, GPU, _LIVE),
 }
 
 
@@ -156,5 +176,6 @@ def parse_precision(text: str, target: str = CPU) -> Precisions:
         if storage not in choices[stage]:
             raise SettingError(f"{stage} cannot be stored as {storage!r}", f"use one of {', '.join(choices[stage])}")
         stages[stage] = storage
-    name = next((name for name, other in presets.items() if other.stages == stages), "custom")
-    return Precisions(name, stages, target)
+    settings = presets[preset].settings
+    same = (name for name, other in presets.items() if (other.stages, other.settings) == (stages, settings))
+    return Precisions(next(same, "custom"), stages, target, settings)

@@ -14,8 +14,16 @@ import numpy as np
 
 from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.errors import CheckpointError, Omni2Error, SettingError
-from omni2_engine.model.manifest import PLANS, RUNTIME_CACHE, SCHEMA_VERSION, TIMING_CACHE, Manifest, PlanEntry
-from omni2_export.build.graphs import LONGEST_CONTEXT
+from omni2_engine.model.manifest import (
+    PLANS,
+    RUNTIME_CACHE,
+    SCHEMA_VERSION,
+    TIMING_CACHE,
+    Manifest,
+    PlanEntry,
+)
+from omni2_export.build.encoder_tail import plan_tail_stage
+from omni2_export.build.graphs import LONGEST_CONTEXT, graph_specs
 from omni2_export.build.precision import GPU_PRESETS, PRESETS, Precisions
 from omni2_export.build.stages import (
     BuildStage,
@@ -136,6 +144,8 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Man
         stages = [*voices, *plan_shared_stages(request.checkpoint)]
         if request.targets.cpu:
             stages += plan_graph_stages(request.checkpoint, request.precisions)
+            if request.precisions.settings.encoder == "tail":
+                stages.append(_tail_stage(request, workspace.path, prompts[request.voices[0]], stages))
         plans = _plan_stages(request, library, scratch, workspace) if library else []
         stages += plans
         missing = [stage for stage in stages if not workspace.has(stage.name, stage.key)]
@@ -156,6 +166,16 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Man
         manifest = _manifest(request, workspace, [plan.entry for plan in plans])
         workspace.finish(manifest)
     return manifest
+
+
+def _tail_stage(request: BuildRequest, built: Path, voice: np.ndarray, before: list[Stage]) -> Stage:
+    given = request.checkpoint
+    encoder = next(stage for stage in before if stage.name == "encoder")
+    log_mel = graph_specs(given.config, given.modules)["log_mel"]
+    precision = request.precisions.of("encoder")
+    return plan_tail_stage(
+        built, given.config.encoder, given.modules["encoder"], precision, log_mel, voice, encoder.key
+    )
 
 
 def _plan_stages(
@@ -218,6 +238,7 @@ def _manifest(request: BuildRequest, workspace: Workspace, plans: Iterable[PlanE
         targets=targets.names,
         positions=LONGEST_CONTEXT if targets.cpu else request.sizes.rotary_positions(config),
         default_voice=request.voices[0].stem,
+        settings=request.formats.settings if targets.gpus else request.precisions.settings,
         tools={"python": platform.python_version(), **{tool: version(tool) for tool in TOOLS}},
         stages=workspace.stages(),
         files=workspace.entries(),

@@ -23,8 +23,11 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option(help="Whisper .pt or .safetensors, if the checkpoint has no encoder weights")
         ] = None,
         precision: Annotated[
-            str, typer.Option(help="exact, balanced or fast; then changes such as fast,encoder=fp32")
+            str, typer.Option(help="exact, balanced, fast or live; then changes such as fast,encoder=fp32")
         ] = "exact",
+        encoder: Annotated[
+            str | None, typer.Option(help="window, or tail to compute no silence, unless told otherwise when loaded")
+        ] = None,
         target: Annotated[
             str, typer.Option(help="devices the engine is for: cpu, GPUs as sm89; several with commas")
         ] = "cpu",
@@ -54,7 +57,7 @@ def register(app: typer.Typer) -> None:
         from omni2_export.tensorrt.targets import check_buildable, parse_targets
 
         targets = parse_targets(target)
-        precisions = parse_precision(precision if targets.cpu else "exact")
+        precisions = parse_precision(precision if targets.cpu else "exact").loaded_with(encoder)
         formats = parse_precision(precision if targets.gpus else "exact", GPU)
         sizes = Sizes(sessions, max_context, max_new_tokens, left_context=left_context)
         if targets.gpus:

@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from omni2_engine.errors import SettingError
 from omni2_export.graphs.numerics import FLOAT, FLOATS, INT64, Numerics, operand_type, output_types
-from omni2_export.graphs.weights import WeightWriter
+from omni2_export.graphs.weights import WeightWriter, WrittenWeights
 
 __all__ = ["BOOL", "DOUBLE", "FLOAT", "INT32", "INT64", "INT64_MAX", "Dim", "GraphBuilder", "Numerics", "in_float32"]
 
@@ -55,7 +55,7 @@ class GraphBuilder:
     def __init__(
         self,
         name: str,
-        writer: WeightWriter,
+        writer: WeightWriter | WrittenWeights,
         numerics: Numerics | None = None,
         sizes: Mapping[str, int] | None = None,
     ) -> None:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from omni2_engine.model.config import EncoderConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.attention import attend
-from omni2_export.graphs.builder import FLOAT, GraphBuilder
+from omni2_export.graphs.builder import FLOAT, INT64_MAX, GraphBuilder
 from omni2_export.graphs.linear import LinearWriter, Precision
 from omni2_export.graphs.norms import layer_norm
 
@@ -18,33 +18,82 @@ def build_encoder(graph: GraphBuilder, config: EncoderConfig, tensors: Tensors, 
     """Add encoder and projector to `graph`; the projector and the convolutions are always float32.
 
     Inputs: log_mel (1, mel_bins, frames) float32.
-    Outputs: speech (1, positions, output) float32. Inside: encoder_out (1, context, width), after ln_post.
+    Outputs: speech (1, positions, output) float32. Inside: keys_i, values_i (1, heads, context, width / heads) of every
+        layer; encoder_out (1, context, width), after ln_post.
     """
     g, c = graph, config
-    linear = LinearWriter(g, tensors, precision)
-    mel = g.input("log_mel", FLOAT, [1, c.mel_bins, c.frames])
-    x = _convolution(g, tensors, mel, "conv1", stride=1)
-    x = g.transpose(_convolution(g, tensors, x, "conv2", stride=2), 0, 2, 1)  # (1, context, width)
+    x = _convolutions(g, tensors, g.input("log_mel", FLOAT, [1, c.mel_bins, c.frames]))
     with g.precise():
         x = g.add(x, g.weight("positional_embedding", tensors.read("positional_embedding")))
-    width = c.width // c.heads
+    encoded = _layers(g, c, tensors, precision, x, None)
+    kept = g.slice(encoded, 0, c.positions * c.stack, axis=1)
+    g.output(_project(g, c, tensors, kept), "speech", FLOAT, [1, c.positions, c.output])
+
+
+def build_encoder_tail(graph: GraphBuilder, config: EncoderConfig, tensors: Tensors, precision: Precision) -> None:
+    """Add the encoder of the first n positions of a window, which see the others as another window left them.
+
+    The weights are those of `build_encoder`.
+
+    Inputs: log_mel (1, mel_bins, 2n + 2) float32, zeros beyond the window, n a multiple of `stack`; tail (2·layers,
+        heads, kept, width / heads) float16: keys and values of every layer in turn at the window's last positions, of
+        which the last context − n are read.
+    Outputs: speech (1, n / stack, output) float32.
+    """
+    g, c = graph, config
+    mel = g.input("log_mel", FLOAT, [1, c.mel_bins, "frames"])
+    tail = g.input("tail", ir.DataType.FLOAT16, [2 * c.layers, c.heads, "kept", c.width // c.heads])
+    x = g.slice(_convolutions(g, tensors, mel), 0, -1, axis=1)  # the last has half of what it reads
+    with g.precise():
+        embedding = g.weight("positional_embedding", tensors.read("positional_embedding"))
+        x = g.add(x, g.slice(embedding, 0, g.size(x, 1), axis=0))
+    encoded = _layers(g, c, tensors, precision, x, tail)
+    g.output(_project(g, c, tensors, encoded), "speech", FLOAT, [1, "positions", c.output])
+
+
+def _convolutions(g: GraphBuilder, tensors: Tensors, mel: ir.Value) -> ir.Value:
+    """(1, frames / 2, width) of the log-mel (1, mel_bins, frames)."""
+    x = _convolution(g, tensors, mel, "conv1", stride=1)
+    return g.transpose(_convolution(g, tensors, x, "conv2", stride=2), 0, 2, 1)
+
+
+def _layers(
+    g: GraphBuilder, c: EncoderConfig, tensors: Tensors, precision: Precision, x: ir.Value, tail: ir.Value | None
+) -> ir.Value:
+    """The transformer and its last norm over x (1, n, width), which also looks at the positions of `tail` behind it."""
+    linear, width = LinearWriter(g, tensors, precision), c.width // c.heads
     for layer in range(c.layers):
         path = f"blocks.{layer}"
         normed = layer_norm(g, tensors, x, f"{path}.attn_ln", LAYER_NORM_EPS)
         qkv = linear(normed, f"{path}.attn.query", f"{path}.attn.key", f"{path}.attn.value")
-        parts = g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
-        heads = [g.split_heads(part, c.heads, width) for part in parts]
-        attended = attend(g, heads[0], heads[1], heads[2], None, width, scale=width**-0.5)
+        query, key, value = (
+            g.split_heads(p, c.heads, width) for p in g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
+        )
+        key.name, value.name = f"keys_{layer}", f"values_{layer}"
+        if tail is not None:
+            missing = g.op("Sub", g.constant([c.context]), g.size(x, 1))
+            key = g.concat(key, _last(g, tail, 2 * layer, missing), axis=2)
+            value = g.concat(value, _last(g, tail, 2 * layer + 1, missing), axis=2)
+        attended = attend(g, query, key, value, None, width, scale=width**-0.5)
         x = g.residual(x, linear(g.merge_heads(attended, c.heads, width), f"{path}.attn.out"))
         normed = layer_norm(g, tensors, x, f"{path}.mlp_ln", LAYER_NORM_EPS)
         inner = g.op("Gelu", linear(normed, f"{path}.mlp.0"))
         x = g.residual(x, linear(inner, f"{path}.mlp.2"), name=f"layer_{layer}_out")
-    encoded = g.op("Identity", layer_norm(g, tensors, x, "ln_post", LAYER_NORM_EPS), name="encoder_out")
-    kept = g.slice(encoded, 0, c.positions * c.stack, axis=1)
-    stacked = g.reshape(kept, [1, c.positions, c.stack * c.width])
+    return g.op("Identity", layer_norm(g, tensors, x, "ln_post", LAYER_NORM_EPS), name="encoder_out")
+
+
+def _last(g: GraphBuilder, tail: ir.Value, row: int, positions: ir.Value) -> ir.Value:
+    """The last positions of one row of the tail: (1, heads, positions, width)."""
+    starts = g.concat(g.constant([row]), g.op("Sub", g.size(tail, 2), positions), axis=0)
+    part = g.op("Slice", tail, starts, g.constant([row + 1, INT64_MAX]), g.constant([0, 2]))
+    return g.op("Cast", part, to=int(g.current))
+
+
+def _project(g: GraphBuilder, c: EncoderConfig, tensors: Tensors, encoded: ir.Value) -> ir.Value:
+    """What the language model reads, (1, n / stack, output), of (1, n, width)."""
     exact = LinearWriter(g, tensors, Precision.FP32)
-    speech = exact(g.op("Relu", exact(stacked, "projector.linear1")), "projector.linear2")
-    g.output(speech, "speech", FLOAT, [1, c.positions, c.output])
+    stacked = g.reshape(encoded, [1, -1, c.stack * c.width])
+    return exact(g.op("Relu", exact(stacked, "projector.linear1")), "projector.linear2")
 
 
 def _convolution(g: GraphBuilder, tensors: Tensors, x: ir.Value, name: str, stride: int) -> ir.Value:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import ml_dtypes
 import numpy as np
@@ -111,6 +111,30 @@ class WeightWriter:
         else:
             self._views.clear()
             self._file.close()
+
+
+class WrittenWeights:
+    """Weights that another graph has already, for one that needs no others; in a `WeightWriter`'s place.
+
+    Args:
+        graph: that other `.onnx` file; the new one is to lie beside it.
+    """
+
+    def __init__(self, graph: Path) -> None:
+        stored = (value.const_value for value in ir.load(graph).graph.initializers.values())
+        self._tensors = {t.name: t for t in stored if isinstance(t, ir.ExternalTensor)}
+
+    def find(self, name: str) -> ir.ExternalTensor | None:
+        """The tensor of that name."""
+        return self._tensors.get(name)
+
+    def allocate(self, name: str, dtype: ir.DataType, shape: tuple[int, ...]) -> NoReturn:
+        """There is no room for others.
+
+        Raises:
+            KeyError: always.
+        """
+        raise KeyError(f"no weight is called {name}")
 
 
 def _take_room(file: BinaryIO, offset: int, length: int) -> None:

@@ -18,7 +18,7 @@ from omni2_engine import Engine
 from omni2_engine.cli.app import run
 from omni2_engine.errors import EngineDirectoryError
 
-QUICK = ["--max-new-tokens", "6", "--max-last-write", "20", "--no-warm-up", "--threads", "1"]
+QUICK = ["--max-new-tokens", "6", "--max-last-write", "20", "--chunks", "fixed", "--no-warm-up", "--threads", "1"]
 RATE = 16_000
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from omni2_engine.cli.app import run
 from omni2_engine.cli.terminal import Terminal, one_line, printable
 
-QUICK = ["--max-new-tokens", "6", "--max-last-write", "20", "--no-warm-up", "--threads", "1"]
+QUICK = ["--max-new-tokens", "6", "--max-last-write", "20", "--chunks", "fixed", "--no-warm-up", "--threads", "1"]
 MARKUP = "[bold]x[_bold] :smile: [red]"  # a name of a file
 
 

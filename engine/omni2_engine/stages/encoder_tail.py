@@ -1,0 +1,106 @@
+"""Speech encoder stage that computes a question and a margin, not the silence that fills the window behind it.
+
+The encoder looks in both directions, so the silence cannot be left out: what positions know of it would be missing.
+It is read from another window instead, in which other speech of nearly the same length came before the silence: keys
+and values of every layer, and what the projector made of the rest. docs/encoder_tail.md says what that loses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.backends.base.graph import Graph
+from omni2_engine.model.config import EncoderConfig
+from omni2_engine.model.tables import map_table
+
+Floats = NDArray[np.float32]
+ENCODER_TAIL = "encoder_tail"  # the graph's name, and its files'
+MARGIN = 50  # positions computed behind the speech: one second
+CLEAR = 25  # positions between the end of a tail's own speech and where it is read, at least
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What a window of other speech left behind that speech.
+
+    Args:
+        layers: (2·layers, heads, kept, width / heads) float16, keys and values of every layer in turn at the last
+            positions of the window.
+        speech: (positions, output) float32, the encoder's output for the whole window.
+    """
+
+    layers: NDArray[Any]
+    speech: NDArray[Any]
+
+    @property
+    def kept(self) -> int:
+        """Positions of `layers`."""
+        return int(self.layers.shape[2])
+
+    @classmethod
+    def load(cls, tables: Path) -> list[Self]:
+        """Map all that an engine's folder of tables has.
+
+        Raises:
+            EngineDirectoryError: one is damaged.
+        """
+        layers = sorted(tables.glob(f"{ENCODER_TAIL}_*_layers.npy"))
+        pairs = ((path, path.with_name(path.name.replace("layers", "speech"))) for path in layers)
+        return [cls(np.asarray(map_table(first)), np.asarray(map_table(second))) for first, second in pairs]
+
+    def save(self, tables: Path) -> int:
+        """Write it where `load` finds it; returns its bytes."""
+        for name, array in (("layers", self.layers), ("speech", self.speech)):
+            np.save(tables / f"{ENCODER_TAIL}_{self.kept}_{name}.npy", array)
+        return self.layers.nbytes + self.speech.nbytes
+
+
+class TailedEncoder:
+    """Whisper encoder and projector over the part of a window that holds speech; has no state.
+
+    Args:
+        graph: the `encoder_tail` graph.
+        config: its dimensions.
+        tails: of its own weights, at least one.
+    """
+
+    def __init__(self, graph: Graph, config: EncoderConfig, tails: Sequence[Tail]) -> None:
+        self._graph = graph
+        self._config = config
+        self._tails = sorted(tails, key=lambda tail: tail.kept)
+
+    def __call__(self, log_mel: Floats) -> Floats:
+        """Encode one window.
+
+        Args:
+            log_mel: (1, mel_bins, frames) float32; silence at its end is what has the lowest value throughout.
+
+        Returns:
+            (positions, hidden) float32; a window without such silence is computed whole.
+        """
+        c, computed = self._config, self._computed(log_mel)
+        tail = self._behind(computed)
+        mel = np.zeros((1, c.mel_bins, 2 * computed + 2), np.float32)
+        given = log_mel[:, :, : mel.shape[2]]
+        mel[:, :, : given.shape[2]] = given
+        speech = self._graph.run({"log_mel": mel, "tail": tail.layers})["speech"][0]
+        return np.concatenate([speech, tail.speech[len(speech) :]])
+
+    def _computed(self, log_mel: Floats) -> int:
+        """Positions that are computed: those of the speech and a margin, in whole stacks."""
+        c = self._config
+        heard = np.flatnonzero((log_mel[0] > log_mel.min()).any(axis=0))
+        speech = -(-(int(heard[-1]) + 1) // 2) if len(heard) else 0
+        computed = -(-(speech + MARGIN) // c.stack) * c.stack
+        return min(computed, c.positions * c.stack)
+
+    def _behind(self, computed: int) -> Tail:
+        """The tail of the longest speech that ends well before those positions do."""
+        needed = self._config.context - computed
+        return next((tail for tail in self._tails if tail.kept >= needed + CLEAR), self._tails[-1])

@@ -1,0 +1,104 @@
+"""What `TailedEncoder` reads in place of the silence behind a question: a graph over the encoder's own weights, and the
+tails of windows with other speech in them, which the finished encoder makes."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
+from omni2_engine.model.config import WHISPER_HOP, WHISPER_SAMPLE_RATE, EncoderConfig
+from omni2_engine.stages.encoder_tail import ENCODER_TAIL, MARGIN, Tail
+from omni2_engine.stages.frontend import Frontend
+from omni2_export.build.graphs import GraphSpec
+from omni2_export.build.stages import OnBytes, Stage, stage_key
+from omni2_export.checkpoint.tensors import Tensors
+from omni2_export.graphs.builder import GraphBuilder
+from omni2_export.graphs.encoder import build_encoder_tail
+from omni2_export.graphs.linear import Precision
+from omni2_export.graphs.weights import WrittenWeights
+from omni2_export.inspection import open_cut
+
+Floats = NDArray[np.float32]
+SECONDS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 17.0, 23.0)  # of speech in the windows: a question finds one nearly as long
+FLOOR = -0.75  # log-mel of their silence, amid those of recordings: how loud the speech is hardly matters
+
+
+def plan_tail_stage(
+    built: Path,
+    config: EncoderConfig,
+    tensors: Tensors,
+    precision: Precision,
+    log_mel: GraphSpec,
+    speech: Floats,
+    after: str,
+) -> Stage:
+    """The stage that comes after the encoder's.
+
+    Args:
+        built: the folder of the engine at work, which has the encoder by the time this stage is written.
+        config, tensors, precision: of the encoder.
+        log_mel: the spectrogram's graph.
+        speech: (n,) float32 in ±1 at 16 kHz, a recording of somebody speaking.
+        after: key of the encoder's stage.
+    """
+
+    def write(directory: Path, on_bytes: OnBytes) -> None:
+        graphs, tables = directory / "graphs", directory / "tables"
+        graphs.mkdir()
+        tables.mkdir()
+        encoder = built / "graphs" / "encoder.onnx"
+        g = GraphBuilder(ENCODER_TAIL, WrittenWeights(encoder))
+        build_encoder_tail(g, config, tensors, precision)
+        g.save(graphs / f"{ENCODER_TAIL}.onnx")
+        for tail in make_tails(encoder, config, log_mel, speech):
+            on_bytes(tail.save(tables))
+
+    c, heard = config, hashlib.sha256(speech.tobytes()).hexdigest()
+    kept = [_kept(c, seconds) for seconds in _lengths(c)]
+    size = 4 * c.layers * c.width * sum(kept) + 4 * c.positions * c.output * len(kept)
+    return Stage(ENCODER_TAIL, stage_key(ENCODER_TAIL, after, SECONDS, FLOOR, heard), size, write)
+
+
+def make_tails(encoder: Path, config: EncoderConfig, log_mel: GraphSpec, speech: Floats) -> Iterator[Tail]:
+    """Run the encoder on windows that hold `speech`, over and over, for each of `SECONDS` that leaves silence in them.
+
+    Args:
+        encoder: the graph of `build_encoder`.
+        config: its dimensions.
+        log_mel, speech: see `plan_tail_stage`.
+
+    Raises:
+        BackendError: ONNX Runtime cannot run it.
+    """
+    backend = OnnxRuntimeBackend()
+    names = [f"{kind}_{layer}" for layer in range(config.layers) for kind in ("keys", "values")]
+    graph = open_cut(backend, encoder, [], [*names, "speech"])
+    with tempfile.TemporaryDirectory(prefix="omni2-tails-") as folder:
+        frontend = Frontend(backend.load(log_mel.write(Path(folder), Precision.FP32)), config)
+    for seconds in _lengths(config):
+        said = np.resize(speech, int(seconds * WHISPER_SAMPLE_RATE))
+        window = frontend(_at_floor(said, float(frontend(said).min())))
+        run, first = graph.run({"log_mel": window}), config.context - _kept(config, seconds)
+        yield Tail(np.concatenate([run[name][:, :, first:].astype(np.float16) for name in names]), run["speech"][0])
+
+
+def _lengths(c: EncoderConfig) -> list[float]:
+    """Those of `SECONDS` behind which a window has as much silence as is ever read from it."""
+    return [seconds for seconds in SECONDS if _kept(c, seconds) > MARGIN]
+
+
+def _kept(c: EncoderConfig, seconds: float) -> int:
+    """Positions behind so much speech."""
+    return c.context - int(seconds * WHISPER_SAMPLE_RATE / (2 * WHISPER_HOP))
+
+
+def _at_floor(speech: Floats, found: float) -> Floats:
+    """Speech as loud as gives its silence `FLOOR`: the log-mel is (log10 of the energy + 4) / 4, and its lowest value
+    follows the loudest moment (spec §2)."""
+    return speech * np.float32(10 ** (2 * (FLOOR - found)))
