@@ -16,7 +16,7 @@ from omni2_engine.model.config import WHISPER_HOP, WHISPER_SAMPLE_RATE, EncoderC
 from omni2_engine.stages.encoder_tail import ENCODER_TAIL, MARGIN, Tail
 from omni2_engine.stages.frontend import Frontend
 from omni2_export.build.graphs import GraphSpec
-from omni2_export.build.stages import OnBytes, Stage, stage_key
+from omni2_export.build.stages import BuildStage, OnBytes, stage_key
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import GraphBuilder
 from omni2_export.graphs.encoder import build_encoder_tail
@@ -37,7 +37,7 @@ def plan_tail_stage(
     log_mel: GraphSpec,
     speech: Floats,
     after: str,
-) -> Stage:
+) -> BuildStage:
     """The stage that comes after the encoder's.
 
     Args:
@@ -62,7 +62,7 @@ def plan_tail_stage(
     c, heard = config, hashlib.sha256(speech.tobytes()).hexdigest()
     kept = [_kept(c, seconds) for seconds in _lengths(c)]
     size = 4 * c.layers * c.width * sum(kept) + 4 * c.positions * c.output * len(kept)
-    return Stage(ENCODER_TAIL, stage_key(ENCODER_TAIL, after, SECONDS, FLOOR, heard), size, write)
+    return BuildStage(ENCODER_TAIL, stage_key(ENCODER_TAIL, after, SECONDS, FLOOR, heard), size, write)
 
 
 def make_tails(encoder: Path, config: EncoderConfig, log_mel: GraphSpec, speech: Floats) -> Iterator[Tail]:

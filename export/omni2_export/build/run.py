@@ -168,7 +168,7 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Man
     return manifest
 
 
-def _tail_stage(request: BuildRequest, built: Path, voice: np.ndarray, before: list[Stage]) -> Stage:
+def _tail_stage(request: BuildRequest, built: Path, voice: np.ndarray, before: list[BuildStage]) -> BuildStage:
     given = request.checkpoint
     encoder = next(stage for stage in before if stage.name == "encoder")
     log_mel = graph_specs(given.config, given.modules)["log_mel"]
