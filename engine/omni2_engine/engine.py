@@ -45,7 +45,7 @@ from omni2_engine.sessions.waiting_turns import WaitingTurns
 from omni2_engine.settings import choice, integer, real
 from omni2_engine.settings.tuning import DECODE, MEMORY
 from omni2_engine.stages.flow import LEFT_CONTEXT
-from omni2_engine.stages.flow_solver import FlowSolver, Rule
+from omni2_engine.stages.flow_solver import FlowSolver, SolverRule
 from omni2_engine.stages.pipeline import load_pipeline
 from omni2_engine.system.process import check_not_forked
 from omni2_engine.text.template import ChatTemplate
@@ -168,7 +168,7 @@ class Engine:
                 presets but `live`.
             flow_steps: velocities the flow computes for every frame, 1 to 10, the original's. Its time and its caches
                 are in proportion, and docs/flow.md says what fewer lose.
-            flow_solver: what is made of them, "euler" (the original's), "damped" or "ab2", see `Rule`.
+            flow_solver: what is made of them, "euler" (the original's), "damped" or "ab2", see `SolverRule`.
             sessions: conversations whose decoding shares calls. More may be open; they decode alone. From 2 on,
                 quantised models decode an even number of rows in every call, so that an answer does not depend on the
                 other conversations; that costs one that is alone a seventh to a third of its decoding speed.
@@ -203,7 +203,7 @@ class Engine:
         if flow_steps is not None:
             flow_steps = integer("flow_steps", flow_steps, use, least=1, most=EULER_STEPS)
         if flow_solver is not None:
-            choice("flow_solver", flow_solver, Rule)
+            choice("flow_solver", flow_solver, SolverRule)
         if encoder is not None:
             choice("encoder", encoder, ("window", "tail"))
         sessions = integer("sessions", sessions, f"an integer from 1 to {MOST_SESSIONS}", least=1, most=MOST_SESSIONS)
@@ -227,7 +227,7 @@ class Engine:
             Admission(admission),
             max_waiting,
             schedule,
-            FlowSolver(flow_steps or built_for.flow_steps, Rule(flow_solver or built_for.flow_solver)),
+            FlowSolver(flow_steps or built_for.flow_steps, SolverRule(flow_solver or built_for.flow_solver)),
             (encoder or built_for.encoder) == "tail",
         )
         engine._log_load(perf_counter() - began)

@@ -14,9 +14,9 @@ from omni2_engine import Engine
 from omni2_engine.errors import SettingError
 from omni2_engine.model.config import EULER_STEPS
 from omni2_engine.stages.flow import Flow, FlowState
-from omni2_engine.stages.flow_solver import FlowSolver, Rule
+from omni2_engine.stages.flow_solver import FlowSolver, SolverRule
 
-RULES = list(Rule)
+RULES = list(SolverRule)
 
 
 def solve(solver: FlowSolver, velocity: Callable[[float, float], float], start: float) -> float:
@@ -29,14 +29,14 @@ def solve(solver: FlowSolver, velocity: Callable[[float, float], float], start: 
 
 
 @given(st.sampled_from(RULES), st.integers(1, 40))
-def test_a_constant_velocity_is_followed_exactly(rule: Rule, steps: int) -> None:
+def test_a_constant_velocity_is_followed_exactly(rule: SolverRule, steps: int) -> None:
     solver = FlowSolver(steps, rule)
     assert solver.times()[0] == 0 and solver.times()[-1] == 1 and (np.diff(solver.times()) > 0).all()
     assert solve(solver, lambda t, z: 3.0, 0.5) == pytest.approx(3.5, abs=1e-5)
 
 
-@pytest.mark.parametrize(("rule", "gain"), [(Rule.EULER, 2), (Rule.DAMPED, 2), (Rule.AB2, 4)])
-def test_twice_the_steps_lessen_the_error_by_the_rules_order(rule: Rule, gain: float) -> None:
+@pytest.mark.parametrize(("rule", "gain"), [(SolverRule.EULER, 2), (SolverRule.DAMPED, 2), (SolverRule.AB2, 4)])
+def test_twice_the_steps_lessen_the_error_by_the_rules_order(rule: SolverRule, gain: float) -> None:
     """First order halves it, second order quarters it: z' = −2z + t, z(0) = 1."""
     truth = 1.25 * np.exp(-2) + 0.25
     errors = [abs(solve(FlowSolver(steps, rule), lambda t, z: -2 * z + t, 1.0) - truth) for steps in (40, 80, 160)]
@@ -64,7 +64,7 @@ def new_state(flow: Flow) -> FlowState:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_any_rule_says_in_pieces_what_it_says_in_one(tiny_engine_dir: Path, rule: Rule) -> None:
+def test_any_rule_says_in_pieces_what_it_says_in_one(tiny_engine_dir: Path, rule: SolverRule) -> None:
     """Over more than one block, so that later calls read caches: each step has its own."""
     flow = flow_of(tiny_engine_dir, flow_steps=3, flow_solver=rule)
     units = [int(u) for u in np.random.default_rng(0).integers(0, flow.units_config.units, 130)]
@@ -74,7 +74,7 @@ def test_any_rule_says_in_pieces_what_it_says_in_one(tiny_engine_dir: Path, rule
         piece = flow.step(state, units[start : start + 26], final)
         whole = flow.step(new_state(flow), units[: start + 26], final).mel
         assert np.abs(piece.mel - whole[piece.start :]).max() < 1e-4 * whole.std()
-    if rule is not Rule.EULER:
+    if rule is not SolverRule.EULER:
         other = flow_of(tiny_engine_dir, flow_steps=3)
         assert np.abs(other.step(new_state(other), units, True).mel - whole).max() > 0.01 * whole.std()
 

@@ -16,7 +16,7 @@ from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.errors import SettingError
 from omni2_engine.model.manifest import EngineDirectory, LoadSettings
 from omni2_engine.stages.encoder import SpeechEncoder
-from omni2_engine.stages.encoder_tail import CLEAR, MARGIN, Tail, TailedEncoder
+from omni2_engine.stages.encoder_tail import CLEAR, MARGIN, EncoderTail, TailedEncoder
 from omni2_engine.stages.frontend import Frontend
 from omni2_export.build import PRESETS, BuildRequest, build_engine
 from omni2_export.checkpoint import open_checkpoint
@@ -49,7 +49,7 @@ def window(live: EngineDirectory, log_mel: np.ndarray) -> np.ndarray:
     return SpeechEncoder(BACKEND.open(live, "encoder"))(log_mel)
 
 
-def tailed(live: EngineDirectory, *tails: Tail) -> TailedEncoder:
+def tailed(live: EngineDirectory, *tails: EncoderTail) -> TailedEncoder:
     return TailedEncoder(BACKEND.open(live, "encoder_tail"), live.manifest.model.encoder, tails)
 
 
@@ -59,7 +59,7 @@ def test_the_windows_own_tail_gives_the_windows_answer(live: EngineDirectory, lo
     names = [f"{kind}_{layer}" for layer in range(c.layers) for kind in ("keys", "values")]
     inside = open_cut(BACKEND, live.graph("encoder"), [], names).run({"log_mel": log_mel})
     layers = np.concatenate([inside[name] for name in names]).astype(np.float16)
-    own = Tail(layers, np.full_like(whole, np.nan))
+    own = EncoderTail(layers, np.full_like(whole, np.nan))
     found = tailed(live, own)(log_mel)
     computed = np.isfinite(found).all(axis=1)
     heard = np.flatnonzero((log_mel[0] > log_mel.min()).any(axis=0))[-1] + 1
@@ -71,16 +71,16 @@ def test_the_windows_own_tail_gives_the_windows_answer(live: EngineDirectory, lo
 def test_a_full_window_is_computed_whole(live: EngineDirectory) -> None:
     c = live.manifest.model.encoder
     loud = np.random.default_rng(0).uniform(-1, 1, (1, c.mel_bins, c.frames)).astype(np.float32)
-    empty = [replace(tail, layers=np.full_like(tail.layers, np.nan)) for tail in Tail.load(live.path / "tables")]
+    empty = [replace(tail, layers=np.full_like(tail.layers, np.nan)) for tail in EncoderTail.load(live.path / "tables")]
     assert np.abs(tailed(live, *empty)(loud) - window(live, loud)).max() < 1e-4
 
 
 def test_other_windows_tails_keep_most_of_the_speech(live: EngineDirectory, log_mel: np.ndarray) -> None:
     """They were made of the voice's recording; with zeros in their place the speech keeps less."""
-    whole, tails = window(live, log_mel), Tail.load(live.path / "tables")
+    whole, tails = window(live, log_mel), EncoderTail.load(live.path / "tables")
     speech = slice(0, int(np.flatnonzero((log_mel[0] > log_mel.min()).any(axis=0))[-1]) // 2 // 5)
 
-    def kept(*given: Tail) -> float:
+    def kept(*given: EncoderTail) -> float:
         return snr(tailed(live, *given)(log_mel)[speech].astype(np.float64), whole[speech].astype(np.float64))
 
     assert kept(*tails) > 20
@@ -91,7 +91,9 @@ def test_other_windows_tails_keep_most_of_the_speech(live: EngineDirectory, log_
 def test_the_tail_of_the_longest_speech_that_is_over(live: EngineDirectory, seconds: float) -> None:
     """Every tail says which it is in what it makes of the rest, and has what is asked of it."""
     c = live.manifest.model.encoder
-    tails = [replace(tail, speech=np.full_like(tail.speech, tail.kept)) for tail in Tail.load(live.path / "tables")]
+    tails = [
+        replace(tail, speech=np.full_like(tail.speech, tail.kept)) for tail in EncoderTail.load(live.path / "tables")
+    ]
     silent = np.full((1, c.mel_bins, c.frames), -0.9, np.float32)
     silent[:, :, : int(100 * seconds)] = 0.5
     found = tailed(live, *tails[::-1])(silent)

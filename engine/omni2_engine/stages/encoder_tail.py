@@ -26,7 +26,7 @@ CLEAR = 25  # positions between the end of a tail's own speech and where it is r
 
 
 @dataclass(frozen=True)
-class Tail:
+class EncoderTail:
     """What a window of other speech left behind that speech.
 
     Args:
@@ -70,7 +70,7 @@ class TailedEncoder:
         tails: of its own weights, at least one.
     """
 
-    def __init__(self, graph: Graph, config: EncoderConfig, tails: Sequence[Tail]) -> None:
+    def __init__(self, graph: Graph, config: EncoderConfig, tails: Sequence[EncoderTail]) -> None:
         self._graph = graph
         self._config = config
         self._tails = sorted(tails, key=lambda tail: tail.kept)
@@ -100,7 +100,7 @@ class TailedEncoder:
         computed = -(-(speech + MARGIN) // c.stack) * c.stack
         return min(computed, c.positions * c.stack)
 
-    def _behind(self, computed: int) -> Tail:
+    def _behind(self, computed: int) -> EncoderTail:
         """The tail of the longest speech that ends well before those positions do."""
         needed = self._config.context - computed
         return next((tail for tail in self._tails if tail.kept >= needed + CLEAR), self._tails[-1])

@@ -15,7 +15,7 @@ from omni2_engine.model.config import EULER_STEPS
 Floats = NDArray[np.float32]
 
 
-class Rule(StrEnum):
+class SolverRule(StrEnum):
     """Methods over the original's time schedule that compute one velocity a step.
 
     EULER: Euler's method, the original's (spec §8.2).
@@ -30,7 +30,11 @@ class Rule(StrEnum):
     DAMPED = "damped"
 
 
-EXTRAPOLATED = {Rule.EULER: 0.0, Rule.AB2: 1.0, Rule.DAMPED: 0.15}  # share of what Adams–Bashforth adds to Euler
+EXTRAPOLATED = {
+    SolverRule.EULER: 0.0,
+    SolverRule.AB2: 1.0,
+    SolverRule.DAMPED: 0.15,
+}  # share of what Adams–Bashforth adds to Euler
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,11 @@ class FlowSolver:
 
     Args:
         steps: velocities that are computed, from 1 to `EULER_STEPS`, the original's.
-        rule: see `Rule`.
+        rule: see `SolverRule`.
     """
 
     steps: int = EULER_STEPS
-    rule: Rule = Rule.EULER
+    rule: SolverRule = SolverRule.EULER
 
     def times(self) -> Floats:
         """(steps + 1) float32: t_k = 1 − cos(πk / 2·steps) (spec §8.2)."""

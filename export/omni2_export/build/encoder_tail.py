@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.config import WHISPER_HOP, WHISPER_SAMPLE_RATE, EncoderConfig
-from omni2_engine.stages.encoder_tail import ENCODER_TAIL, MARGIN, Tail
+from omni2_engine.stages.encoder_tail import ENCODER_TAIL, MARGIN, EncoderTail
 from omni2_engine.stages.frontend import Frontend
 from omni2_export.build.graphs import GraphSpec
 from omni2_export.build.stages import BuildStage, OnBytes, stage_key
@@ -65,7 +65,7 @@ def plan_tail_stage(
     return BuildStage(ENCODER_TAIL, stage_key(ENCODER_TAIL, after, SECONDS, FLOOR, heard), size, write)
 
 
-def make_tails(encoder: Path, config: EncoderConfig, log_mel: GraphSpec, speech: Floats) -> Iterator[Tail]:
+def make_tails(encoder: Path, config: EncoderConfig, log_mel: GraphSpec, speech: Floats) -> Iterator[EncoderTail]:
     """Run the encoder on windows that hold `speech`, over and over, for each of `SECONDS` that leaves silence in them.
 
     Args:
@@ -85,7 +85,9 @@ def make_tails(encoder: Path, config: EncoderConfig, log_mel: GraphSpec, speech:
         said = np.resize(speech, int(seconds * WHISPER_SAMPLE_RATE))
         window = frontend(_at_floor(said, float(frontend(said).min())))
         run, first = graph.run({"log_mel": window}), config.context - _kept(config, seconds)
-        yield Tail(np.concatenate([run[name][:, :, first:].astype(np.float16) for name in names]), run["speech"][0])
+        yield EncoderTail(
+            np.concatenate([run[name][:, :, first:].astype(np.float16) for name in names]), run["speech"][0]
+        )
 
 
 def _lengths(c: EncoderConfig) -> list[float]:
