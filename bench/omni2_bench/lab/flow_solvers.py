@@ -114,7 +114,7 @@ def _mels(decoder: SpeechDecoder, directory: EngineDirectory, said: list[SpokenU
     embedding = np.load(directory.path / "voices" / f"{directory.manifest.default_voice}.npy")
     speaker = decoder.flow.speaker_features(embedding.astype(np.float32))
     began = time.process_time()
-    mels = [decoder.render(decoder.new_state(speaker), utterance.units, final=True).copy() for utterance in said]
+    mels = [decoder.run_flow(decoder.new_state(speaker), utterance.units, final=True).copy() for utterance in said]
     return mels, time.process_time() - began
 
 
@@ -125,7 +125,7 @@ def _judged(
     score, rate, opinions = Score(), decoder.config.sample_rate, list[float]()
     for utterance, mel in zip(said, mels, strict=True):
         speaker = np.zeros((1, decoder.config.mel), np.float32)  # the vocoder knows no voice
-        pcm = decoder.voice(decoder.new_state(speaker), mel, True, SEED, 0)
+        pcm = decoder.run_vocoder(decoder.new_state(speaker), mel, True, SEED, 0)
         score.add(utterance.text, judge.hear(pcm, rate))
         if opinion.installed():
             opinions.append(opinion.overall(pcm, rate))
