@@ -240,9 +240,9 @@ void bind_sessions(Class& bound) {
         },
         session);
     bound.def(
-        "wanted",
+        "should_preempt",
         [](const Machine& machine, size_t stage) {
-            return read(machine, [&](const Core& core, double now) { return core.wanted(stage, now); });
+            return read(machine, [&](const Core& core, double now) { return core.should_preempt(stage, now); });
         },
         py::arg("stage"));
     bound.def("counts", [](const Machine& machine) {

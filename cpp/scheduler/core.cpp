@@ -209,7 +209,7 @@ double Core::lead(SessionId id, double now) const {
 
 Counts Core::counts() const { return {sessions_.size(), queued_, running_}; }
 
-bool Core::wanted(size_t number, double now) const {
+bool Core::should_preempt(size_t number, double now) const {
     if (number >= stages_.size()) throw std::invalid_argument("there is no stage " + std::to_string(number));
     const Stage& stage = stages_[number];
     const std::vector<Task*>& call = stage.running;
@@ -223,7 +223,7 @@ bool Core::wanted(size_t number, double now) const {
     return std::any_of(stage.ready.begin(), stage.ready.end(), cuts_in);
 }
 
-// The lead's limit as a time, so that start() and wake() compare the same number whatever its rounding.
+// The lead's limit as a time, so that start() and wake() compare one number with one rounding.
 double Core::eligible_at(const Session& session) const {
     const bool limited = live_ > 1 && session.phase == Phase::kPlaying;
     return limited ? session.deadline - session.run_ahead : -kNever;

@@ -128,9 +128,8 @@ public:
     Counts counts() const;
     Speculation speculation() const { return speculation_; }
 
-    // Whether a task that waits for the stage would come before a call that runs there, or into it, if that call were
-    // cut in two now.
-    bool wanted(size_t stage, double now) const;
+    // Whether the stage's call should end early: a waiting task would come before the rest of it, or could share it.
+    bool should_preempt(size_t stage, double now) const;
 
     // Starts what may start now, and returns the stages whose calls begin.
     std::vector<size_t> start(double now);

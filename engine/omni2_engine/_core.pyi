@@ -337,8 +337,8 @@ class Scheduler:
     def now(self) -> float:
         """Seconds since the scheduler was made."""
 
-    def wanted(self, stage: int) -> bool:
-        """Whether a task waits for the stage that would come before its call, or into it, were that cut in two now.
+    def should_preempt(self, stage: int) -> bool:
+        """Whether the stage's call should end early: a waiting task would come before its rest, or could share it.
 
         For a long call that can leave the rest of its work to another one. ValueError for a stage that does not exist.
         """
@@ -400,7 +400,7 @@ class Simulation:
         """Whether no task of the session runs or is queued: there is nothing to wait for."""
 
     def now(self) -> float: ...
-    def wanted(self, stage: int) -> bool: ...
+    def should_preempt(self, stage: int) -> bool: ...
     def counts(self) -> tuple[int, int, int]: ...
     def speculation(self) -> tuple[int, int, int]: ...
     def shutdown(self) -> None:

@@ -45,7 +45,7 @@ struct Bench {
     Sessions<Scheduler> sessions{scheduler};
 };
 
-TEST("tasks run after those they come after, on whatever stage") {
+TEST("tasks run after the tasks they depend on, on any stage") {
     Log log;
     Bench bench({stage(), stage(), stage()});
     const SessionId a = bench.sessions.open();
@@ -158,7 +158,7 @@ TEST("cancelling drops what is queued and lets what runs finish") {
     CHECK_EQUAL(runs.load(), 11);
 }
 
-// One session's tasks follow one another while another's go on; it is cancelled again and again when so many of them
+// One session's tasks follow one another while another's go on; it is cancelled again and again when some of them
 // have been entered. When cancel() returns with a task inside, as every other one is made to be, nothing more may be
 // entered; in the gap between two, one whose turn it was already may.
 TEST("1000 cancellations at random moments: no task starts after one, others go on, nothing is left") {
@@ -233,7 +233,7 @@ TEST("a moment that comes sooner is not missed for one that was waited for") {
     CHECK_EQUAL(bench.sessions.counts().queued, size_t{1});
 }
 
-TEST("whoever waits for a session waits for its owner to hear of a failure") {
+TEST("a wait for a session includes the report of a failure to its owner") {
     Gate gate;
     std::atomic<bool> told{false};
     Bench bench(stages(1));

@@ -59,36 +59,36 @@ TEST("a task starts once, when its stage is free") {
     CHECK(bench.core.drained(a));
 }
 
-TEST("a stage is wanted by those who would come before its call, or into it") {
+TEST("a call should be preempted by a task that would come before it, or into it") {
     Bench bench({{3, 0}, {1, 0}});
     const SessionId asks = bench.open(), plays = bench.open(1.0), next = bench.open();
     bench.core.begin(plays);
     bench.core.delivered(plays, 10.0, 0.0);
-    CHECK(!bench.core.wanted(0, 0.0));
+    CHECK(!bench.core.should_preempt(0, 0.0));
     const TaskId running = bench.submit(plays, 0, {}, 7);
-    CHECK(bench.core.wanted(0, 0.0));  // nothing runs there
+    CHECK(bench.core.should_preempt(0, 0.0));  // nothing runs there
     bench.core.start(0.0);
-    CHECK(!bench.core.wanted(0, 0.0));
+    CHECK(!bench.core.should_preempt(0, 0.0));
     bench.submit(plays, 0, {running}, 7);
-    CHECK(!bench.core.wanted(0, 0.0));  // it comes after what runs
+    CHECK(!bench.core.should_preempt(0, 0.0));  // it comes after what runs
     bench.submit(next, 0, {}, 8);
-    CHECK(!bench.core.wanted(0, 0.0));  // it has no deadline, and another key
+    CHECK(!bench.core.should_preempt(0, 0.0));  // it has no deadline, and another key
     bench.submit(next, 1, {}, 8);
-    CHECK(!bench.core.wanted(0, 0.0));
+    CHECK(!bench.core.should_preempt(0, 0.0));
     bench.submit(asks, 0, {}, 8);
-    CHECK(!bench.core.wanted(0, 0.0));
+    CHECK(!bench.core.should_preempt(0, 0.0));
     bench.core.begin(asks);
-    CHECK(bench.core.wanted(0, 0.0));  // a first chunk goes before
+    CHECK(bench.core.should_preempt(0, 0.0));  // a first chunk goes before
     bench.core.hold(asks, true);
-    CHECK(!bench.core.wanted(0, 0.0));
+    CHECK(!bench.core.should_preempt(0, 0.0));
     bench.core.hold(asks, false);
     bench.core.cancel(asks);
-    CHECK(!bench.core.wanted(0, 0.0));
+    CHECK(!bench.core.should_preempt(0, 0.0));
     bench.core.cancel(next);
     bench.core.revive(next);
     bench.submit(next, 0, {}, 7);
-    CHECK(bench.core.wanted(0, 0.0));  // it would join
-    CHECK_THROWS(std::invalid_argument, bench.core.wanted(2, 0.0));
+    CHECK(bench.core.should_preempt(0, 0.0));  // it would join
+    CHECK_THROWS(std::invalid_argument, bench.core.should_preempt(2, 0.0));
 }
 
 TEST("who would join a full call does not want its stage, nor who is held back by its lead") {
@@ -101,10 +101,10 @@ TEST("who would join a full call does not want its stage, nor who is held back b
     bench.submit(one, 0);
     bench.core.start(0.0);
     bench.submit(other, 0);
-    CHECK(!bench.core.wanted(0, 4.5));
+    CHECK(!bench.core.should_preempt(0, 4.5));
     bench.core.delivered(one, 20.0, 0.0);  // now the other one's player is the first to run dry
-    CHECK(!bench.core.wanted(0, 3.5));
-    CHECK(bench.core.wanted(0, 4.5));
+    CHECK(!bench.core.should_preempt(0, 3.5));
+    CHECK(bench.core.should_preempt(0, 4.5));
 }
 
 TEST("stages run at the same time, up to the width") {
@@ -116,7 +116,7 @@ TEST("stages run at the same time, up to the width") {
     }
 }
 
-TEST("a task waits for those it comes after, on whatever stage") {
+TEST("a task waits for the tasks it depends on, on any stage") {
     Bench bench(plain(3));
     const SessionId a = bench.open();
     const TaskId first = bench.submit(a, 0), second = bench.submit(a, 1);
@@ -268,7 +268,7 @@ TEST("a session too far ahead waits for its moment, unless it is alone") {
     CHECK_EQUAL(bench.core.start(9.0), Stages{0});
 }
 
-TEST("whoever runs or waits for a task is live, in a turn or not") {
+TEST("a session with a task that runs or waits is live, in a turn or not") {
     Bench bench(plain(2));
     const SessionId a = bench.open(1.0), b = bench.open();
     bench.core.begin(a);
@@ -285,7 +285,7 @@ TEST("whoever runs or waits for a task is live, in a turn or not") {
     CHECK_EQUAL(bench.core.start(0.0), Stages{0});
 }
 
-TEST("whatever its rounding, the time to wake is a time at which the task starts") {
+TEST("at the time to wake the task starts, in any rounding") {
     std::mt19937_64 random(3);
     std::uniform_real_distribution<double> seconds(0.0, 1e3);
     for (int i = 0; i < 10000; ++i) {
@@ -366,7 +366,7 @@ TEST("a task that fails cancels its session, once, and no other") {
     core.start(0.0);
     core.take_payloads(0);
     const auto failures = core.complete(0, {nullptr, {error(), error(), nullptr}});
-    CHECK_EQUAL(failures.size(), size_t{1});  // nobody listens for b's
+    CHECK_EQUAL(failures.size(), size_t{1});  // nothing reports b's
     CHECK_EQUAL(failures.front().session, a);
     CHECK(!core.drained(a));  // not before its owner has been told
     core.reported(a);

@@ -110,13 +110,13 @@ TEST("a call is speculative or not, and no call is cut for one that is") {
     bench.submit(turn, 0, 7);
     bench.core.start(0.0);
     CHECK_EQUAL(bench.core.sessions(0), Ids{turn});
-    CHECK(!bench.core.wanted(0, 0.0));
+    CHECK(!bench.core.should_preempt(0, 0.0));
     bench.end(0);
     bench.core.start(0.0);
     CHECK_EQUAL(bench.core.sessions(0), (Ids{guess, other}));
-    CHECK(!bench.core.wanted(0, 0.0));
+    CHECK(!bench.core.should_preempt(0, 0.0));
     bench.submit(more, 0, 7);
-    CHECK(bench.core.wanted(0, 0.0));
+    CHECK(bench.core.should_preempt(0, 0.0));
 }
 
 TEST("those that speculate come in the order in which they began to") {

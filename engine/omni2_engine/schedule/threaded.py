@@ -117,7 +117,7 @@ class ThreadedQueue:
 
     def preempted(self) -> bool:
         """See `SessionQueue.preempted`."""
-        return self._scheduler.wanted(StageIndex.LLM)
+        return self._scheduler.should_preempt(StageIndex.LLM)
 
     def run_step(self) -> bool:
         """See `SessionQueue.run_step`: the scheduler's threads run them."""

@@ -20,7 +20,7 @@ from omni2_engine.errors import Omni2Error
 from omni2_engine.turn.chunk import Chunk
 from omni2_serve.access import sent_key
 from omni2_serve.bodies import read_json
-from omni2_serve.chat.request import ChatRequest, Question, question
+from omni2_serve.chat.request import ChatQuestion, ChatRequest, question
 from omni2_serve.protocol.errors import RequestError
 from omni2_serve.protocol.ids import new_id
 from omni2_serve.protocol.usage import usage
@@ -67,7 +67,7 @@ class Completion:
     """
 
     model: str
-    question: Question
+    question: ChatQuestion
     session: Session
     id: str = field(default_factory=lambda: new_id("chatcmpl"))
     created: int = field(default_factory=lambda: int(time()))

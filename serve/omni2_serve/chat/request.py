@@ -83,7 +83,7 @@ class ChatRequest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Question:
+class ChatQuestion:
     """A chat completion in the engine's terms.
 
     Args:
@@ -103,7 +103,7 @@ class Question:
     format: str | None
 
 
-def question(request: ChatRequest, host: Host) -> Question:
+def question(request: ChatRequest, host: Host) -> ChatQuestion:
     """Check a request.
 
     Raises:
@@ -125,7 +125,7 @@ def question(request: ChatRequest, host: Host) -> Question:
     if text is not None:
         host.check_typed(text)
     instructions = "\n\n".join(_content(message)[1] or "" for message in system) or None
-    return Question(audio, text, instructions, _voice(request, host), _options(request, host), _format(request))
+    return ChatQuestion(audio, text, instructions, _voice(request, host), _options(request, host), _format(request))
 
 
 def _content(message: Message) -> tuple[bytes | None, str | None]:

@@ -245,7 +245,7 @@ def test_a_question_comes_before_the_rest_of_a_request_for_text(
         if name == "first" and heard.is_set() and not asked.is_set() and len(generated) % read == 1:
             found.append(len(order))
             asked.set()
-            eventually(lambda: engine.scheduler.wanted(StageIndex.LLM))
+            eventually(lambda: engine.scheduler.should_preempt(StageIndex.LLM))
         return 5
 
     def answer(name: str, session: Session, groups: int) -> None:

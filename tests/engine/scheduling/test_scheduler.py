@@ -216,17 +216,17 @@ def test_a_running_task_sees_who_wants_its_stage() -> None:
         sessions = [scheduler.open(), scheduler.open()]
 
         def look() -> None:
-            seen.append(scheduler.wanted(0))
+            seen.append(scheduler.should_preempt(0))
             scheduler.submit(sessions[1], 1, lambda: None)
-            seen.append(scheduler.wanted(0))
+            seen.append(scheduler.should_preempt(0))
             scheduler.submit(sessions[1], 0, lambda: None)
-            seen.append(scheduler.wanted(0))
+            seen.append(scheduler.should_preempt(0))
 
         scheduler.submit(sessions[0], 0, look)
         assert all(scheduler.drained(session, SOON) for session in sessions)
         assert seen == [False, False, True]
         with pytest.raises(ValueError, match="no stage 2"):
-            scheduler.wanted(2)
+            scheduler.should_preempt(2)
 
 
 def fail(message: str) -> None:
