@@ -46,7 +46,7 @@ class InlineQueue:
         """See `SessionQueue.begin`."""
 
     def speculate(self) -> None:
-        """See `SessionQueue.speculate`; a session alone is in nobody's way."""
+        """Nothing: a session that is alone delays no other."""
 
     def submit(self, step: Step, run: TurnRun) -> None:
         """See `SessionQueue.submit`."""

@@ -1,4 +1,4 @@
-// Random numbers by name: what is drawn depends on who draws (seed, stream), when (turn, step) and the place in the array,
+// Random numbers by name: a draw depends on its seed and stream, on turn and step, and on the index in the array,
 // never on what was drawn before. That makes one seed give one answer on any schedule, batch or thread count.
 //
 // Philox's key is the seed (low word first); its counter is [block, step, turn, stream], a word each, so that two different
