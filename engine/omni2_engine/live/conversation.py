@@ -66,9 +66,8 @@ class LiveConversation:
         self._events = EventQueue()
         self._turns = turns = TurnTaking(session, self._events, detection, window, options.long, clock)
         self._listening = listening
-        self._input = listening.attach(
-            lambda voice: LiveInput(detection, turns, turns.post, window, voice, sentence_end)
-        )
+        judge = None if sentence_end is None else partial(listening.judge, sentence_end)
+        self._input = listening.attach(lambda voice: LiveInput(detection, turns, turns.post, window, voice, judge))
         self._open = True
         self._ended = False
         self._give_back = weakref.finalize(

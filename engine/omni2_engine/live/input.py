@@ -15,11 +15,11 @@ from omni2_engine.live.detection.base import (
     CONTEXT,
     RATE,
     WINDOW,
+    Doubt,
     Floats,
     Mark,
     Onset,
     Resumption,
-    SentenceEnd,
     SoftEnd,
     SpeechEnd,
     TurnDetector,
@@ -30,6 +30,7 @@ from omni2_engine.live.speech_buffer import SpeechBuffer
 
 TAIL = 0.1  # seconds behind the speech that the model hears too
 Tell = Callable[..., None]  # told a method of a `Hearer` and its arguments
+Judge = Callable[[Floats, Callable[[bool], None]], None]  # told speech, and a function to tell whether it is over
 Item = tuple[Floats, int] | Callable[[], None]
 
 
@@ -71,7 +72,7 @@ class LiveInput:
         tell: calls a method of the hearer with arguments, now or later, in the order of these calls.
         most: seconds of sound that the model hears.
         voice: state of the voice detector before the first window.
-        sentence_end: judges pauses, see `Detection.eagerness`.
+        judge: judges pauses, see `Detection.eagerness`: now or later, on any thread.
     """
 
     def __init__(
@@ -81,12 +82,14 @@ class LiveInput:
         tell: Tell,
         most: float,
         voice: Any,
-        sentence_end: SentenceEnd | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.voice = voice
         self._hearer = hearer
         self._tell = tell
-        self._sentence_end = sentence_end
+        self._judge = judge
+        self._judging = False  # the input stands still until that is done
+        self._verdicts: deque[bool] = deque()
         self._inbox: deque[Item] = deque()
         self._resampler = StreamingResampler()
         self._samples = np.zeros(CONTEXT, np.float32)  # the context, and what fills no window yet
@@ -103,7 +106,7 @@ class LiveInput:
     @property
     def waiting(self) -> bool:
         """Whether `due` has something to do."""
-        return bool(self._inbox) or self._is_due
+        return bool(self._verdicts) if self._judging else bool(self._inbox) or self._is_due
 
     def due(self) -> bool:
         """Take in what was added, up to the next window for the voice detector.
@@ -111,6 +114,12 @@ class LiveInput:
         Returns:
             Whether there is such a window. Then `window` and `hear` follow.
         """
+        if self._judging and self._verdicts:
+            self._judging = False
+            assert self._detector is not None
+            self._decided(self._detector.judged(self._verdicts.popleft()))
+        if self._judging:
+            return False
         while self._inbox and not self._is_due:
             item = self._inbox.popleft()
             if callable(item):
@@ -134,9 +143,7 @@ class LiveInput:
         self.voice = voice
         self._buffer.append(self._samples[CONTEXT : CONTEXT + WINDOW])
         self._samples = self._samples[WINDOW:]
-        mark = self._detector.hear(probability, self._so_far)
-        if mark is not None:
-            self._decided(mark)
+        self._decided(self._detector.hear(probability))
         if self._begin is None:
             self._buffer.forget_before(self._padded(self._detector.earliest))
 
@@ -191,7 +198,7 @@ class LiveInput:
     def _new_detector(self) -> TurnDetector | None:
         if self._detection is None:
             return None
-        return PauseDetector(self._detection, self._sentence_end, self._buffer.position)
+        return PauseDetector(self._detection, self._judge is not None, self._buffer.position)
 
     def _take(self, samples: Floats) -> None:
         """Take in samples at 16 kHz."""
@@ -206,13 +213,19 @@ class LiveInput:
         self._samples = self._samples[-CONTEXT:]
         self._detector = self._new_detector()
 
-    def _decided(self, mark: Mark) -> None:
+    def _decided(self, mark: Mark | None) -> None:
         """Tell what the detector has found."""
+        if mark is None:
+            return
         if isinstance(mark, Onset):
             self._begin = self._padded(mark.at)
             self._tell(self._hearer.speech_began, mark.at, self._begin)
         elif isinstance(mark, Resumption):
             self._tell(self._hearer.speech_resumed)
+        elif isinstance(mark, Doubt):
+            assert self._judge is not None and self._begin is not None
+            self._judging = True
+            self._judge(self._buffer.between(self._begin, self._buffer.position), self._verdicts.append)
         elif self._begin is not None:
             begin, end = self._begin, self._tail(mark.at)
             if isinstance(mark, SoftEnd):
@@ -241,7 +254,3 @@ class LiveInput:
         if settings is not None:
             seconds = min(TAIL, *(s for s in (settings.soft_end, settings.silence) if s is not None))
         return min(at + round(seconds * RATE), self._buffer.position)
-
-    def _so_far(self) -> Floats:
-        """The sound of the turn that goes on."""
-        return self._buffer.between(self._free if self._begin is None else self._begin, self._buffer.position)

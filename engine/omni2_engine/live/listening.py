@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
-from omni2_engine.live.detection.base import VoiceActivity
+from omni2_engine.live.detection.base import Floats, SentenceEnd, VoiceActivity
 from omni2_engine.live.input import LiveInput
+
+log = logging.getLogger(__name__)
 
 
 class ListeningThread:
@@ -22,6 +26,7 @@ class ListeningThread:
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._judging = ThreadPoolExecutor(1, thread_name_prefix="omni2-judging")  # its thread begins with the first
 
     def attach(self, make: Callable[[object], LiveInput]) -> LiveInput:
         """Hear for another conversation.
@@ -47,8 +52,29 @@ class ListeningThread:
         with self._changed:
             self._changed.notify()
 
+    def judge(self, sentence_end: SentenceEnd, speech: Floats, told: Callable[[bool], None]) -> None:
+        """Have a pause judged on another thread, so that no other conversation waits for that.
+
+        Args:
+            sentence_end: the model.
+            speech: of the turn so far.
+            told: is told whether it is over; not, where the model fails.
+        """
+
+        def work() -> None:
+            try:
+                is_over = sentence_end(speech)
+            except Exception:
+                log.exception("a pause could not be judged")
+                is_over = False
+            told(is_over)
+            self.wake()
+
+        self._judging.submit(work)
+
     def close(self) -> None:
         """End the thread."""
+        self._judging.shutdown(wait=False, cancel_futures=True)
         with self._changed:
             self._closed = True
             self._changed.notify()

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from omni2_engine.live.detection.base import RATE, Floats, SentenceEnd, VoiceActivity
+from omni2_engine.live.detection.base import RATE, Floats, VoiceActivity
 from omni2_engine.live.detection.silero import SileroVad
-from omni2_engine.live.input import LiveInput
+from omni2_engine.live.input import Judge, LiveInput
 from omni2_engine.live.listening import hear_next
 from omni2_engine.live.settings import Detection
 
@@ -41,12 +41,12 @@ class Heard:
 def live_input(
     detection: Detection | None = Detection(),  # noqa: B008 (it is frozen)
     most: float = 30.0,
-    sentence_end: SentenceEnd | None = None,
+    judge: Judge | None = None,
     voice: VoiceActivity = SILERO,
 ) -> tuple[LiveInput, Heard]:
     heard = Heard()
     tell = lambda method, *arguments: method(*arguments)  # noqa: E731
-    return LiveInput(detection, heard, tell, most, voice.begin(), sentence_end), heard
+    return LiveInput(detection, heard, tell, most, voice.begin(), judge), heard
 
 
 def listen(*inputs: LiveInput, voice: VoiceActivity = SILERO) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from omni2_engine.errors import SettingError
 from omni2_engine.live.detection.base import RATE, WINDOW
 from omni2_engine.live.detection.silero import SileroVad
+from omni2_engine.live.input import Judge
 from omni2_engine.live.settings import EAGERNESS, Detection
 
 from .hearing import Heard, Said, hear, listen, live_input
@@ -155,12 +156,10 @@ class Counted(SileroVad):
 # -- rules, on probabilities ---------------------------------------------------------------------------------------
 
 
-def decide(
-    probabilities: list[float], sentence_end: Callable[[Floats], bool] | None = None, **settings: object
-) -> Heard:
+def decide(probabilities: list[float], judge: Judge | None = None, **settings: object) -> Heard:
     """What follows from a probability per window."""
     voice = Said([*probabilities, 0.0])
-    one, heard = live_input(Detection(**settings), sentence_end=sentence_end, voice=voice)  # type: ignore[arg-type]
+    one, heard = live_input(Detection(**settings), judge=judge, voice=voice)  # type: ignore[arg-type]
     one.add((silence(len(probabilities) * WINDOW / RATE), RATE))
     listen(one, voice=voice)
     return heard
@@ -211,14 +210,29 @@ def test_without_a_model_eagerness_is_a_time(eagerness: str) -> None:
 def test_a_model_ends_a_sentence_or_lets_it_go_on() -> None:
     asked: list[int] = []
 
-    def is_over(speech: Floats) -> bool:
+    def judge(speech: Floats, told: Callable[[bool], None]) -> None:
         asked.append(len(speech))
-        return len(asked) == 2
+        told(len(asked) == 2)
 
-    heard = decide([VOICE] * 10 + [NOTHING] * 20 + [VOICE] * 5 + [NOTHING] * 20, is_over, eagerness="high")
+    heard = decide([VOICE] * 10 + [NOTHING] * 20 + [VOICE] * 5 + [NOTHING] * 20, judge, eagerness="high")
     assert asked == [15 * WINDOW, 40 * WINDOW]  # 0.2 s after the voice, once a pause
     assert names(heard).count("speech_ended") == 1
     assert next(call[2] for call in heard.told if call[0] == "speech_ended") == 40 * WINDOW
+
+
+def test_the_input_stands_still_while_a_pause_is_judged() -> None:
+    """So that the decision lies where the pause was, however long the model takes."""
+    asked: list[Callable[[bool], None]] = []
+    voice = Said([VOICE] * 10 + [NOTHING] * 30)
+    one, heard = live_input(Detection(eagerness="low"), judge=lambda speech, told: asked.append(told), voice=voice)
+    one.add((silence(30 * WINDOW / RATE), RATE), one.flush, one.end)
+    listen(one, voice=voice)
+    assert len(asked) == 1 and not one.waiting and names(heard) == ["speech_began", "speech_paused"]
+    asked[0](True)
+    assert one.waiting
+    listen(one, voice=voice)
+    assert names(heard)[2:] == ["speech_ended", "sound_committed", "input_ended"]
+    assert heard.told[2][2] == 15 * WINDOW
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omni2_engine.audio.frames import StreamingResampler, checked_rate, mono_frame
-from omni2_engine.errors import AudioError, BackendError, SettingError
+from omni2_engine.errors import AudioError, SettingError
 from omni2_engine.live.detection.base import RATE, WINDOW
-from omni2_engine.live.detection.smart_turn import SmartTurn
 from omni2_engine.live.settings import Detection
 from omni2_engine.live.speech_buffer import SpeechBuffer
 
@@ -184,8 +183,3 @@ def test_settings_of_a_detection_may_change_in_mid_sentence(repository: Path) ->
     assert [call[0] for call in heard.told] == ["speech_began", "speech_ended", "sound_committed"]
     at, decided = heard.told[1][1:]
     assert 1.0 <= (decided - at) / RATE < 1.04
-
-
-def test_a_file_that_is_no_smart_turn_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="cannot be run"):
-        SmartTurn(tmp_path / "missing.onnx")

@@ -6,7 +6,7 @@ answers depend on these samples alone, so a recording replays exactly, in frames
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,37 +73,46 @@ class Resumption:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """A pause: is the sentence over? `TurnDetector.judged` is to be told before the next window."""
+
+
+@dataclass(frozen=True)
 class SpeechEnd:
     """Speech has ended at sample `at`."""
 
     at: int
 
 
-Mark = Onset | SoftEnd | Resumption | SpeechEnd
+Mark = Onset | SoftEnd | Resumption | Doubt | SpeechEnd
 
 
 class TurnDetector(Protocol):
     """Finds the turns of one conversation.
 
     Attributes:
-        speaking: whether a person speaks, by the windows so far.
         earliest: a sample before which no speech will be found any more.
     """
 
     @property
-    def speaking(self) -> bool: ...
-    @property
     def earliest(self) -> int: ...
 
-    def hear(self, probability: float, speech: Callable[[], Floats]) -> Mark | None:
+    def hear(self, probability: float) -> Mark | None:
         """Take in the next window.
 
         Args:
             probability: of a voice in it.
-            speech: gives the turn's sound so far.
 
         Returns:
             What the window decides, if anything.
+        """
+        ...
+
+    def judged(self, is_over: bool) -> Mark | None:
+        """The answer to a `Doubt`.
+
+        Returns:
+            What it decides, if anything.
         """
         ...
 

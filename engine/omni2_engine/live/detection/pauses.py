@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from omni2_engine.live.detection.base import (
-    RATE,
-    WINDOW,
-    Floats,
-    Mark,
-    Onset,
-    Resumption,
-    SentenceEnd,
-    SoftEnd,
-    SpeechEnd,
-)
+from omni2_engine.live.detection.base import RATE, WINDOW, Doubt, Mark, Onset, Resumption, SoftEnd, SpeechEnd
 from omni2_engine.live.settings import EAGERNESS, Detection
 
 HYSTERESIS = 0.15  # below the threshold by this much a window is silent; between the two it is as the one before
@@ -31,20 +19,20 @@ class PauseDetector:
 
     Args:
         settings: of the detection.
-        sentence_end: asked where the settings have an eagerness.
+        judges: a model says whether sentences are over, where the settings have an eagerness.
         begin: the sample at which the first window begins.
     """
 
-    def __init__(self, settings: Detection, sentence_end: SentenceEnd | None = None, begin: int = 0) -> None:
+    def __init__(self, settings: Detection, judges: bool = False, begin: int = 0) -> None:
         self._settings = settings
-        self._sentence_end = sentence_end
+        self._judges = judges
         self._heard = begin  # samples so far
         self._onset: int | None = None  # of speech, certain or not
         self._voiced = begin  # behind the last window with a voice
         self._quiet: int | None = None  # where the silence behind the speech began
         self._softly = False  # `SoftEnd` was told
-        self._asked = False  # whether the sentence is over
-        self.speaking = False
+        self._asked = False  # `Doubt` was told
+        self._speaking = False
 
     @property
     def earliest(self) -> int:
@@ -55,14 +43,14 @@ class PauseDetector:
         """See `TurnDetector`."""
         self._settings = settings
 
-    def hear(self, probability: float, speech: Callable[[], Floats]) -> Mark | None:
+    def hear(self, probability: float) -> Mark | None:
         """See `TurnDetector`."""
         begin, self._heard = self._heard, self._heard + WINDOW
         voiced = probability >= self._settings.threshold
         silent = probability < self._settings.threshold - HYSTERESIS
         if voiced:
             self._voiced = self._heard
-        if not self.speaking:
+        if not self._speaking:
             return self._before_speech(begin, voiced, silent)
         if voiced:
             softly = self._softly
@@ -70,7 +58,11 @@ class PauseDetector:
             return Resumption() if softly else None
         if silent and self._quiet is None:
             self._quiet = max(self._voiced - HANGOVER, self._onset or 0)
-        return None if self._quiet is None else self._in_silence(self._quiet, speech)
+        return None if self._quiet is None else self._in_silence(self._quiet)
+
+    def judged(self, is_over: bool) -> Mark | None:
+        """See `TurnDetector`."""
+        return self._end(self._quiet) if is_over and self._quiet is not None else None
 
     def _before_speech(self, begin: int, voiced: bool, silent: bool) -> Onset | None:
         if silent:
@@ -81,26 +73,22 @@ class PauseDetector:
             self._onset = begin
         if self._heard - self._onset < self._settings.least_speech * RATE:
             return None
-        self.speaking = True
+        self._speaking = True
         return Onset(self._onset)
 
-    def _in_silence(self, quiet: int, speech: Callable[[], Floats]) -> Mark | None:
+    def _in_silence(self, quiet: int) -> Mark | None:
         seconds, settings = (self._heard - quiet) / RATE, self._settings
-        if self._is_over(seconds, speech):
-            self.speaking = self._softly = self._asked = False
-            self._onset = self._quiet = None
-            return SpeechEnd(quiet)
+        if seconds >= (settings.silence if settings.eagerness is None else EAGERNESS[settings.eagerness]):
+            return self._end(quiet)
+        if settings.eagerness is not None and self._judges and not self._asked and seconds >= SENTENCE_PAUSE:
+            self._asked = True
+            return Doubt()
         if settings.soft_end is not None and not self._softly and seconds >= settings.soft_end:
             self._softly = True
             return SoftEnd(quiet)
         return None
 
-    def _is_over(self, seconds: float, speech: Callable[[], Floats]) -> bool:
-        """Whether a silence of these seconds ends the turn."""
-        if self._settings.eagerness is None:
-            return seconds >= self._settings.silence
-        if self._sentence_end is not None and not self._asked and seconds >= SENTENCE_PAUSE:
-            self._asked = True
-            if self._sentence_end(speech()):
-                return True
-        return seconds >= EAGERNESS[self._settings.eagerness]
+    def _end(self, quiet: int) -> SpeechEnd:
+        self._speaking = self._softly = self._asked = False
+        self._onset = self._quiet = None
+        return SpeechEnd(quiet)

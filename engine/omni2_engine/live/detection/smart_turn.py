@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ COMPLETE = 0.5  # probability
 
 
 class SmartTurn:
-    """See `SentenceEnd`. A call takes some tens of milliseconds on one thread.
+    """See `SentenceEnd`. A call takes some tens of milliseconds on one thread, and one is made at a time.
 
     Args:
         path: `smart-turn-v3.*.onnx`.
@@ -40,7 +41,6 @@ class SmartTurn:
             raise BackendError(f"{path} cannot be run: {error}", "name a smart-turn-v3 ONNX file") from None
         if [(i.name, i.shape[1:]) for i in self._session.get_inputs()] != [("input_features", [MELS, FRAMES])]:
             raise BackendError(f"{path} is not Smart Turn v3", "name a smart-turn-v3 ONNX file")
-        self._mel = mel_filters(MELS)
 
     def __call__(self, speech: Floats) -> bool:
         """See `SentenceEnd`."""
@@ -52,23 +52,32 @@ class SmartTurn:
         Args:
             speech: (n,) float32 at 16 kHz, of which the last 8 s are judged.
         """
-        (result,) = self._session.run(None, {"input_features": self._features(speech)[None]})
+        (result,) = self._session.run(None, {"input_features": log_mel(speech)[None]})
         return float(result[0, 0])
 
-    def _features(self, speech: Floats) -> Floats:
-        """Whisper's log-mel spectrogram of 8 s that end with the speech, of unit variance: (MELS, FRAMES)."""
-        sound = np.zeros(SECONDS * RATE, np.float32)
-        kept = speech[-len(sound) :]
-        sound[len(sound) - len(kept) :] = kept
-        sound = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
-        windows = sliding_window_view(np.pad(sound, FFT // 2, mode="reflect"), FFT)[::HOP][:FRAMES]
-        power = np.abs(np.fft.rfft(windows * np.hanning(FFT + 1)[:-1])) ** 2
-        log_mel = np.log10(np.maximum(power @ self._mel.T, 1e-10))
-        log_mel = (np.maximum(log_mel, log_mel.max() - 8) + 4) / 4
-        features: Floats = log_mel.T.astype(np.float32)
-        return features
+
+def log_mel(speech: Floats) -> Floats:
+    """Whisper's log-mel spectrogram of 8 s that end with the speech, normalised to unit variance.
+
+    Args:
+        speech: (n,) float32 at 16 kHz.
+
+    Returns:
+        (MELS, FRAMES) float32.
+    """
+    sound = np.zeros(SECONDS * RATE, np.float32)
+    kept = speech[-len(sound) :]
+    sound[len(sound) - len(kept) :] = kept
+    sound = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
+    windows = sliding_window_view(np.pad(sound, FFT // 2, mode="reflect"), FFT)[::HOP][:FRAMES]
+    power = np.abs(np.fft.rfft(windows * np.hanning(FFT + 1)[:-1])) ** 2
+    spectrogram = np.log10(np.maximum(power @ mel_filters(MELS).T, 1e-10))
+    spectrogram = (np.maximum(spectrogram, spectrogram.max() - 8) + 4) / 4
+    features: Floats = spectrogram.T.astype(np.float32)
+    return features
 
 
+@cache
 def mel_filters(bands: int) -> NDArray[np.float64]:
     """Triangular filters on Slaney's mel scale, each of unit area: (bands, FFT // 2 + 1), for 16 kHz."""
     edges = _hertz(np.linspace(0, _mels(RATE / 2), bands + 2))[:, None]
