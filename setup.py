@@ -43,7 +43,7 @@ DEPENDENCIES = [
     "pydantic>=2.7",
     "rich>=13",
     "soundfile>=0.12",
-    "soxr>=0.4",
+    "soxr>=1.1",
     "tokenizers>=0.20",
     "typer>=0.12",
 ]

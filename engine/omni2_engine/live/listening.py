@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from omni2_engine.live.detection.base import Floats, SentenceEnd, VoiceActivity
 from omni2_engine.live.input import LiveInput
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("omni2_engine.live")
 
 
 class ListeningThread:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,9 +67,38 @@ def test_an_impossible_rate_is_refused() -> None:
 @given(st.lists(st.integers(0, 3000), max_size=20), st.sampled_from([8_000, 22_050, 48_000]))
 def test_resampling_does_not_depend_on_frames(lengths: list[int], rate: int) -> None:
     sound = noise(1.0)
-    resampler = StreamingResampler()
+    once, resampler = StreamingResampler(), StreamingResampler()
+    whole = np.concatenate([once(sound, rate), once.flush()])
+    assert len(whole) == pytest.approx(len(sound) * RATE / rate, abs=1)
     pieces = [resampler(frame, rate) for frame in np.split(sound, np.cumsum(lengths))]
-    assert np.array_equal(np.concatenate([*pieces, resampler.flush()]), soxr.resample(sound, rate, RATE, quality="HQ"))
+    assert np.array_equal(np.concatenate([*pieces, resampler.flush()]), whole)
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 24_000, 44_100, 48_000, 96_000])
+def test_resampling_keeps_what_16_khz_can_hold_and_nothing_else(rate: int) -> None:
+    time, wanted = np.arange(rate) / rate, np.arange(RATE) / RATE
+    for hertz in (100, 1_000, 3_000, 7_000, 10_000, 15_000):
+        if hertz < 0.45 * rate:
+            resampler = StreamingResampler()
+            tone = np.sin(2 * np.pi * hertz * time).astype(np.float32)
+            heard = np.concatenate([resampler(tone, rate), resampler.flush()])
+            middle = slice(1_000, 15_000)
+            if hertz < RATE / 2:  # within 0.1 ms of its place
+                phase = np.exp(-2j * np.pi * hertz * wanted[middle])
+                gain = 2 * np.mean(heard[middle] * phase)
+                assert abs(gain) == pytest.approx(1, abs=0.01)
+                late = -np.angle(gain * 1j) / (2 * np.pi * hertz) % (1 / hertz)
+                assert min(late, 1 / hertz - late) < 2e-4
+            else:
+                assert np.abs(heard[middle]).max() < 1e-4
+
+
+@pytest.mark.parametrize(("rate", "lag"), [(8_000, 0.031), (24_000, 0.015), (44_100, 0.015), (48_000, 0.015)])
+def test_resampling_lags_little(rate: int, lag: float) -> None:
+    resampler, made = StreamingResampler(), 0
+    for number in range(1, 100):
+        made += len(resampler(np.zeros(rate // 50, np.float32), rate))
+        assert number * (rate // 50) / rate - made / RATE < lag
 
 
 def test_the_rate_may_change() -> None:
