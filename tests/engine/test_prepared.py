@@ -189,7 +189,9 @@ def shown_sound(chunks: list[Chunk]) -> tuple[bytes, str, list[int]]:
 
 def test_committed_after_any_number_of_steps(inline: Engine, utterance: Utterance) -> None:
     """Chunks, text as it is told, and what is remembered are those of a turn that was streamed."""
-    script = {Stream.SPEECH: [5] * 60}
+    table = inline.pipeline.unit_table.table
+    unit = np.flatnonzero((table >= 0) & (table < inline.config.flow_encoder.units))[0]
+    script = {Stream.SPEECH: [int(unit)] * 60}
     with inline.session(**LIMITS) as session:
         turn = prepared(session, utterance(1), forced=script)
         ahead = sum(1 for _ in iter(turn.advance, False))
