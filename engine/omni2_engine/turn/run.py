@@ -260,7 +260,7 @@ class TurnRun:
             metrics = self.recorder.metrics
             metrics.prompt_positions, metrics.reused_positions = len(layout.items), reused
             metrics.speech_positions = sum(exchange.positions for exchange in layout.spoken)
-            if self._held_back is not None:
+            if self._held_back is not None and reused < len(history.fed):
                 self.overwritten = state.keep_tail(reused, len(history.fed))
             state.truncate(reused)
             history.fed = layout.items[:reused]

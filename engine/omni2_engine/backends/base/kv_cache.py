@@ -218,9 +218,9 @@ class DecoderState:
         """A copy of the filled positions and the outputs of the last, which takes no more memory than that."""
         return Prefix(self.cache.keep(self.index, self.length), self.length, self.logits.copy(), self.hidden.copy())
 
-    def keep_tail(self, start: int, stop: int) -> CacheTail | None:
-        """A copy of the positions from `start` to `stop`, which are about to be overwritten; None if there are none."""
-        return CacheTail(self.cache.keep(self.index, stop, start), start, stop) if start < stop else None
+    def keep_tail(self, start: int, stop: int) -> CacheTail:
+        """A copy of the positions from `start` to `stop`, one or more, which are about to be overwritten."""
+        return CacheTail(self.cache.keep(self.index, stop, start), start, stop)
 
     def put_back(self, tail: CacheTail) -> None:
         """Hold what `keep_tail` kept behind the positions before, which must be those of then."""
