@@ -35,7 +35,7 @@ def register(bench: typer.Typer) -> None:
         decoder: Decoder = None,
         speech_encoder: SpeechEncoder = None,
         voice: Voice = None,
-        precision: Precision = "exact,fast",
+        precision: Precision = "exact,fast,live",
         rounds: Annotated[int, typer.Option(min=1, help="how often everything runs, in turns")] = 3,
         threads: Threads = 2,
         chunks: Annotated[int, typer.Option(min=1, help="chunks of the answer")] = 25,

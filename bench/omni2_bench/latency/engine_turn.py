@@ -36,11 +36,13 @@ def run(request: TurnRequest) -> TurnResult:
     script = write_script(engine.config, engine.pipeline.tokenizer, engine.pipeline.unit_table, request.chunks)
     _answer(engine, Path(request.audio), script.opening(engine.config, WARM_UP_ROUNDS), on_gpu)
     _take_calls(backend)
+    busy = time.process_time()
     metrics, chunks = _answer(engine, Path(request.audio), script, on_gpu)
+    busy = time.process_time() - busy
     np.save(request.pcm, np.concatenate(chunks))
     durations = [len(pcm) / engine.sample_rate for pcm in chunks]
     place = f"GPU, {backend.name}" if on_gpu else "CPU"
-    return TurnResult.of(metrics, durations, script.chosen, loading, _take_calls(backend), place)
+    return TurnResult.of(metrics, durations, script.chosen, loading, _take_calls(backend), place, busy)
 
 
 def _answer(engine: Engine, audio: Path, script: Script, on_gpu: bool) -> tuple[TurnMetrics, list[np.ndarray]]:

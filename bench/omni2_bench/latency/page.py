@@ -116,6 +116,7 @@ def _turns(record: dict[str, Any]) -> str:
                 _summary(variant["answer"], " s"),
                 f"{variant['rtf']['median']:.2f}",
                 f"{variant['rtf_after_first_chunk']['median']:.2f}",
+                f"{variant['core_seconds_per_second']['median']:.2f}",
                 f"{line['first']:.2f} → {line['last']:.2f} s, {line['verdict']}",
                 f"{variant['start_in']['median']:.2f} s",
                 f"{variant['underrun_worst']['median']:.2f} s",
@@ -124,7 +125,14 @@ def _turns(record: dict[str, Any]) -> str:
                 "?" if memory is None else f"{memory / 2**30:.2f} GiB",
             ]
         )
-    header = ["", "whole answer", "RTF", "RTF after the first chunk", "chunk cost, second → last block"]
+    header = [
+        "",
+        "whole answer",
+        "RTF",
+        "RTF after the first chunk",
+        "core-seconds per second",
+        "chunk cost, second → last block",
+    ]
     header += ["a player waits", "worst underrun", "underrun in all", "continuity", "anonymous memory"]
     return "## The whole answer\n\n" + table(header, rows)
 

@@ -133,6 +133,7 @@ class LatencyReport:
             "after_prefill": over(lambda result: result.ready[0] - result.prefilled),
             "answer": over(lambda result: result.finished),
             "tail": over(lambda result: result.finished - result.ready[self.plan.chunks - 1]),
+            "core_seconds_per_second": over(lambda result: result.core_seconds / result.seconds),
             "rtf": over(lambda result: result.work / result.seconds),
             "rtf_after_first_chunk": over(_later_rtf),
             "stages": {stage: over(_seconds_of(stage)) for stage in _stages(results[0])},

@@ -40,11 +40,13 @@ def run(request: TurnRequest) -> TurnResult:
     words = TextTokenizer.load(engine / "text" / "tokenizer.json")
     script = write_script(pipeline.config, words, pipeline.units, request.chunks)
     _answer(pipeline, Path(request.audio), script.opening(pipeline.config, WARM_UP_ROUNDS))
+    busy = time.process_time()
     metrics, chunks = _answer(pipeline, Path(request.audio), script)
+    busy = time.process_time() - busy
     np.save(request.pcm, np.concatenate(chunks))
     rate = pipeline.config.vocoder.sample_rate
     durations = [len(pcm) / rate for pcm in chunks]
-    return TurnResult.of(metrics, durations, script.chosen, loading, place=place)
+    return TurnResult.of(metrics, durations, script.chosen, loading, place=place, core_seconds=busy)
 
 
 def where(device: str) -> tuple[str, str, torch.dtype]:

@@ -60,6 +60,7 @@ class TurnResult:
         calls: seconds of every call of a graph by the device's clock, by the graph's name; empty on the CPU.
         place: where it ran, for the reader.
         start_in: seconds that a player waits after the first chunk; the reference foresees none.
+        core_seconds: processor time of the turn, over all threads of the process; 0 where an earlier version measured.
     """
 
     spans: list[tuple[str, float, float]]
@@ -75,6 +76,7 @@ class TurnResult:
     calls: dict[str, list[float]] = field(default_factory=dict)
     place: str = "CPU"
     start_in: float = 0.0
+    core_seconds: float = 0.0
 
     @classmethod
     def of(
@@ -85,6 +87,7 @@ class TurnResult:
         loading: float,
         calls: Mapping[str, Sequence[float]] | None = None,
         place: str = "CPU",
+        core_seconds: float = 0.0,
     ) -> TurnResult:
         """From a turn's metrics."""
         return cls(
@@ -101,6 +104,7 @@ class TurnResult:
             calls={graph: list(seconds) for graph, seconds in (calls or {}).items()},
             place=place,
             start_in=metrics.start_in,
+            core_seconds=core_seconds,
         )
 
     @classmethod

@@ -26,7 +26,7 @@ from omni2_export.inspection import open_cut
 
 Floats = NDArray[np.float32]
 SECONDS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 17.0, 23.0)  # of speech in the windows: a question finds one nearly as long
-FLOOR = -0.75  # log-mel of their silence, amid those of recordings: how loud the speech is hardly matters
+FLOOR = -0.7  # log-mel of their silence, amid those of recordings: how loud the speech is hardly matters
 
 
 def plan_tail_stage(
