@@ -36,7 +36,7 @@ async def main(address: str, question: str) -> None:
     sound += bytes(2 * int(SILENCE * RATE))
     headers = {"Authorization": f"Bearer {os.environ['OMNI2_API_KEY']}"} if "OMNI2_API_KEY" in os.environ else {}
     async with connect(f"ws://{address}/v1/realtime", additional_headers=headers) as socket:
-        speaking, asked = asyncio.create_task(speak(socket, sound)), 1
+        speaking, asked, answers = asyncio.create_task(speak(socket, sound)), 1, 0
         try:
             while True:
                 event = json.loads(await asyncio.wait_for(socket.recv(), len(sound) / 2 / RATE + PATIENCE))
@@ -44,9 +44,9 @@ async def main(address: str, question: str) -> None:
                     print("sound: ask again")
                     speaking, asked = asyncio.create_task(speak(socket, sound)), 2
                 elif event["type"] == "response.done":
-                    response = event["response"]
+                    response, answers = event["response"], answers + 1
                     print("answer:", response["status"], response["output"][0]["content"][0]["transcript"])
-                    if asked == 2 and response["status"] == "completed":
+                    if answers == 2:
                         break
                 elif not event["type"].endswith(".delta"):
                     print(event["type"])

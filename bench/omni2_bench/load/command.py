@@ -42,23 +42,24 @@ def register(bench: typer.Typer) -> None:
         from omni2_bench.load.results import LoadPlan, run
         from omni2_bench.load.visits import Behaviour
 
-        rates = _rates(rate)
+        rates = numbers(rate)
         behaviour = Behaviour(rates[0], seconds, turns, think, interrupts, vanishes, seed)
         objectives = parse_objectives(slo) if slo else []
-        plan = LoadPlan(Server(url, key, silence, patience), behaviour, rates, objectives, _recordings(questions))
+        plan = LoadPlan(Server(url, key, silence, patience), behaviour, rates, objectives, recordings_in(questions))
         typer.echo(run(plan, out, typer.echo))
 
 
-def _rates(text: str) -> list[float]:
+def numbers(text: str) -> list[float]:
+    """Numbers with commas between them."""
     from omni2_engine.errors import SettingError
 
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise SettingError(f"{text!r} are no rates", "give some like 0.1,0.2") from None
+        raise SettingError(f"{text!r} are no numbers", "give some like 0.1,0.2") from None
 
 
-def _recordings(places: list[Path]) -> list[Path]:
+def recordings_in(places: list[Path]) -> list[Path]:
     """The files named, and those of the folders named, in the order of their names."""
     from omni2_engine.errors import SettingError
 

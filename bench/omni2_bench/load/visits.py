@@ -89,12 +89,13 @@ def visits(behaviour: Behaviour, questions: int) -> list[Visit]:
     found: list[Visit] = []
     begins = float(arrivals.exponential(1 / behaviour.rate))
     while begins < behaviour.seconds:
-        found.append(_visit(begins, behaviour, questions, np.random.default_rng((behaviour.seed, 1, len(found)))))
+        found.append(new_visit(begins, behaviour, questions, np.random.default_rng((behaviour.seed, 1, len(found)))))
         begins += float(arrivals.exponential(1 / behaviour.rate))
     return found
 
 
-def _visit(begins: float, behaviour: Behaviour, questions: int, draws: np.random.Generator) -> Visit:
+def new_visit(begins: float, behaviour: Behaviour, questions: int, draws: np.random.Generator) -> Visit:
+    """One conversation; arguments as of `Visit` and `visits`."""
     turns: list[PlannedTurn] = []
     for number in range(behaviour.turns):
         think = float(draws.exponential(behaviour.think)) if number else 0.0

@@ -1,0 +1,62 @@
+"""`bench live`: what is measured, and one condition of it against the real server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from omni2_bench.live import results
+from omni2_bench.live.conditions import LiveCondition, conditions
+from omni2_bench.live.page import page
+from omni2_bench.live.results import LivePlan, Measured, run
+from omni2_bench.live.served import served
+from omni2_bench.load.records import Call, HeardTurn
+from omni2_engine.errors import BackendError
+
+
+def test_every_silence_is_measured_with_and_without_speculation() -> None:
+    found = conditions([0.2, 0.3], [1, 2, 4])
+    assert [(one.silence, one.speculate) for one in found[:4]] == [(0.2, False), (0.2, True), (0.3, False), (0.3, True)]
+    assert found[4].interrupts == 1.0 and [one.conversations for one in found[5:]] == [2, 4]
+
+
+def test_conversations_begin_at_random_and_alike_each_time() -> None:
+    condition = LiveCondition(0.5, conversations=4, interrupts=1.0)
+    visits = condition.visits(3, 5, seed=1)
+    assert visits == condition.visits(3, 5, seed=1) != condition.visits(3, 5, seed=2)
+    assert [visit.begins for visit in visits] == sorted({visit.begins for visit in visits})
+    for visit in visits:
+        assert [turn.interrupted_after is not None for turn in visit.turns] == [True, True, False]
+
+
+def test_the_way_through_the_socket_is_what_the_server_does_not_count() -> None:
+    turns = [
+        HeardTurn(1.0, 1.5, [1.8, 2.0], [0.5, 0.5], 2.1, status="completed"),
+        HeardTurn(5.0, 5.4, [5.8], [0.5], 6.0),
+    ]
+    measured = Measured(LiveCondition(0.5), [])
+    measured.add([Call(0.0, "done", turns=turns)], seconds=0.5, sounds=2)
+    figures = measured.record()["figures"]
+    assert figures["first_sound_p50"] == pytest.approx(0.8) and figures["decision_p50"] == pytest.approx(0.45)
+    assert figures["server_mean"] == pytest.approx(0.25) and figures["socket_mean"] == pytest.approx(0.1)
+
+
+def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="did not start"), served(tmp_path / "none", 1, True, 1):
+        raise AssertionError("it started")
+
+
+def test_a_condition_is_measured(
+    repository: Path, tiny_engine_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "conditions", lambda *_: [LiveCondition(0.2)])
+    plan = LivePlan(tiny_engine_dir, [repository / "examples" / "sum.wav"], [0.2], [1], 2, 1, 1, 0)
+    lines: list[str] = []
+    text = run(plan, tmp_path, lines.append)
+    record = json.loads((tmp_path / "live.json").read_text(encoding="utf-8"))
+    (condition,) = record["conditions"]
+    assert condition["turns"] == 2 and "problems" not in condition
+    assert {"decision_p50", "first_sound_p50", "server_mean", "socket_mean"} <= condition["figures"].keys()
+    assert text == page(record) and "200 ms, with" in text and len(lines) == 1
