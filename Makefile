@@ -16,7 +16,7 @@ help:
 	@echo "make demo      build a small engine, answer a spoken question: answer.wav, answer.png; QUESTION=my.wav for your own"
 	@echo "make serve     talk to that engine: a server for clients of OpenAI's Realtime interface, and its address"
 	@echo "make test      lint, type checks and all tests (installs the CPU build of torch)"
-	@echo "make test-clients  talk to a server with four clients from PyPI and npm (needs npm; installs into build/clients)"
+	@echo "make test-clients  talk to a server with four clients from PyPI and npm, and with the page in Chromium (needs npm; into build/clients)"
 	@echo "make test-gpu  the checks for a machine with an NVIDIA GPU, on that GPU (docs/gpu.md)"
 	@echo "make lint      lint and type checks alone (.pre-commit-config.yaml)"
 	@echo "make sanitize  the C++ tests under the thread, address and undefined-behaviour sanitizers"
@@ -43,13 +43,19 @@ test: lint
 
 # Each client in an environment of its own, made anew when its requirements change.
 CLIENTS := build/clients
-test-clients: $(VENV)/dev.stamp $(foreach client,openai pipecat livekit,$(CLIENTS)/$(client).stamp) $(CLIENTS)/agents.stamp
-	$(PY) -m pytest -q --clients tests/clients
+test-clients: $(VENV)/dev.stamp $(foreach client,openai pipecat livekit,$(CLIENTS)/$(client).stamp) $(CLIENTS)/agents.stamp $(CLIENTS)/page.stamp
+	$(PY) -m pytest -q --clients tests/clients tests/page
 
 $(CLIENTS)/%.stamp: tests/clients/%.txt
 	rm -rf $(CLIENTS)/$*
 	$(PYTHON) -m venv $(CLIENTS)/$*
 	$(CLIENTS)/$*/bin/python -m pip install -q -r $<
+	touch $@
+
+# Drives the Chromium that is installed; without one the page's tests are skipped.
+$(CLIENTS)/page.stamp: tests/page/requirements.txt $(VENV)/dev.stamp
+	$(PY) -m pip install -q -r $<
+	mkdir -p $(CLIENTS)
 	touch $@
 
 $(CLIENTS)/agents.stamp: tests/clients/package.json

@@ -9,6 +9,7 @@ from omni2_serve.service import RETRY_AFTER
 
 STATUSES = {
     "invalid_api_key": 401,
+    "call_not_found": 404,
     "too_large": 413,
     "unsupported_media_type": 415,
     "too_many_secrets": 429,

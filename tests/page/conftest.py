@@ -14,7 +14,7 @@ import soxr
 
 MICROPHONE_RATE = 48_000
 PACKAGES = "build/clients/agents/node_modules"  # where `make test-clients` installs tests/clients/package.json
-IN_A_BROWSER = ("test_page.py",)
+IN_A_BROWSER = ("test_page.py", "test_agents_webrtc.py")
 INSTALLED_BY = "is not here; make test-clients installs what it can"
 
 

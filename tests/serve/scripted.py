@@ -23,11 +23,13 @@ class ScriptedConversation:
 
     Attributes:
         calls: (name, arguments) of every call.
+        fed, frames: samples that were fed, and themselves.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.fed = 0
+        self.frames: list[Any] = []
         self._events: deque[Event] = deque()
         self._lock = threading.Lock()
         self._closed = False
@@ -45,6 +47,7 @@ class ScriptedConversation:
 
     def feed(self, frame: Any, sample_rate: int = 16_000) -> None:
         self.fed += len(frame)
+        self.frames.append(frame)
 
     def _note(self, name: str, **arguments: Any) -> None:
         self.calls.append((name, arguments))

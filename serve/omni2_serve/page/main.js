@@ -125,7 +125,9 @@ for (const key of [" ", "Enter"]) {
     if (!event.repeat) button.press(event.timeStamp);
   });
   $("hold").addEventListener("keyup", (event) => {
-    if (event.key === key) button.release(event.timeStamp);
+    if (event.key !== key) return;
+    event.preventDefault(); // Firefox clicks with this
+    button.release(event.timeStamp);
   });
 }
 $("hold").addEventListener("click", (event) => {

@@ -66,7 +66,7 @@ class Calls:
         self._service.access.check(sent_key(request.headers.get("authorization")))
         call = self._open.get(request.path_params["call"])
         if call is None:
-            raise RequestError("there is no such call", code="item_not_found")
+            raise RequestError("there is no such call", code="call_not_found")
         await call.close()
         return Response()
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame
 
@@ -84,8 +85,8 @@ class Loudspeaker(MediaStreamTrack):
             raise MediaStreamError
         await self._due()
         data = self._next()
-        frame = AudioFrame(format="s16", layout="mono", samples=FRAME)
-        frame.planes[0].update(data)
+        frame = AudioFrame(format="s16", layout="stereo", samples=FRAME)  # mono would arrive 3 dB quieter
+        frame.planes[0].update(np.frombuffer(data, np.int16).repeat(2).tobytes())
         frame.sample_rate, frame.time_base = RATE, fractions.Fraction(1, RATE)
         frame.pts = self._frames * FRAME
         self._frames += 1
