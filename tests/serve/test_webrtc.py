@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fractions
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -276,6 +277,56 @@ def test_what_the_client_hears_reaches_the_model(call: Any, scripted: Any) -> No
         assert 0.4 < np.sqrt(2 * np.mean(heard[loud] ** 2)) < 0.6
 
     call(talk, (tone * 32_767).astype("<i2").tobytes(), at=server)
+
+
+def test_what_nobody_commits_is_not_kept_without_end(call: Any, new_server: Any) -> None:
+    script, most = Script(), 0.5
+    server = new_server(host=script.host, limits=ServiceLimits(uncommitted=most, drain=2.0))
+
+    async def talk(caller: Caller) -> None:
+        caller.send("session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})
+        await caller.until("session.updated")
+        caller.send("input_audio_buffer.clear")
+        await caller.until("input_audio_buffer.cleared")
+        conversation = await conversation_of(script)
+        for _ in range(2):
+            before = conversation.fed
+            while conversation.fed == before:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(3 * most)
+            assert conversation.fed - before < (most + 0.1) * 48_000
+            caller.send("input_audio_buffer.clear")
+            await caller.until("input_audio_buffer.cleared")
+
+    call(talk, at=server)
+
+
+def test_a_wrong_event_is_answered_and_the_call_goes_on(call: Any) -> None:
+    async def talk(caller: Caller) -> None:
+        for message in ("not JSON", b"\xff\x00", '{"type": "nothing.known"}'):
+            caller.channel.send(message)
+            assert (await caller.until("error"))["error"]["type"] == "invalid_request_error"
+        caller.send("session.update", session={"type": "realtime"})
+        await caller.until("session.updated")
+
+    call(talk)
+
+
+def test_a_server_that_stops_ends_its_calls(call: Any, server: Any) -> None:
+    async def talk(caller: Caller) -> None:
+        server.drain()
+        assert (await caller.until("error"))["error"]["code"] == "server_stopping"
+
+    call(talk)
+    server.join()
+
+
+def test_without_the_extra_a_call_is_told_so(new_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("omni2_serve.webrtc")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "aiortc", None)
+    answer = httpx.post(f"http://{new_server().address}/v1/realtime/calls", content="v=0")
+    assert answer.status_code == 501 and "omni2-engine[webrtc]" in answer.json()["error"]["message"]
 
 
 def test_hanging_up_from_either_side_gives_the_place_back(new_server: Any) -> None:
