@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 SOURCES := pyproject.toml setup.py training/pyproject.toml $(wildcard cpp/*.h cpp/*.cpp cpp/*/*.h cpp/*/*.cpp kernels/omni2_kernels/cuda/*.cuh)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve train-demo test test-clients test-gpu lint sanitize docs clean
+.PHONY: help demo serve train-demo test test-clients test-gpu test-gpu-kernels gpu-audit lint sanitize docs clean
 
 help:
 	@echo "make demo      build a small engine, answer a spoken question: answer.wav, answer.png; QUESTION=my.wav for your own"
@@ -18,6 +18,8 @@ help:
 	@echo "make test      lint, type checks and all tests (installs the CPU build of torch)"
 	@echo "make test-clients  talk to a server with four clients from PyPI and npm, and with the page in Chromium (needs npm; into build/clients)"
 	@echo "make test-gpu  the checks for a machine with an NVIDIA GPU, on that GPU (docs/gpu.md)"
+	@echo "make test-gpu-kernels  kernels, device layer and decode loop alone: any NVIDIA GPU, a driver and small wheels"
+	@echo "make gpu-audit  what ONNX Runtime's CUDA provider does with the graphs, on a stub driver (fetches 260 MB)"
 	@echo "make lint      lint and type checks alone (.pre-commit-config.yaml)"
 	@echo "make sanitize  the C++ tests under the thread, address and undefined-behaviour sanitizers"
 	@echo "make docs      the documentation as a site, in build/site"
@@ -65,9 +67,22 @@ $(CLIENTS)/agents.stamp: tests/clients/package.json
 	cd $(CLIENTS)/agents && npm install --silent --no-audit --no-fund
 	touch $@
 
-# -s: every check prints what it found, and the benchmark its table
+# -s: every check prints what it found, and the benchmark its table. BUDGET=540: what is lent for ten minutes.
 test-gpu: $(VENV)/dev.stamp
-	$(PY) -m pytest -q -s tests/gpu --gpu
+	$(PY) -m pytest -q -s tests/gpu --gpu $(if $(BUDGET),--budget $(BUDGET))
+
+# Needs a driver and wheels of less than 60 MB each: NVRTC, CUDA's runtime and bindings, NumPy; compiles the C++ extension.
+KERNEL_CHECKS := cuda-bindings cuda-pathfinder nvidia-cuda-nvrtc nvidia-cuda-runtime numpy pydantic pybind11 "setuptools>=77"
+test-gpu-kernels: $(VENV)/venv.stamp
+	@$(PY) -c "import omni2_engine._core, cuda.bindings.nvrtc" 2>/dev/null || { \
+		$(PY) -m pip install -q $(KERNEL_CHECKS) && $(PY) -m pip install -q --no-build-isolation --no-deps -e .; }
+	$(PY) -m tests.gpu.alone
+
+# The CUDA provider itself on a stub driver (tests/cuda_provider). In a folder of its own: beside onnxruntime each would
+# overwrite the other's files.
+gpu-audit: $(VENV)/dev.stamp
+	$(PY) -m pip install -q --no-deps --upgrade --target build/gpu-audit onnxruntime-gpu==1.31.1 nvidia-cuda-crt
+	$(PY) -m pytest -q tests/cuda_provider
 
 lint: $(VENV)/dev.stamp
 	$(PY) -m pre_commit run --all-files

@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`make test-gpu`, `make test-clients`."""
     parser.addoption("--gpu", action="store_true", help="run tests/gpu on this machine's GPU instead of stand-ins")
     parser.addoption("--clients", action="store_true", help="run tests/clients, with what `make test-clients` installs")
+    parser.addoption("--budget", type=float, help="seconds after which --gpu begins nothing more and ends what runs")
 
 
 @pytest.fixture(scope="session")

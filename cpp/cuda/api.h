@@ -72,7 +72,6 @@ struct CudaDeviceProperties {
     name(cudaDeviceGetStreamPriorityRange, (int* least, int* greatest))                                                \
     name(cudaStreamCreateWithPriority, (CUstream_st * *stream, unsigned flags, int priority))                          \
     name(cudaStreamDestroy, (CUstream_st * stream))                                                                    \
-    name(cudaStreamSynchronize, (CUstream_st * stream))                                                                \
     name(cudaEventCreateWithFlags, (CUevent_st * *event, unsigned flags))                                              \
     name(cudaEventDestroy, (CUevent_st * event))                                                                       \
     name(cudaEventRecord, (CUevent_st * event, CUstream_st * stream))                                                  \

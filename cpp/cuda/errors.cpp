@@ -8,7 +8,7 @@ const char* remedy_for(CudaStatus status) {
         case kCudaOutOfMemory:
             return "free memory on the device, or admit fewer sessions";
         case kCudaInsufficientDriver:  // also where no driver is installed
-            return "install an NVIDIA driver that is new enough for this libcudart, or run on the CPU";
+            return "install an NVIDIA driver from 580 on (for CUDA 13, which pip brings), or run on the CPU";
         case kCudaInitializationError:
         case kCudaStubLibrary:
         case kCudaDevicesUnavailable:

@@ -32,7 +32,8 @@ float CudaEvent::since(const CudaEvent& start) const {
     return milliseconds;
 }
 
-CudaStream::CudaStream(Api api, int priority) : api_(std::move(api)), stream_(create_stream(api_, priority)) {}
+CudaStream::CudaStream(Api api, int priority)
+    : api_(std::move(api)), stream_(create_stream(api_, priority)), passed_(api_) {}
 
 CudaStream::~CudaStream() {
     try {
@@ -68,7 +69,8 @@ void CudaStream::launch(const CudaGraph& graph) {
 
 void CudaStream::synchronize() {
     refuse_in_capture("waiting");
-    OMNI2_CUDA(*api_, cudaStreamSynchronize, stream_.get());
+    record(passed_);
+    passed_.synchronize();
 }
 
 void CudaStream::begin_capture() {

@@ -81,6 +81,7 @@ private:
 
     const Api api_;
     const Handle<CUstream_st> stream_;
+    CudaEvent passed_;  // what synchronize() waits for: waiting for the stream itself would keep a processor busy
     std::atomic<bool> capturing_{false};
 };
 

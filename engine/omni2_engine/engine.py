@@ -355,6 +355,7 @@ class Engine:
         if self._listening is not None:
             self._listening.close()
         self.runtime.close()
+        self.backend.keep(self.directory)  # what was compiled since it was loaded
         log.info("closed")
 
     def __enter__(self) -> Self:
@@ -395,6 +396,7 @@ class Engine:
 
     def _warm_up(self) -> None:
         self.states.warm_up()
+        self.pipeline.decoder.flow.warm_up()
         silence = np.zeros(self.config.encoder.samples, np.float32)
         options = Options(max_new_tokens=DECODE.warm_up_tokens, max_last_write=2 * self.config.write)
         with Session(self.runtime, options, logged=False) as session:

@@ -6,10 +6,12 @@ import errno
 import json
 import os
 import shutil
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import soundfile
 
@@ -61,6 +63,22 @@ def test_engine_is_whole(checkpoint: Checkpoint, voice: Path, tmp_path: Path) ->
     assert directory.voices() == ["voice"] and manifest.default_voice == "voice"
     assert manifest.model == checkpoint.config
     assert [path.name for path in tmp_path.iterdir()] == ["engine"]
+
+
+def test_a_build_where_onnxruntime_gpu_is_the_only_one(
+    checkpoint: Checkpoint, voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both packages bring the same module; only one has metadata."""
+
+    def installed(package: str) -> str:
+        if package == "onnxruntime":
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr("importlib.metadata.version", installed)
+    monkeypatch.setattr("omni2_export.build.run.version", installed)
+    manifest = build_engine(BuildRequest(checkpoint, tmp_path / "engine", [voice]))
+    assert manifest.tools["onnxruntime"] == ort.__version__
 
 
 def test_interrupted_build_goes_on(checkpoint: Checkpoint, voice: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from omni2_export.checkpoint import Checkpoint, open_checkpoint
 
 # fixtures of the stand-in device
 from ..engine.conftest import emulated, fake_cuda, fake_cudart, kernel_cache, utterance  # noqa: F401
+from .budget import Budget
 from .rig import Rig, find_gpu, gpu_rig, stand_in_rig
 
 GPU_PRESETS = ("exact", "balanced", "fast")
@@ -23,6 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say in one line that there is nothing to run on."""
     if config.getoption("--gpu") and isinstance(reason := find_gpu(), str):
         pytest.exit(f"skipped: {reason}", returncode=0)
+    if config.getoption("--gpu"):
+        config.pluginmanager.register(Budget(config.getoption("--budget"), config.rootpath / "build"), "gpu-budget")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -74,7 +74,7 @@ def _ort(threads: int, operator: str, left: np.ndarray, right: np.ndarray) -> Ca
         [numpy_helper.from_array(right, "right")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    session = OnnxRuntimeBackend(threads).session(model.SerializeToString(), operator, CpuProvider())
+    session = OnnxRuntimeBackend(threads).session(model.SerializeToString(), operator, CpuProvider("product"))
     return lambda: session.run(None, {"left": left})
 
 

@@ -19,22 +19,24 @@ def register(bench: typer.Typer) -> None:
         out: Annotated[Path, typer.Option(help="directory for results")],
         sizes: Annotated[str, typer.Option(help="released sizes, separated by commas")] = SIZES,
         sessions: Annotated[str, typer.Option(help="numbers of sessions, separated by commas")] = SESSIONS,
-        efficiency_memory: Annotated[float, typer.Option(help="share of the memory bandwidth that is reached")] = 0.7,
-        efficiency_compute: Annotated[float, typer.Option(help="share of the arithmetic that is reached")] = 0.5,
-        launch_us: Annotated[float, typer.Option(help="µs of every kernel that waits for another")] = 2.0,
+        efficiency_memory: Annotated[float, typer.Option(help="share of the memory bandwidth that is reached")] = 0.86,
+        efficiency_compute: Annotated[float, typer.Option(help="share of the arithmetic that is reached")] = 0.45,
+        launch_us: Annotated[float, typer.Option(help="µs of every kernel that waits for another")] = 5.75,
+        hop_us: Annotated[float, typer.Option(help="µs of the host for every call of a stage")] = 300.0,
+        most: Annotated[int, typer.Option(min=1, help="sessions to try, when asked how many are too many")] = 16,
         seed: Annotated[int, typer.Option(min=0, help="names the load's random numbers")] = 0,
     ) -> None:
-        """Our schedule on an L40's data sheet, beside the paper's own figures: a model, nothing runs on a GPU."""
+        """First chunks and many sessions on a data sheet's GPU, at shares fitted to published times: a model."""
         from omni2_engine.cli.require import require
 
         require("export", "onnx", "onnx_ir", "ml_dtypes", "yaml")
         require("bench", "greenlet", "matplotlib")
-        from omni2_bench.simulate.device import L40, DeviceLimits
+        from omni2_bench.simulate.device import Share
         from omni2_bench.simulate.record import SimulationPlan
         from omni2_bench.simulate.results import run
 
-        limits = DeviceLimits(L40, efficiency_memory, efficiency_compute, 1e-6 * launch_us)
-        typer.echo(run(SimulationPlan(limits, _parts(sizes), _numbers(sessions), seed), out, typer.echo))
+        share = Share(efficiency_memory, efficiency_compute, 1e-6 * launch_us, 1e-6 * hop_us)
+        typer.echo(run(SimulationPlan(share, _parts(sizes), _numbers(sessions), seed, most), out, typer.echo))
 
 
 def _parts(text: str) -> list[str]:

@@ -20,14 +20,17 @@ class SimulatedModel:
 
     Args:
         size: as in `omni2_bench.random_checkpoint.PRESETS`.
+        runtime, precision: see `Efforts`.
     """
 
     size: str
+    runtime: str = "tensorrt"
+    precision: str = "balanced"
 
     @cached_property
     def efforts(self) -> Efforts:
         """What its calls have to do."""
-        return Efforts(PRESETS[self.size])
+        return Efforts(PRESETS[self.size], self.runtime, self.precision)
 
     @cached_property
     def sound(self) -> SoundRates:

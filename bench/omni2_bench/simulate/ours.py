@@ -73,6 +73,7 @@ class OverlappedServer:
         self, model: SimulatedModel, limits: DeviceLimits, width: int | None, order: Order = "deadline"
     ) -> None:
         self._model = model
+        self._hop = limits.share.hop
         self._pipeline = pipeline_of(model, limits)
         self._calls = StageCalls(self._pipeline.llm, self._pipeline.speech_lm)
         self._running: dict[StageIndex, list[StageCall]] = {}
@@ -115,7 +116,7 @@ class OverlappedServer:
         together = isinstance(tasks[0].step, Decode | Write)
         calls = [StageCall(self._calls, part) for part in ([tasks] if together else [[task] for task in tasks])]
         self._running[StageIndex(stage)] = calls
-        return sum(call.begin() for call in calls)
+        return sum(self._hop + call.begin() for call in calls)
 
     def _end(self, tasks: list[Task]) -> Errors:
         """The time of a call is over."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+
+from omni2_bench.simulate.evidence import read_table
 
 NAME = "LLaMA-Omni2-"  # in front of every size
 
@@ -34,8 +34,6 @@ class PaperRow:
 
 def table6() -> list[PaperRow]:
     """All lines, from the copy of the table that lies beside this file."""
-    text = files("omni2_bench.simulate").joinpath("paper_table6.csv").read_text(encoding="utf-8")
-    lines = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return [
         PaperRow(
             line["model"].removeprefix(NAME),
@@ -43,7 +41,7 @@ def table6() -> list[PaperRow]:
             int(line["W"]),
             *(float(line[column]) / 1e3 for column in ("llm_ms", "tts_ms", "fm_voc_ms", "total_ms")),
         )
-        for line in lines
+        for line in read_table("paper_table6.csv")
     ]
 
 

@@ -1,27 +1,33 @@
-"""`bench simulate` from plan to record: the paper's own figures, the first chunk of every size, and many sessions."""
+"""`bench simulate` from plan to record: first chunks and their band, the evidence, many sessions, the paper's table."""
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from omni2_bench.common.results import Say
-from omni2_bench.simulate import fit, load, paper
-from omni2_bench.simulate.device import DeviceLimits, SimulatedDevice
+from omni2_bench.simulate import evidence, fit, load, paper
+from omni2_bench.simulate.device import BEST, H200, L40, WORST, DeviceLimits, Share, SimulatedDevice
 from omni2_bench.simulate.load import AnswerLength, Talk, converse
 from omni2_bench.simulate.model import SimulatedModel
-from omni2_bench.simulate.original import FittedTimes, LimitTimes, SerialServer
-from omni2_bench.simulate.overload import overload
-from omni2_bench.simulate.sweep import ORIGINAL, OVERLAPPED, SHARED, cells, efficiency_for, first_chunk
-from omni2_bench.simulate.trace import MODEL
+from omni2_bench.simulate.original import SerialServer
+from omni2_bench.simulate.overload import OVERLOAD, overload
+from omni2_bench.simulate.sweep import OURS, OVERLAPPED, SHARED, capacity, cells, first_chunk
+from omni2_bench.simulate.trace import MODEL, CallSpan
 from omni2_bench.simulate.turns import SimulatedTurn
 from omni2_engine.errors import SettingError
 from omni2_export.checkpoint_writer.dimensions import PRESETS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 GOAL = 0.12  # seconds to the first chunk that the engine is built for
 TYPICAL = AnswerLength(45, 300)  # of the paper's turn and of the time lines: twelve seconds
+TARGETS = ((L40, "tensorrt", "balanced"), (L40, "tensorrt", "fast"), (H200, "cuda", "balanced"))
+COUNTER = DeviceLimits(
+    SimulatedDevice("counts kernels", math.inf, math.inf, 0), Share(1, 1, 1.0)
+)  # one second is one kernel
 
 
 @dataclass(frozen=True)
@@ -29,19 +35,21 @@ class SimulationPlan:
     """What is simulated.
 
     Args:
-        limits: the device and what is reached of it.
+        share: what is reached of the devices.
         sizes: of the released models.
         sessions: numbers of sessions.
         seed: of the load.
+        most: sessions that are tried where it is asked how many are too many.
 
     Raises:
         SettingError: a size that does not exist, or no session.
     """
 
-    limits: DeviceLimits
+    share: Share
     sizes: list[str]
     sessions: list[int]
     seed: int
+    most: int = 16
 
     def __post_init__(self) -> None:
         known = [size for size in PRESETS if any(row.size == size for row in paper.table6())]
@@ -50,6 +58,11 @@ class SimulationPlan:
                 raise SettingError(f"the paper has no size {size!r}", f"use some of {', '.join(known)}")
         if not self.sizes or not self.sessions or min(self.sessions) < 1:
             raise SettingError("there is nothing to simulate", "name at least one size and one session")
+
+    @property
+    def limits(self) -> DeviceLimits:
+        """Of the device that many sessions are tried on."""
+        return DeviceLimits(L40, self.share)
 
     @property
     def shown(self) -> str:
@@ -69,9 +82,8 @@ def simulate(plan: SimulationPlan, say: Say) -> dict[str, Any]:
     found: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "note": MODEL,
-        "device": asdict(limits.device),
-        "efficiency": {"memory": limits.memory, "compute": limits.compute},
-        "launch_us": 1e6 * limits.launch,
+        "devices": [asdict(device) for device in (L40, H200)],
+        "shares": {"likely": asdict(plan.share), "best": asdict(BEST), "worst": asdict(WORST)},
         "load": {
             "seed": plan.seed,
             "arrivals_s": load.ARRIVALS,
@@ -80,34 +92,36 @@ def simulate(plan: SimulationPlan, say: Say) -> dict[str, Any]:
             "units_per_token": load.UNITS_PER_TOKEN,
             "question_s": load.QUESTION,
         },
-        "paper": {**fit.record(paper.table6()), "turn": _paper_turn(), "reached": _reached(limits.device)},
+        "evidence": evidence.record(evidence.measurements()),
+        "paper": {**fit.record(paper.table6()), "turn": _paper_turn()},
         "goal_ms": 1e3 * GOAL,
-        "first_chunk": [],
+        "first_chunk": [
+            _first_chunk(SimulatedModel(size, runtime, precision), device, plan.share)
+            for device, runtime, precision in TARGETS
+            for size in plan.sizes
+        ],
         "sessions": [],
     }
-    for size in plan.sizes:
-        say(f"first chunk of {size} …")
-        found["first_chunk"].append(_first_chunk(SimulatedModel(size), limits))
     for cell in cells(plan.sizes, plan.sessions, limits, plan.seed):
         say(
             f"{cell['size']}, {cell['sessions']} sessions, {cell['schedule']}: first chunk "
             f"{1e3 * cell['first_chunk']:.0f} ms, continuity {100 * cell['continuity']:.0f} %"
         )
         found["sessions"].append(cell)
-    say(f"{plan.shown}, twice what the device can do …")
-    found["overload"] = overload(SimulatedModel(plan.shown), limits, plan.seed)
+    say("how many sessions are too many …")
+    found["capacity"] = [
+        capacity(SimulatedModel(size), schedule, limits, plan.seed, plan.most)
+        for size in plan.sizes
+        for schedule in OURS
+    ]
+    most = next(row["by_time"] for row in found["capacity"] if (row["size"], row["schedule"]) == (plan.shown, SHARED))
+    found["overload"] = overload(SimulatedModel(plan.shown), limits, OVERLOAD * max(most, 1), plan.seed)
     return found
-
-
-def paper_constants() -> fit.Constants:
-    """The original as the paper's table has it."""
-    rows = paper.table6()
-    return fit.fit([paper.of(rows, fit.SIZE, read, write) for read, write in fit.FITTED])
 
 
 def paper_server() -> SerialServer:
     """The original as the paper's table has it, at its default schedule."""
-    return SerialServer(FittedTimes(paper_constants()), SimulatedModel(fit.SIZE))
+    return SerialServer(fit.of_table(paper.table6()), SimulatedModel(fit.SIZE))
 
 
 def alone(answer: AnswerLength = TYPICAL) -> Sequence[Talk]:
@@ -125,44 +139,34 @@ def _paper_turn() -> dict[str, float]:
     }
 
 
-def _reached(device: SimulatedDevice) -> list[dict[str, Any]]:
-    """How much of the device's limits the original reaches, by the constants of the fit: what efficiencies to expect of
-    kernels that nobody has written for the purpose."""
-    model, constants = SimulatedModel(fit.SIZE), paper_constants()
-    ideal = LimitTimes(model, DeviceLimits(device, 1.0, 1.0, 0.0))
-    steps = {
-        "encoder and prefill": (constants.llm(1), ideal.prompt()),
-        "text token": (constants.text_token, ideal.text_token(1)),
-        "speech unit": (constants.unit, ideal.write(1, 1, 2) - ideal.write(1, 1, 1)),
-        "flow and vocoder": (constants.synthesis, ideal.synthesis(model.hop, 0, False)),
-    }
-    return [
-        {"step": name, "ms": 1e3 * seconds, "limit_ms": 1e3 * least, "share": least / seconds}
-        for name, (seconds, least) in steps.items()
-    ]
-
-
 def first_gap(turn: SimulatedTurn) -> float:
     """Seconds for which a player has nothing to play after its first chunk; 0 if the second is there in time."""
     return max(0.0, turn.ready[1] - turn.ready[0] - turn.durations[0])
 
 
-def _first_chunk(model: SimulatedModel, limits: DeviceLimits) -> dict[str, Any]:
-    """One size: at the stated efficiencies, beside the paper, and how much of the device the goals ask for."""
+def _first_chunk(model: SimulatedModel, device: SimulatedDevice, share: Share) -> dict[str, Any]:
+    """One model on one device: the first chunk with its band, and what every stage has in it."""
     row = paper.of(paper.table6(), model.size, model.read, model.write)
-
-    def at(share: float) -> float:
-        return first_chunk(OVERLAPPED, model, limits.at(share))
-
-    seconds = first_chunk(OVERLAPPED, model, limits)
+    seconds, spans = first_chunk(OVERLAPPED, model, DeviceLimits(device, share))
+    times, kernels = _by_stage(spans), _by_stage(first_chunk(OVERLAPPED, model, COUNTER)[1])
     return {
         "size": model.size,
-        "paper_ms": 1e3 * row.total,
+        "device": device.name,
+        "runtime": model.runtime,
+        "precision": model.precision,
+        "paper_ms": 1e3 * row.total if device == L40 else None,
         "ours_ms": 1e3 * seconds,
-        "one_call_at_a_time_ms": 1e3 * first_chunk(SHARED, model, limits),
-        "original_at_limits_ms": 1e3 * first_chunk(ORIGINAL, model, limits),
-        "times_faster_than_paper": row.total / seconds,
-        "ours_at_all_of_the_limits_ms": 1e3 * at(1.0),
-        "efficiency_that_equals_paper": efficiency_for(row.total, at),
-        "efficiency_for_goal": efficiency_for(GOAL, at),
+        "best_ms": 1e3 * first_chunk(OVERLAPPED, model, DeviceLimits(device, BEST))[0],
+        "worst_ms": 1e3 * first_chunk(OVERLAPPED, model, DeviceLimits(device, WORST))[0],
+        "one_call_at_a_time_ms": 1e3 * first_chunk(SHARED, model, DeviceLimits(device, share))[0],
+        "stages_ms": {stage: 1e3 * time for stage, time in times.items()},
+        "kernels": {stage: round(count) for stage, count in kernels.items()},
     }
+
+
+def _by_stage(spans: Sequence[CallSpan]) -> dict[str, float]:
+    """Seconds of every stage's calls."""
+    total: defaultdict[str, float] = defaultdict(float)
+    for span in spans:
+        total[span.stage] += span.stop - span.start
+    return dict(total)

@@ -9,7 +9,7 @@ from omni2_bench.simulate.load import converse, talks
 from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.page import page
 from omni2_bench.simulate.record import SimulationPlan, alone, paper_server, simulate
-from omni2_bench.simulate.sweep import ORIGINAL, OVERLAPPED, server_of
+from omni2_bench.simulate.sweep import OVERLAPPED, server_of
 from omni2_bench.simulate.timeline import DrawnSchedule, draw_timeline
 from omni2_bench.simulate.trace import write_trace
 
@@ -41,10 +41,6 @@ def _show_schedules(plan: SimulationPlan, out: Path) -> None:
     model = SimulatedModel(plan.shown)
     schedules = {
         "The original in five constants fitted to the paper's table (7B)": (paper_server(), alone()),
-        f"The original's steps at the same efficiencies as ours ({plan.shown})": (
-            server_of(ORIGINAL, model, plan.limits),
-            alone(),
-        ),
         f"Ours ({plan.shown})": (server_of(OVERLAPPED, model, plan.limits), alone()),
         f"Ours ({plan.shown}), {SHOWN} sessions": (
             server_of(OVERLAPPED, model, plan.limits),

@@ -1,65 +1,85 @@
-"""Sizes × sessions × schedules on one device at stated efficiencies, and the efficiency that a goal asks for."""
+"""First chunks of one session, and sizes × sessions × schedules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
+from omni2_bench.simulate import fit
 from omni2_bench.simulate.device import DeviceLimits
 from omni2_bench.simulate.load import AnswerLength, SimulatedServer, converse, talks
 from omni2_bench.simulate.model import SimulatedModel
-from omni2_bench.simulate.original import LimitTimes, SerialServer
+from omni2_bench.simulate.original import SerialServer
 from omni2_bench.simulate.ours import OverlappedServer
-from omni2_bench.simulate.turns import SimulatedTurn, figures
+from omni2_bench.simulate.paper import table6
+from omni2_bench.simulate.trace import CallSpan
+from omni2_bench.simulate.turns import Figures, SimulatedTurn, figures
 
 OVERLAPPED, SHARED, ORIGINAL = "overlapped", "one call at a time", "original"
 OURS = (OVERLAPPED, SHARED)  # the extremes between which streams of one device slow each other
 SCHEDULES = (*OURS, ORIGINAL)
-LEAST = 1e-3  # the smallest efficiency that is tried
-PRECISION = 1e-4  # to which an efficiency is found
+CONTINUOUS = 0.99  # share of turns without an audible gap that a device is to keep
+LOADS = 4  # of a number of sessions, for a share of turns that is more than one turn's luck
 
 
 def server_of(schedule: str, model: SimulatedModel, limits: DeviceLimits) -> SimulatedServer:
-    """A fresh device that runs a model in one of `SCHEDULES`."""
+    """A fresh device that runs a model in one of `SCHEDULES`; the original at the paper's 7B times on its L40."""
     if schedule == ORIGINAL:
-        return SerialServer(LimitTimes(model, limits), model)
+        return SerialServer(fit.of_table(table6()), model)
     return OverlappedServer(model, limits, width=1 if schedule == SHARED else None)
 
 
-def first_chunk(schedule: str, model: SimulatedModel, limits: DeviceLimits) -> float:
-    """Seconds from a question to the first sound, nobody else being there."""
+def first_chunk(schedule: str, model: SimulatedModel, limits: DeviceLimits) -> tuple[float, list[CallSpan]]:
+    """Seconds from a question to the first sound without other sessions, and the calls that it waits for."""
     # two rounds of text, so that the first chunk is no answer's last
     answer = AnswerLength(2 * model.read, 4 * model.hop)
     server, turn = server_of(schedule, model, limits), SimulatedTurn(0, 0.0)
     server.ask(turn, answer, lambda: None)
     server.simulation.run()
-    return turn.first_chunk
+    ends = {span.stop: span for span in server.spans()}  # what ends as another begins is what that waits for
+    chain, time = list[CallSpan](), turn.ready[0]
+    while time > turn.asked:
+        chain.append(ends[time])
+        time = ends[time].start
+    return turn.first_chunk, chain[::-1]
 
 
-def efficiency_for(goal: float, first_chunk: Callable[[float], float]) -> float | None:
-    """The least share of the device's limits at which the first chunk comes within `goal` seconds.
+def serve(model: SimulatedModel, count: int, schedule: str, limits: DeviceLimits, seed: int) -> Figures:
+    """What the turns of so many sessions are like."""
+    return figures(converse(server_of(schedule, model, limits), talks(count, seed)))
 
-    Args:
-        goal: seconds.
-        first_chunk: share → seconds, falling.
+
+def memory(model: SimulatedModel, count: int, seed: int) -> float:
+    """Bytes for so many sessions of a load, each with its longest answer."""
+    longest = max((answer for talk in talks(count, seed) for answer in talk.answers), key=lambda answer: answer.units)
+    return model.memory(count, longest)
+
+
+def kept(model: SimulatedModel, count: int, schedule: str, limits: DeviceLimits, seed: int) -> float:
+    """Share of turns without an audible gap, over `LOADS` loads of so many sessions."""
+    return float(np.mean([serve(model, count, schedule, limits, seed + load).continuity for load in range(LOADS)]))
+
+
+def capacity(model: SimulatedModel, schedule: str, limits: DeviceLimits, seed: int, most: int) -> dict[str, Any]:
+    """How many sessions a device serves without a gap that is heard in `CONTINUOUS` of all turns.
 
     Returns:
-        The share, within `PRECISION`; None if even all of it is not enough.
+        For JSON: sessions by time alone, at most `most`, and those whose caches fit beside the weights as well.
     """
-    low, high = LEAST, 1.0
-    if first_chunk(high) > goal:
-        return None
-    if first_chunk(low) <= goal:
-        return low
-    while high - low > PRECISION:
-        middle = (low + high) / 2
-        low, high = (low, middle) if first_chunk(middle) <= goal else (middle, high)
-    return high
+    low, tried, high = 0, 1, most + 1
+    while tried < high:  # twice as many each time until they are too many, then halfway between
+        enough = kept(model, tried, schedule, limits, seed) >= CONTINUOUS
+        low, high = (tried, high) if enough else (low, tried)
+        tried = min(2 * low, most) if high > most > low else (low + high + 1) // 2
+    fitting = sum(memory(model, n, seed) <= limits.device.memory for n in range(1, low + 1))
+    return {"size": model.size, "schedule": schedule, "most": most, "by_time": low, "with_memory": fitting}
 
 
 def cells(sizes: list[str], sessions: list[int], limits: DeviceLimits, seed: int) -> Iterator[dict[str, Any]]:
-    """Every size, number of sessions and schedule, for JSON; times in seconds.
+    """Every size, number of sessions and schedule, for JSON; times in seconds. The original has one size.
 
     Args:
         sizes: of `PRESETS`.
@@ -70,16 +90,14 @@ def cells(sizes: list[str], sessions: list[int], limits: DeviceLimits, seed: int
     for size in sizes:
         model = SimulatedModel(size)
         for count in sessions:
-            load = talks(count, seed)
-            longest = max((answer for talk in load for answer in talk.answers), key=lambda answer: answer.units)
-            memory = model.memory(count, longest)
-            for schedule in SCHEDULES:
-                found = figures(converse(server_of(schedule, model, limits), load))
+            needed = memory(model, count, seed)
+            for schedule in SCHEDULES if size == fit.SIZE else OURS:
+                found = serve(model, count, schedule, limits, seed)
                 yield {
                     "size": size,
                     "sessions": count,
                     "schedule": schedule,
                     **asdict(found),
-                    "memory_bytes": memory,
-                    "fits": memory <= limits.device.memory,
+                    "memory_bytes": needed,
+                    "fits": needed <= limits.device.memory,
                 }

@@ -89,6 +89,7 @@ def _tensorrt(directory: EngineDirectory, cuda_graphs: bool, timed: bool, gpu: C
 
 def _cuda(directory: EngineDirectory, timed: bool, gpu: CudaDevice | None = None) -> Backend:
     _check_graphs(directory)
+    OnnxRuntimeCudaBackend.check(directory)
     return OnnxRuntimeCudaBackend(gpu, timed)
 
 

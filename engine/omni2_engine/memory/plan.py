@@ -47,8 +47,8 @@ class MemoryPlan:
             return
         raise CapacityError(
             f"{self}: {gib(self.needed - self.available)} GiB too much",
-            "load with fewer sessions, a smaller max_context or left_context, end what else uses the GPU, "
-            "or build with weights of fewer bits (--precision)",
+            "load with fewer sessions, end what else uses the GPU, or build for less: plans fix their caches' lengths "
+            "(--left-context, --max-context), and --precision has weights of fewer bits",
         )
 
 

@@ -25,7 +25,7 @@ from omni2_engine.errors import EngineDirectoryError
 from omni2_engine.model.config import EULER_STEPS, Frozen, ModelConfig
 from omni2_engine.system.file_content import is_apple_double, placeholder, read_text
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # raise when stages and graphs no longer fit those of before
 MANIFEST = "manifest.json"
 PLANS = "plans"
 RUNTIME_CACHE = "runtime.cache"

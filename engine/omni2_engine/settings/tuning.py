@@ -93,8 +93,6 @@ class DecodeTuning:
         steps_ahead: steps that are enqueued at a time where a request may be ended early. Two: the device does not wait
             for the host, and one further step runs at most.
         least_visible: positions that the shortest recorded step of a device sees; each further one sees twice as many.
-        warm_up_positions: positions whose steps a device records before the first turn: two turns of half a minute, or
-            the units of one.
         warm_up_tokens: text tokens of the turn that warms an engine up: enough for every stage to run.
     """
 
@@ -102,7 +100,6 @@ class DecodeTuning:
     token_ring: int = 64
     steps_ahead: int = 2
     least_visible: int = 256
-    warm_up_positions: int = 1024
     warm_up_tokens: int = 4
 
 

@@ -23,6 +23,8 @@ from omni2_engine.stages.graph_state import GraphState, cache_bytes, cache_posit
 Floats = NDArray[np.float32]
 WORKING_BLOCKS = 3  # the block at work, the one its newest frames reach into, and one so that two lie side by side
 LEFT_CONTEXT = 30.0  # seconds of sound that the solver sees by default
+FEWEST_FRAMES = 64  # of a padded call; a longer one has whole blocks
+FEWEST_SHOWN = 128  # cache positions of a padded call; each further number is twice as many
 
 
 @dataclass
@@ -130,6 +132,22 @@ class Flow:
         window = BlockWindow(c.block_frames, kept)
         return FlowState(speaker, self.noise if noise is None else noise, encoder, steps, window)
 
+    def warm_up(self) -> None:
+        """Call the solver in every shape that padded calls have: kernels are compiled then, and not within a turn."""
+        c, capacity, most = self.units_config, cache_positions(self._step), self._step.most("z", 1)
+        if capacity is None or most is None:
+            return
+        state = self.new_state(np.zeros((1, c.mel), np.float32))
+        zero = np.zeros(1, np.int64)
+        lengths = sorted({shown_positions(used, capacity) for used in range(1, capacity + 1)})
+        for rows in sorted({self._rows(frames) for frames in range(1, most + 1)}):
+            frames = np.zeros((1, rows, c.mel), np.float32)
+            for shown in (length for length in lengths if length >= rows):
+                mask = np.ones((1, 1, rows, shown), np.bool_)
+                inputs = {"z": frames, "mu": frames, "speaker": state.speaker, "mask": mask}
+                for _ in range(2):  # the second call is recorded
+                    self._solve(state, {**inputs, "write": zero, "commit": zero})
+
     def nbytes(self, seconds: float, left_context: float | None = None) -> int:
         """Bytes that the caches of a turn with `seconds` of sound take at most.
 
@@ -193,9 +211,30 @@ class Flow:
             "write": np.array([write], np.int64),
             "commit": np.array([(finished - start) * c.ratio], np.int64),
         }
-        output = FlowOutput(self._solve(state, inputs), first, (until - state.emitted) * c.ratio)
+        mel = self._solve(state, self._padded(inputs))[: stop - first]
+        output = FlowOutput(mel, first, (until - state.emitted) * c.ratio)
         state.done, state.emitted = finished, until
         return output
+
+    def _padded(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The solver's inputs in one of few shapes, where its graph fixes how long its caches are: then a call of each
+        shape is prepared once. The frames added fill up the block at work, and no mask shows them to others."""
+        capacity, frames = cache_positions(self._step), inputs["z"].shape[1]
+        if capacity is None:
+            return inputs
+        rows = self._rows(frames)
+        shown = shown_positions(max(inputs["mask"].shape[3], int(inputs["write"][0]) + rows), capacity)
+        mask = np.zeros((1, 1, rows, shown), np.bool_)
+        mask[:, :, :frames, : inputs["mask"].shape[3]] = inputs["mask"]
+        mask[:, :, frames:] = mask[:, :, frames - 1 : frames]
+        longer = {name: np.pad(inputs[name], ((0, 0), (0, rows - frames), (0, 0))) for name in ("z", "mu")}
+        return {**inputs, **longer, "mask": mask}
+
+    def _rows(self, frames: int) -> int:
+        """Frames of the padded call for so many."""
+        block, most = self.units_config.block_frames, self._step.most("z", 1) or frames
+        rounded = -(-frames // block) * block
+        return min(rounded if frames > FEWEST_FRAMES else min(FEWEST_FRAMES, rounded), max(most, frames))
 
     def _encode(self, state: FlowState, start: int, total: int, commit: int) -> Floats:
         c = self.units_config
@@ -223,3 +262,11 @@ def block_mask(start: int, stop: int, block: int) -> NDArray[np.bool_]:
     """(1, 1, stop − start, stop): position i sees every position of its own block and of those before (spec §8.1)."""
     ends = (np.arange(start, stop) // block + 1) * block
     return (np.arange(stop)[None, :] < ends[:, None])[None, None]
+
+
+def shown_positions(used: int, capacity: int) -> int:
+    """Cache positions that a padded call shows, at least `used` of them."""
+    shown = FEWEST_SHOWN
+    while shown < used:
+        shown *= 2
+    return min(shown, capacity)

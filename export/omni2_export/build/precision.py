@@ -44,7 +44,7 @@ CHOICES = {
 }
 # On the CPU "int8" means per-channel weights and dynamically quantised activations in the encoder and the flow's
 # velocity network, which are bound by arithmetic, and weight-only blocks in the language models, which are bound by
-# memory. On a GPU it means weight-only blocks everywhere.
+# memory. On a GPU it means weight-only everywhere, with a scale per output channel.
 DYNAMIC = ("encoder", "flow")
 # dB that results keep at least over their quantisation error, by what a row of `verify` or `--check` compares. Measured
 # on random weights, which are the hardest: over 2 to 12 layers int8 keeps 17 to 33 and int4 4 to 10 (one layer of width

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import onnxruntime as ort
 
 from omni2_engine.backends.tensorrt.library import TensorRt
 from omni2_engine.errors import CheckpointError, Omni2Error, SettingError
@@ -44,7 +45,7 @@ from omni2_export.tensorrt.targets import CPU, check_buildable, parse_targets
 if TYPE_CHECKING:
     from omni2_export.tensorrt.stages import PlanStage
 
-TOOLS = ("omni2-engine", "onnx", "onnx-ir", "onnxruntime", "numpy")
+TOOLS = ("omni2-engine", "onnx", "onnx-ir", "numpy")
 SCRATCH_GRAPHS = "graphs-of-plans"  # below the workspace
 SPARE = 64 << 20  # bytes left free beside what is written
 
@@ -239,7 +240,12 @@ def _manifest(request: BuildRequest, workspace: Workspace, plans: Iterable[PlanE
         positions=LONGEST_CONTEXT if targets.cpu else request.sizes.rotary_positions(config),
         default_voice=request.voices[0].stem,
         settings=request.formats.settings if targets.gpus else request.precisions.settings,
-        tools={"python": platform.python_version(), **{tool: version(tool) for tool in TOOLS}},
+        # ONNX Runtime is installed as "onnxruntime" or as "onnxruntime-gpu", and says its version itself
+        tools={
+            "python": platform.python_version(),
+            "onnxruntime": ort.__version__,
+            **{tool: version(tool) for tool in TOOLS},
+        },
         stages=workspace.stages(),
         files=workspace.entries(),
         plans=tuple(plans),

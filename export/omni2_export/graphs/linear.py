@@ -26,7 +26,7 @@ class Precision(StrEnum):
     """How the weights of linear layers are stored and multiplied."""
 
     FP32 = "fp32"  # as the graph computes, narrower where that is
-    INT8 = "int8"  # weight-only, one scale per 128 inputs
+    INT8 = "int8"  # weight-only, one scale per 128 inputs; for a GPU one per output channel
     INT4 = "int4"  # weight-only, one scale per 128 inputs
     DYNAMIC = "dynamic"  # int8 weights per output channel, activations quantised per call
 
@@ -96,7 +96,8 @@ class LinearWriter:
         block = block_size(inputs)
         if precision is Precision.INT4 and total % 2:
             precision = Precision.INT8  # two int4 values share a byte, and a row must not begin inside one
-        if precision in (Precision.INT8, Precision.INT4) and block is None:
+        by_channel = g.numerics.device and precision is Precision.INT8
+        if precision in (Precision.INT8, Precision.INT4) and block is None and not by_channel:
             precision = Precision.FP32
         if precision is Precision.FP32:
             weight = g.stored(f"{label}.weight", g.current, (inputs, total), lambda view: self._fill(view, names))
@@ -104,6 +105,8 @@ class LinearWriter:
         if precision is Precision.DYNAMIC:
             with g.precise():
                 return self._dynamic(x, names, label, inputs, total)
+        if by_channel:
+            return self._channelwise(x, names, label, inputs, total)
         assert block is not None
         return self._blockwise(x, names, label, inputs, total, block, 8 if precision is Precision.INT8 else 4)
 
@@ -149,21 +152,37 @@ class LinearWriter:
         scale = g.weight(f"{label}.weight_scale", scales)
         return g.op("MatMul", x, g.op("DequantizeLinear", weight, scale, axis=0, block_size=block))
 
+    def _channelwise(self, x: ir.Value, names: Sequence[str], label: str, inputs: int, total: int) -> ir.Value:
+        """int8 weights per output channel, for TensorRT: it fuses such scales into the product, and writes weights in
+        blocks of int8 out in 16 bits in every call (see `omni2_export.tensorrt.lowered`)."""
+        weight, scale = self._per_channel(names, label, inputs, total, self.graph.current)
+        return self.graph.op("MatMul", x, self.graph.op("DequantizeLinear", weight, scale, axis=1))
+
     def _dynamic(self, x: ir.Value, names: Sequence[str], label: str, inputs: int, total: int) -> ir.Value:
         """int8 weights per output channel; x is quantised to uint8 as a whole, so x must belong to one session only."""
+        g = self.graph
+        weight, scale = self._per_channel(names, label, inputs, total, FLOAT)
+        quantised, x_scale, x_zero = g.ops("DynamicQuantizeLinear", x, outputs=3)
+        product = g.op("Cast", g.op("MatMulInteger", quantised, weight, x_zero), to=int(FLOAT))
+        return g.mul(product, g.mul(scale, x_scale))
+
+    def _per_channel(
+        self, names: Sequence[str], label: str, inputs: int, total: int, stored: ir.DataType
+    ) -> tuple[ir.Value, ir.Value]:
+        """int8 weights (inputs, total), and their scales (total,) in the type they are stored in."""
         g = self.graph
         scales = np.empty(total, np.float32)
 
         def fill(view: np.ndarray) -> None:
             for column, rows in self.pieces(names):
                 scale = np.maximum(np.abs(rows).max(axis=1), np.finfo(np.float32).tiny) / 127
-                view[:, column : column + len(rows)] = np.rint(rows / scale[:, None]).astype(np.int8).T
+                scale = _as_stored(scale, stored)
+                codes = np.clip(np.rint(rows / scale[:, None]), -128, 127)
+                view[:, column : column + len(rows)] = codes.astype(np.int8).T
                 scales[column : column + len(rows)] = scale
 
         weight = g.stored(f"{label}.weight_q8", ir.DataType.INT8, (inputs, total), fill)
-        quantised, x_scale, x_zero = g.ops("DynamicQuantizeLinear", x, outputs=3)
-        product = g.op("Cast", g.op("MatMulInteger", quantised, weight, x_zero), to=int(FLOAT))
-        return g.mul(product, g.mul(g.weight(f"{label}.weight_scale", scales), x_scale))
+        return weight, g.weight(f"{label}.weight_scale", scales)
 
 
 def _as_stored(scales: np.ndarray, dtype: ir.DataType) -> np.ndarray:

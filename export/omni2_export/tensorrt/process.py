@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from omni2_engine.errors import Omni2Error
+from omni2_export.tensorrt.lowered import Lowered
 from omni2_export.tensorrt.worker import Built, Order
 
 COMMAND = [sys.executable, "-m", "omni2_export.tensorrt.worker"]
@@ -47,7 +48,8 @@ def have_built(order: Order) -> Built:
     result = json.loads(answer)
     if "problem" in result:
         raise Omni2Error(result["problem"], result["remedy"])
-    return Built(**result["built"])
+    found = result["built"]
+    return Built(**{**found, "lowered": Lowered.from_json(found["lowered"])})
 
 
 def _send(pipe: IO[str], text: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from omni2_engine.backends.tensorrt.library import RTX, TensorRt, find_tensorrt
 from omni2_engine.errors import Omni2Error
 from omni2_export.tensorrt.audit import ExpectedNetwork, require_sound
+from omni2_export.tensorrt.lowered import Lowered, read_listing, require_lean
 from omni2_export.tensorrt.network import Network
 from omni2_export.tensorrt.shapes import Profile
 
@@ -55,16 +56,18 @@ class Order:
 
 @dataclass(frozen=True)
 class Built:
-    """How it went: layers of the network, seconds of parsing and building, highest memory of the process in bytes."""
+    """How it went: layers of the network, seconds of parsing and building, highest memory of the process in bytes, and
+    the kernels of a call (none listed by mainline TensorRT, whose builder is not asked)."""
 
     layers: int
     parsed: float
     built: float
     memory: int
+    lowered: Lowered
 
 
 def build_plan(library: TensorRt, order: Order) -> Built:
-    """Parse, audit, build, write.
+    """Parse, audit, build, audit what was built, write.
 
     Raises:
         Omni2Error: TensorRT refuses it, or the audit does.
@@ -82,8 +85,10 @@ def build_plan(library: TensorRt, order: Order) -> Built:
             f"{library.logger.messages.reason() or 'it does not say why'}",
             "free memory and disk space and run the same build again; if that does not help, report this",
         )
+    lowered = read_listing(library.logger.messages.listing)
+    require_lean(lowered, name)
     _keep_timings(library, config, order)
-    return Built(layers, parsed - began, time.perf_counter() - parsed, _highest_memory())
+    return Built(layers, parsed - began, time.perf_counter() - parsed, _highest_memory(), lowered)
 
 
 def _write(network: Network, config: Any, path: Path) -> bool:
@@ -123,6 +128,7 @@ def _configuration(network: Network, order: Order) -> Any:
     config.add_optimization_profile(network.profile(order.profile))
     if library.flavour == RTX:
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # memory of its own could not be recorded
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the kernels are listed
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, order.target.upper()), 0)
     else:

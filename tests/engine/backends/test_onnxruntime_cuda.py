@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from omni2_engine import Engine
 from omni2_engine._core import CudaDevice
 from omni2_engine.backends.onnxruntime.cuda import OnnxRuntimeCudaBackend
 from omni2_engine.errors import BackendError
+from omni2_engine.model.manifest import EngineDirectory
 
 from ..stand_ins.onnxruntime_cuda import PROVIDERS, CudaSession
 
+STAGES = ("log_mel", "encoder", "llm", "fusion", "speech_lm", "flow_encoder", "flow_conditions", "flow_step", "vocoder")
 LIMITS = {"max_new_tokens": 9, "max_last_write": 24}
 
 
@@ -89,3 +92,71 @@ def test_state_stays_on_the_device(backend: OnnxRuntimeCudaBackend, fake_cuda: A
     assert not there[0].any()
     left = state.arrays["contexts"]
     np.testing.assert_allclose(fake_cuda.contents(left.address, left.shape, left.dtype), contexts, rtol=1e-5)
+
+
+def test_what_would_run_on_the_cpu_is_refused(
+    backend: OnnxRuntimeCudaBackend, monkeypatch: pytest.MonkeyPatch, stage_graph: Path
+) -> None:
+    """Shape arithmetic may stay on the host; a product may not, and the error names it."""
+    nodes = [SimpleNamespace(op_type=kind, name=f"/blocks.0/{kind}") for kind in ("Concat", "MatMulInteger")]
+    part = SimpleNamespace(ep_name=PROVIDERS[1], get_nodes=lambda: nodes)
+    monkeypatch.setattr(CudaSession, "get_provider_graph_assignment_info", lambda self: [part], raising=False)
+    with pytest.raises(BackendError, match=r"1 nodes of stage.onnx to one CPU thread \(MatMulInteger; /blocks"):
+        backend.load(stage_graph)
+    nodes.pop()
+    assert backend.load(stage_graph).inputs
+
+
+@pytest.mark.parametrize(
+    ("precision", "refused"), [({"encoder": "int8", "flow": "fp32"}, True), ({"llm": "int4"}, False)]
+)
+def test_dynamic_int8_is_refused_before_anything_is_loaded(precision: dict[str, str], refused: bool) -> None:
+    directory: Any = SimpleNamespace(path="engine", manifest=SimpleNamespace(precision=precision))
+    if refused:
+        with pytest.raises(BackendError, match=r"encoder in int8.*--precision balanced,encoder=fp32"):
+            OnnxRuntimeCudaBackend.check(directory)
+    else:
+        OnnxRuntimeCudaBackend.check(directory)
+
+
+@pytest.mark.parametrize(("stored", "tf32"), [("fp32", {"0"}), ("int8", {"0", "1"})])
+def test_an_exact_engine_is_not_rounded_to_tf32(
+    backend: OnnxRuntimeCudaBackend, tiny_engine_dir: Path, monkeypatch: pytest.MonkeyPatch, stored: str, tf32: set[str]
+) -> None:
+    """Log-mel and the vocoder never are."""
+    directory = EngineDirectory(tiny_engine_dir)
+    precision = {**directory.manifest.precision, "llm": stored}
+    monkeypatch.setattr(directory, "manifest", directory.manifest.model_copy(update={"precision": precision}))
+    found = {stage: backend.open(directory, stage)._session.settings["use_tf32"] for stage in STAGES}
+    assert set(found.values()) == tf32 and found["log_mel"] == found["vocoder"] == "0"
+
+
+def test_the_first_shapes_of_the_vocoder_keep_their_sessions(
+    backend: OnnxRuntimeCudaBackend, tiny_engine_dir: Path, fake_cuda: Any, utterance: Callable[..., np.ndarray]
+) -> None:
+    """A session forgets cuDNN's plans whenever its input changes its shape."""
+    engine = Engine.load(tiny_engine_dir, backend=backend, warm_up=False, max_context=400)
+    for seed in (1, 2):
+        answer(engine, utterance(seed))
+    graph = engine.runtime.pipeline.decoder.vocoder._graph
+    assert len(graph._apart) == 2
+    assert all(alone._session.shapes == {shape} for shape, alone in graph._apart.items())
+
+
+def test_a_call_that_fails_is_an_error_of_ours_and_prints_nothing(
+    backend: OnnxRuntimeCudaBackend,
+    stage_graph: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = backend.load(stage_graph)
+    state = graph.state({"keys_0": (2, 2, 16, 4), "contexts": (1, 4)})
+    bound = graph.bind(state.arrays)
+    monkeypatch.setattr(CudaSession, "_wait", fail)
+    with pytest.raises(BackendError, match="cannot run stage: CUDNN_STATUS_EXECUTION_FAILED"):
+        bound.run({"x": np.zeros((2, 2, 3, 4), np.float32), "write": np.zeros(2, np.int64)})
+    assert capfd.readouterr().out == ""
+
+
+def fail(*given: Any) -> None:
+    raise RuntimeError("CUDNN_STATUS_EXECUTION_FAILED")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,9 @@ class Directory:
         self.graph = lambda stage: path / f"{stage}.onnx"
         if graphs:
             self.graph("llm").touch()
-        self.manifest = type("Manifest", (), {"plans": (target,) if target else (), "targets": (target or "cpu",)})
+        self.precision: dict[str, str] = {}
+        plans, targets = (target,) if target else (), (target or "cpu",)
+        self.manifest = SimpleNamespace(plans=plans, targets=targets, precision=self.precision)
 
     def plan(self, stage: str, target: str, flavour: str, version: str) -> PlanEntry:
         if target != self._target:

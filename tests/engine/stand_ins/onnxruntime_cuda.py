@@ -23,12 +23,15 @@ class CudaSession:
 
     Attributes:
         stream: the cudaStream_t it was told to use.
+        settings: of the provider.
     """
 
     def __init__(self, cuda: FakeCuda, model: Any, options: Any, providers: list[Any]) -> None:
         (name, settings), *others = providers
         assert name == PROVIDERS[0] and others == PROVIDERS[1:]
         self.stream = int(settings["user_compute_stream"])
+        self.settings = settings
+        self.shapes: set[tuple[int, ...]] = set()  # of what it was given
         self._cuda = cuda
         self._session = REAL_SESSION(model, options, providers=others)
         self.get_inputs, self.get_outputs = self._session.get_inputs, self._session.get_outputs
@@ -36,7 +39,11 @@ class CudaSession:
     def get_providers(self) -> list[str]:
         return PROVIDERS
 
+    def disable_fallback(self) -> None:
+        self._session.disable_fallback()
+
     def run(self, outputs: Any, inputs: dict[str, np.ndarray]) -> list[Any]:
+        self.shapes |= {array.shape for name, array in inputs.items() if name == "mel"}
         results: list[Any] = []
         self._wait(lambda: results.extend(self._session.run(outputs, inputs)))
         return results

@@ -1,8 +1,9 @@
 """A TensorRT without a GPU: a plan is an ONNX graph, which ONNX Runtime executes on the stand-in device's memory.
 
 It holds callers to what TensorRT documents: every shape within the profile, every address set before a call, caches at
-one address in and out, working memory large enough, nothing changed in a context whose call was recorded. The work is
-enqueued on the stream, so that it comes in order with copies, and can be recorded.
+one address in and out, working memory large enough, nothing changed in a context that a CUDA graph relies on. Working
+memory begins as noise, and must not change while a call runs. The logger is called from the compiler's thread too. The
+work is enqueued on the stream, so that it comes in order with copies, and can be recorded.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import enum
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -189,6 +191,9 @@ class Engine:
         if not isinstance(how, RuntimeConfig):
             return Context(self, how)
         assert how.cuda_graph_strategy is CudaGraphStrategy.DISABLED  # callers record for themselves
+        # kernels that are swapped beside the calls would answer one seed in two ways
+        strategies = DynamicShapesKernelSpecializationStrategy
+        assert how.dynamic_shapes_kernel_specialization_strategy in (strategies.EAGER, strategies.NONE)
         return Context(self, how.strategy, how.cache)
 
 
@@ -255,17 +260,22 @@ class Context:
         self._memory: tuple[int, int] | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
-        self._recorded = False
+        self._recorded: int | None = None  # the stream that recorded a call of it
 
     def is_stream_capturable(self, stream: int) -> bool:
         return self.engine.runtime.module.capturable
+
+    @property
+    def _settled(self) -> bool:
+        """Whether a graph relies on it: within one recording it may be called several times, with other addresses."""
+        return self._recorded is not None and not self.engine.runtime.module.cuda.is_recorded(self._recorded)
 
     def set_device_memory(self, memory: int, size: int) -> None:
         assert not self._own_memory and memory % 256 == 0
         self._memory = (memory, size)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        assert not self._recorded, "a context whose call was recorded gets another shape"
+        assert self._recorded is None, "a context whose call was recorded gets another shape"
         bounds = [self.engine.bounds(size) for size in self.engine.inputs[name].shape]
         fits = len(shape) == len(bounds) and all(
             least <= size <= most for size, (least, _, most) in zip(shape, bounds, strict=True)
@@ -276,7 +286,7 @@ class Context:
         return True
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
-        assert not self._recorded, "a context whose call was recorded gets another address"
+        assert not self._settled, "a context whose call was recorded gets another address"
         if name not in self.engine.inputs and name not in self.engine.outputs:
             return self._fail(f"there is no tensor {name}")
         assert memory % 256 == 0 or name not in self.engine.inputs, f"{name} is not aligned"
@@ -305,7 +315,7 @@ class Context:
             reason, module.fail_next = module.fail_next, None
             return self._fail(reason)
         assert not self.infer_shapes(), f"no shape of {self.infer_shapes()}"
-        assert not self._recorded, "a context whose call was recorded is used for another"
+        assert not self._settled, "a context whose call was recorded is used for another"
         if not self._own_memory:
             assert self._memory is not None and self._memory[1] >= WORKING_BYTES
         recorded = module.cuda.is_recorded(stream_handle)
@@ -313,18 +323,24 @@ class Context:
         addresses = {name: self._addresses[name] for name in shapes}  # KeyError: one was not set
         for output, source in self.engine.aliases.items():
             assert addresses[output] == addresses[source], f"{output} is not where {source} is"
+        self._compile()
         if self._cache is not None:
             self._cache.want(str([shapes[name] for name in self.engine.inputs]))
         status = module.cuda.launch(stream_handle, lambda: self._execute(shapes, addresses))
         if status != 0:
             return self._fail(f"CUDA error {status}")
-        self._recorded = recorded
+        self._recorded = stream_handle if recorded else None
         module.calls.append((self.engine.name, recorded))
         module.rows.append((self.engine.name, shapes[next(iter(self.engine.inputs))][0]))
         return True
 
     def _execute(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
-        """On the stream's thread."""
+        """On the stream's thread. Working memory holds noise, and is this call's alone until its end."""
+        scratch = None
+        if self._memory is not None:
+            scratch = self.engine.runtime.module.cuda.contents(self._memory[0], (WORKING_BYTES,), np.dtype(np.uint8))
+            noise = np.random.default_rng().integers(0, 256, WORKING_BYTES, np.uint8)
+            scratch[...] = noise
         if self.engine.runtime.module.slow:
             let_others_run()
         contents = {
@@ -335,6 +351,15 @@ class Context:
         for name, result in zip(self.engine.outputs, self.engine.session.run(None, inputs), strict=True):
             assert result.shape == contents[name].shape, f"{name} is {result.shape}, not {contents[name].shape}"
             contents[name][...] = result
+        if scratch is not None:
+            assert np.array_equal(scratch, noise), f"another call wrote over the working memory of {self.engine.name}"
+
+    def _compile(self) -> None:
+        """Kernels are compiled on a thread of TensorRT's own, which reports what it likes to the one logger."""
+        log = self.engine.runtime.logger.log
+        compiler = Thread(target=log, args=(ILogger.INFO, f"kernels of {self.engine.name}"))
+        compiler.start()
+        compiler.join()
 
     def _tried(self) -> dict[str, tuple[int, ...]]:
         """Shapes of outputs that no input has, found by a run on zeros."""

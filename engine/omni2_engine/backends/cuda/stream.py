@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -39,7 +40,7 @@ class StageStream:
         self.pool = MemoryPool(device, self.cuda)
         self._scratch: DeviceMemory | None = None
         self._recorder: int | None = None  # id of the thread that records
-        self._left: list[PinnedMemory] = []  # what that thread frees meanwhile
+        self._left: list[PinnedMemory] = []  # what is freed meanwhile
 
     def pin(self, nbytes: int) -> PinnedLease:
         """Pinned memory of the host for work on the stream."""
@@ -47,8 +48,8 @@ class StageStream:
 
     def give_back(self, memory: PinnedMemory) -> None:
         """Free pinned memory once the stream has run what was enqueued."""
-        if self._recorder == threading.get_ident():
-            self._left.append(memory)  # a thread that records can neither wait nor free
+        if self._recorder is not None:
+            self._left.append(memory)  # while a thread records, none can wait or free
             return
         with suppress(BackendError):  # a lost device has dropped what was enqueued
             self.cuda.synchronize()
@@ -95,6 +96,8 @@ class StageStream:
         result = GraphCapture()
         with self.lock:
             self._recorder = threading.get_ident()
+            collecting = gc.isenabled()
+            gc.disable()  # a context of TensorRT that is collected frees memory, which would void the capture
             try:
                 self.cuda.begin_capture()
                 try:
@@ -106,8 +109,13 @@ class StageStream:
             except BackendError as error:
                 raise cannot_record(what, error.problem) from error
             finally:
+                if collecting:
+                    gc.enable()
                 self._recorder = None
-                self._left.clear()
+                left, self._left = self._left, []
+                if left:
+                    with suppress(BackendError):
+                        self.cuda.synchronize()
 
 
 class PinnedLease:

@@ -22,21 +22,15 @@ from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.system.reservation import Reservation
 from omni2_engine.system.resources import available_memory, processors
 
-DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(bool)": np.bool_,
-}
-
 
 class CpuProvider:
     """The processor and its memory; see `Provider`."""
 
     device = "cpu"
     providers: list[Any] = ["CPUExecutionProvider"]  # noqa: RUF012 (it is not changed)
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
 
     def state(self, specs: Mapping[str, tuple[Sequence[int], np.dtype[Any]]]) -> Reservation:
         """Memory that the system provides as it fills."""
@@ -92,7 +86,7 @@ class OnnxRuntimeBackend:
         return None
 
     def load(self, path: Path) -> OnnxRuntimeGraph:
-        """Load the graph at `path`.
+        """Load the graph at `path`, which is named after its stage.
 
         Raises:
             EngineDirectoryError: the file is missing.
@@ -100,7 +94,10 @@ class OnnxRuntimeBackend:
         """
         if not path.is_file():
             raise EngineDirectoryError(f"the engine has no {path.name}", "build it again with `omni2-engine build`")
-        provider = self.provider(path.stem)
+        return self.load_on(path, self.provider(path.stem))
+
+    def load_on(self, path: Path, provider: Provider) -> OnnxRuntimeGraph:
+        """Load the graph at `path` for a provider; see `load`."""
         return OnnxRuntimeGraph(self.session(str(path), path.name, provider), provider)
 
     def load_bytes(self, model: bytes, folder: Path, label: str) -> OnnxRuntimeGraph:
@@ -119,7 +116,7 @@ class OnnxRuntimeBackend:
 
     def provider(self, stage: str) -> Provider:
         """Where a stage's graph runs."""
-        return CpuProvider()
+        return CpuProvider(stage)
 
     def session(
         self, model: str | bytes, label: str, provider: Provider, weights: Path | None = None
@@ -130,13 +127,15 @@ class OnnxRuntimeBackend:
         if needs_exact_products(model):
             options.add_session_config_entry(*EXACT_PRODUCTS)
         try:
-            return ort.InferenceSession(model, options, providers=provider.providers)
+            session = ort.InferenceSession(model, options, providers=provider.providers)
         except Exception as error:  # ONNX Runtime raises a family of its own exception types
             text = str(error).splitlines()[0][:300]
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} cannot load {label}: {text}",
                 "check the engine with `omni2-engine inspect --check`, and that onnxruntime is at least 1.25",
             ) from error
+        session.disable_fallback()  # it would print to standard output and go on without the GPU
+        return session
 
     def options(self) -> ort.SessionOptions:
         """How every session is set up; `session` adds what depends on the model."""

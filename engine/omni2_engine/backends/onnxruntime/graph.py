@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 
 from omni2_engine.backends.base.graph import Array, Arrays, BoundGraph, Shape, StateMemory, is_context, run_one_by_one
+from omni2_engine.errors import BackendError
 from omni2_engine.system.reservation import Reservation
 
 DTYPES = {
@@ -26,10 +27,13 @@ class Provider(Protocol):
     """An execution provider: where a graph runs, and where its state lies.
 
     Attributes:
+        stage: the graph's name, for errors.
         device: ONNX Runtime's name for it: "cpu" or "cuda".
         providers: of a session.
     """
 
+    @property
+    def stage(self) -> str: ...
     @property
     def device(self) -> str: ...
     @property
@@ -61,7 +65,7 @@ class OnnxRuntimeGraph:
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with all inputs given; see `Graph.run`."""
-        with self._provider.timed():
+        with self._provider.timed(), reporting(self._provider.stage):
             return dict(zip(self.outputs, self._session.run(None, dict(inputs)), strict=True))
 
     def run_chain(
@@ -125,7 +129,7 @@ class BoundOnnxRuntimeGraph:
         for name in self._free:  # bound anew: otherwise the last run's memory and shape would be asked for again
             self._binding.bind_output(name, "cpu")
             self._note(name)
-        with self._provider.timed():
+        with self._provider.timed(), reporting(self._provider.stage):
             self._session.run_with_iobinding(self._binding)
         if self._new:
             for name in self._contexts:
@@ -148,6 +152,19 @@ class BoundOnnxRuntimeGraph:
     def _note(self, name: str) -> None:
         if name not in self._order:
             self._order.append(name)
+
+
+@contextmanager
+def reporting(stage: str) -> Iterator[None]:
+    """Translate what ONNX Runtime raises, a family of its own exception types, into a BackendError."""
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise BackendError(
+            f"ONNX Runtime {ort.__version__} cannot run {stage}: {text}",
+            "free memory and ask again; if that does not help, see `omni2-engine doctor`, and report this",
+        ) from error
 
 
 def address(array: Any) -> int:

@@ -1,39 +1,40 @@
-"""One plan several times in a row: all runs are enqueued at once, and what a run passes on stays on the device."""
+"""One plan several times in a row: all is enqueued at once, what a run makes for the next stays on the device.
+
+A chain in shapes that have come before is recorded with the copies around it, and launched as one piece of work: ten
+Euler steps are some thousand kernels, each of which would otherwise cost the host a launch.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from omni2_engine._core import CudaStream
+from omni2_engine._core import CudaGraph, CudaStream
 from omni2_engine.backends.base.graph import Array, Arrays, is_context
 from omni2_engine.backends.cuda.array import DeviceArray
 from omni2_engine.backends.cuda.staging import DeviceBuffer, StagingBuffer
 from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.tensorrt.plan import Execution, TensorRTPlan
 
+MOST_CALLS = 64  # that are kept: a shape with one state's memory each
+States = Sequence[Mapping[str, DeviceArray]]
+
 
 class Chain:
-    """See `Graph.run_chain`: one copy to the device, the runs, one copy back.
+    """See `Graph.run_chain`.
 
     Args:
         plan: what is run.
-        execution: the context to run it with.
         stream: of the plan's stage.
+        recorded: launch chains as CUDA graphs.
     """
 
-    def __init__(self, plan: TensorRTPlan, execution: Execution, stream: StageStream) -> None:
-        self._plan, self._execution, self._stream = plan, execution, stream
-        self._sent, self._fetched = StagingBuffer(stream.device), StagingBuffer(stream.device)
-        self._made = DeviceBuffer(
-            stream.device
-        )  # what is not fetched, twice: a run reads one half while it writes the other
+    def __init__(self, plan: TensorRTPlan, stream: StageStream, recorded: bool) -> None:
+        self._plan, self._stream, self._recorded = plan, stream, recorded
+        self._calls: OrderedDict[tuple[object, ...], ChainCall] = OrderedDict()
 
     def run(
-        self,
-        states: Sequence[Mapping[str, DeviceArray]],
-        inputs: Arrays,
-        each: Sequence[Arrays],
-        carried: Mapping[str, str],
+        self, states: States, inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
     ) -> dict[str, Array]:
         """Run once for every state.
 
@@ -41,20 +42,68 @@ class Chain:
             states: views of device memory, all in one shape.
             inputs, each, carried: see `Graph.run_chain`.
         """
+        shapes = tuple((name, array.shape) for given in (inputs, each[0]) for name, array in given.items())
+        # all arrays of a state lie in one piece of memory, in the same order
+        places = [min(view.address for view in state.values()) for state in states] if self._recorded else [len(states)]
+        key = (*places, *shapes)
         with self._stream.lock:
-            own = {numbered(name, run): array for run, arrays in enumerate(each) for name, array in arrays.items()}
-            given = {**inputs, **own}
+            if key not in self._calls:
+                execution = self._plan.execution(self._stream, few_shapes=True)
+                self._calls[key] = ChainCall(self._plan, execution, self._stream, self._recorded)
+                if len(self._calls) > MOST_CALLS:
+                    self._calls.popitem(last=False)
+            self._calls.move_to_end(key)
+            return self._calls[key].run(states, inputs, each, carried)
+
+
+class ChainCall:
+    """A chain in one shape and, where it is recorded, with one state's memory: one copy there, the runs, one copy back.
+
+    The first call runs as it is, since TensorRT prepares much in it that cannot be recorded; the second is recorded.
+
+    Args:
+        plan: what is run.
+        execution: a context of its own: no other call may change what a recorded one relies on.
+        stream: of the plan's stage.
+        recorded: launch the chain as a CUDA graph.
+    """
+
+    def __init__(self, plan: TensorRTPlan, execution: Execution, stream: StageStream, recorded: bool) -> None:
+        self._plan, self._execution, self._stream, self._recorded = plan, execution, stream, recorded
+        self._sent, self._fetched = StagingBuffer(stream.device), StagingBuffer(stream.device)
+        self._made = DeviceBuffer(
+            stream.device
+        )  # what is not fetched, twice: a run reads one half while it writes the other
+        self._graph: CudaGraph | None = None
+        self._ran = False
+
+    def run(
+        self, states: States, inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+    ) -> dict[str, Array]:
+        """See `Chain.run`."""
+        own = {numbered(name, run): array for run, arrays in enumerate(each) for name, array in arrays.items()}
+        given = {**inputs, **own}
+        if not self._ran:
             dtypes = self._plan.dtypes
             self._sent.lay_out({name: (array.shape, dtypes[base(name)]) for name, array in given.items()})
-            self._sent.fill(given)
             self._lay_out_outputs(states[0], inputs, each[0])
+        self._sent.fill(given)
+        if self._ran and self._recorded:
+            graph = self._graph or self._record(states, each, carried)
             with self._stream.timed(self._plan.stage):
-                self._sent.send(self._stream.cuda)
-                for run, state in enumerate(states):
-                    self._enqueue(run, state, each[run], carried, last=run == len(states) - 1)
-                self._fetched.fetch(self._stream.cuda)
-            self._stream.cuda.synchronize()
-            return {name: array.copy() for name, array in self._fetched.arrays.items()}
+                self._stream.cuda.launch_graph(graph)
+        else:
+            with self._stream.timed(self._plan.stage):
+                self._enqueue(states, each, carried)
+            self._ran = True
+        self._stream.cuda.synchronize()
+        return {name: array.copy() for name, array in self._fetched.arrays.items()}
+
+    def _record(self, states: States, each: Sequence[Arrays], carried: Mapping[str, str]) -> CudaGraph:
+        with self._execution.recording(f"{len(states)} calls of {self._plan.stage}") as recording:
+            self._enqueue(states, each, carried)
+        self._graph = recording.graph
+        return self._graph
 
     def _lay_out_outputs(self, state: Mapping[str, DeviceArray], inputs: Arrays, own: Arrays) -> None:
         """Set all shapes, and lay the outputs out."""
@@ -71,7 +120,13 @@ class Chain:
         self._made.lay_out({**contexts, **halves})
         self._fetched.lay_out(free)
 
-    def _enqueue(  # one run
+    def _enqueue(self, states: States, each: Sequence[Arrays], carried: Mapping[str, str]) -> None:
+        self._sent.send(self._stream.cuda)
+        for run, state in enumerate(states):
+            self._enqueue_one(run, state, each[run], carried, last=run == len(states) - 1)
+        self._fetched.fetch(self._stream.cuda)
+
+    def _enqueue_one(
         self, run: int, state: Mapping[str, DeviceArray], own: Arrays, carried: Mapping[str, str], last: bool
     ) -> None:
         execution, made = self._execution, self._made.addresses

@@ -113,11 +113,10 @@ class DecodeLoop:
             del self._steps[step.visible]  # the state of its context is unknown
             raise
 
-    def warm_up(self, positions: int) -> None:
-        """Record the steps that see up to `positions` positions, while no row runs."""
-        most = self._size(min(positions, self.batch.positions))
+    def warm_up(self) -> None:
+        """Record all steps, while no row runs."""
         with self._stream.lock:
-            for size in self._sizes[: self._sizes.index(most) + 1]:
+            for size in self._sizes:
                 step = self._step(size)
                 self._begin([])
                 step.resume()

@@ -53,7 +53,7 @@ class DecodeStep:
         self._stage = plan.stage
         self._name = f"a decoding step of {plan.stage} over {visible} positions"
         # a context of its own: no other call may change what a recorded one relies on
-        self._execution = plan.execution(stream, recorded)
+        self._execution = plan.execution(stream, few_shapes=True)
         slots, sizes = batch.slots, {"rows": batch.slots, "vocab": batch.vocab}
         shapes = {
             "embeds": (slots, 1, batch.width),

@@ -42,7 +42,7 @@ class TensorRTGraph:
     @cached_property
     def execution(self) -> Execution:
         """The context of all calls that are not recorded."""
-        return self.plan.execution(self.stream, recorded=False)
+        return self.plan.execution(self.stream, few_shapes=False)
 
     def most(self, name: str, axis: int) -> int | None:
         """What the plan's profile has; see `Graph.most`."""
@@ -60,7 +60,7 @@ class TensorRTGraph:
 
     @cached_property
     def _chain(self) -> Chain:
-        return Chain(self.plan, self.execution, self.stream)
+        return Chain(self.plan, self.stream, self.cuda_graphs)
 
     def state(self, shapes: Mapping[str, Sequence[int]]) -> DeviceState:
         """Memory for state; see `Graph.state`."""
@@ -123,7 +123,7 @@ class RecordedTensorRTGraph:
         self._stream = graph.stream
         self._stage = graph.plan.stage
         # a context of its own: no other call may change what the recorded one relies on
-        self._execution = graph.plan.execution(graph.stream, recorded=True)
+        self._execution = graph.plan.execution(graph.stream, few_shapes=True)
         self._call = GraphCall(graph, self._execution, state, fixed)
         self._shapes: dict[str, tuple[int, ...]] | None = None  # of every call
         self._recorded: CudaGraph | None = None

@@ -98,8 +98,9 @@ class DeviceLanguageModel(HostLanguageModel):
         return [next(found if serves(request.choose) else chosen) for request in requests]
 
     def warm_up(self, cache: SlotCache) -> None:
-        """Record the steps that most conversations take; see `LanguageModel.warm_up`."""
-        self._loops[cache].warm_up(DECODE.warm_up_positions)
+        """Record every step that a conversation may take; see `LanguageModel.warm_up`. TensorRT-RTX compiles kernels
+        for each, which takes seconds: in the midst of a turn all other sessions would wait for it."""
+        self._loops[cache].warm_up()
 
     def _fetch(self, states: Sequence[DecoderState]) -> None:
         """Copy prefill's outputs of these states to the host."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import threading
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -18,7 +19,8 @@ from omni2_engine.backends.cuda.library import INSTALL, load_cudart
 from omni2_engine.errors import BackendError
 
 MAINLINE, RTX = "tensorrt", "tensorrt_rtx"  # flavours, each the name of its Python package
-KEPT_MESSAGES = 16  # of each kind
+KEPT_MESSAGES = 64  # of all threads, until they try something new
+LISTING = "Layers:"  # what the builder's list of kernels begins with
 
 log = logging.getLogger("omni2_engine.backends")
 
@@ -62,15 +64,16 @@ class TensorRt:
         """Whether calls of a context can be recorded on a stream; mainline TensorRT only says so when it is tried."""
         return self.flavour != RTX or bool(context.is_stream_capturable(stream))
 
-    def context(self, engine: Any, *, captured: bool, runtime_cache: Any = None) -> Any:
+    def context(self, engine: Any, *, few_shapes: bool, runtime_cache: Any = None) -> Any:
         """An execution context of a deserialized engine; it must be given its working memory before a call.
 
         Graphs are captured by the caller, so TensorRT-RTX is kept from capturing its own.
 
         Args:
             engine: `ICudaEngine`.
-            captured: calls will be captured: kernels for a new shape are compiled at once, so that no graph holds the
-                slower one that serves until then. Otherwise they are compiled beside the first calls.
+            few_shapes: calls will have few shapes, or be captured: kernels are compiled for each at once. Otherwise
+                those for any shape serve for good. To compile beside the first calls is refused: two kernels sum in two
+                orders, so one seed would give another answer once the new one is there.
             runtime_cache: that it takes kernels from and fills; all contexts of an engine share one.
 
         Raises:
@@ -83,7 +86,7 @@ class TensorRt:
                 config.set_runtime_cache(runtime_cache)
             config.cuda_graph_strategy = self.module.CudaGraphStrategy.DISABLED
             strategies = self.module.DynamicShapesKernelSpecializationStrategy
-            config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if captured else strategies.LAZY
+            config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if few_shapes else strategies.NONE
             config.set_execution_context_allocation_strategy(strategy)
             context = engine.create_execution_context(config)
         else:
@@ -97,20 +100,41 @@ class TensorRt:
 
 
 class Messages:
-    """The first errors TensorRT has reported since `clear`, the root of those behind them, and its warnings."""
+    """The errors TensorRT has reported, the first of each thread's: stages share the logger, not their errors.
+
+    TensorRT reports on the thread that calls it, and on threads of its own. A stage that has no error of its own is
+    told the first of those.
+
+    Attributes:
+        listing: the kernels of the plan that was built last, where the builder was asked for details.
+    """
 
     def __init__(self) -> None:
-        self.errors: list[str] = []
-        self.warnings: list[str] = []
+        self.listing = ""
+        self._caller = threading.local()  # has a `mark` in threads that call TensorRT
+        self._errors: list[tuple[object | None, str]] = []  # (mark of the thread, what it was told)
+
+    def add(self, error: str) -> None:
+        """Keep an error, as long as there is room."""
+        if len(self._errors) < KEPT_MESSAGES:
+            self._errors.append((self._mark, error))
 
     def clear(self) -> None:
-        """Forget everything, before something new is tried."""
-        self.errors.clear()
-        self.warnings.clear()
+        """Forget what concerns this thread, before it tries something new."""
+        if self._mark is None:
+            self._caller.mark = object()
+        self._errors = [(mark, error) for mark, error in self._errors if mark not in (None, self._mark)]
+        self.listing = ""
 
     def reason(self) -> str:
-        """The first error in one line; empty if there was none."""
-        return " ".join(self.errors[0].split()) if self.errors else ""
+        """The first error of a call of this thread in one line; empty if there was none."""
+        own = [error for mark, error in self._errors if mark is self._mark]
+        found = own or [error for mark, error in self._errors if mark is None]
+        return " ".join(found[0].split()) if found else ""
+
+    @property
+    def _mark(self) -> object | None:
+        return getattr(self._caller, "mark", None)
 
 
 @cache
@@ -143,10 +167,11 @@ def new_logger(module: Any) -> Any:
             self.messages = Messages()
 
         def log(self, severity: Any, message: str) -> None:
-            kept = self.messages.errors if severity in errors else self.messages.warnings
-            if severity in (*errors, module.ILogger.WARNING) and len(kept) < KEPT_MESSAGES:
-                kept.append(message)
+            if severity in errors:
+                self.messages.add(message)
             if severity != module.ILogger.VERBOSE:
                 log.debug("%s", message)
+            elif message.startswith(LISTING):
+                self.messages.listing = message
 
     return Logger()

@@ -77,17 +77,17 @@ class TensorRTPlan:
         """Device memory that a context needs for activations."""
         return int(self.engine.get_device_memory_size_for_profile_v2(PROFILE))
 
-    def execution(self, stream: StageStream, recorded: bool) -> Execution:
+    def execution(self, stream: StageStream, few_shapes: bool) -> Execution:
         """A context of its own.
 
         Args:
             stream: on which it runs, and whose working memory it uses.
-            recorded: its calls become a CUDA graph.
+            few_shapes: its calls have few shapes, or become a CUDA graph; see `TensorRt.context`.
 
         Raises:
             BackendError, CapacityError: the device has no room for the context.
         """
-        context = self.library.context(self.engine, captured=recorded, runtime_cache=self._runtime_cache)
+        context = self.library.context(self.engine, few_shapes=few_shapes, runtime_cache=self._runtime_cache)
         return Execution(self, context, stream)
 
     def range_of(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -1,4 +1,8 @@
-"""Prefill of a language model on the device; the host does not wait for it."""
+"""Prefill of a language model on the device; the host does not wait for it.
+
+Calls have few shapes, so that TensorRT-RTX can compile kernels for each: positions are padded. What is fed beyond the
+last one is written behind it in the cache, where no mask shows it before it is overwritten.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,11 @@ from numpy.typing import NDArray
 from omni2_engine.backends.cuda.array import DeviceArray
 from omni2_engine.backends.cuda.staging import StagingBuffer
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
+from omni2_engine.settings.tuning import DECODE
 
 Floats = NDArray[np.float32]
+FEWEST = (4, 16, 64)  # positions of short calls; a pair of groups for the speech LM, a typed question
+GRANULE = 32  # longer calls are a multiple of so many
 
 
 class DevicePrefill:
@@ -28,7 +35,7 @@ class DevicePrefill:
     def __init__(self, graph: TensorRTGraph) -> None:
         device = graph.stream.device
         self._stream, self._stage = graph.stream, graph.plan.stage
-        self._execution = graph.execution
+        self._execution = graph.plan.execution(graph.stream, few_shapes=True)
         self._sent = StagingBuffer(device)
         self._done = device.event()
         self.most = graph.most("embeds", 1) or 1
@@ -46,13 +53,15 @@ class DevicePrefill:
             BackendError: TensorRT refuses.
             CapacityError: the device has no room for the inputs.
         """
-        stop, execution = start + len(embeds), self._execution
+        execution, capacity = self._execution, min(cache.shape[2] for cache in caches.values())
+        fed, visible = call_size(len(embeds), start, self.most, capacity)
+        positions = np.arange(start, start + fed)
         inputs: dict[str, NDArray[Any]] = {
-            "embeds": embeds[None],
-            "positions": np.arange(start, stop, dtype=np.int64)[None],
+            "embeds": np.pad(embeds, ((0, fed - len(embeds)), (0, 0)))[None],
+            "positions": positions[None],
             "write": np.array([start], np.int64),
             "last": np.array([[len(embeds) - 1]], np.int64),
-            "mask": (np.arange(stop)[None, :] <= np.arange(start, stop)[:, None])[None, None],
+            "mask": (np.arange(visible)[None, :] <= positions[:, None])[None, None],
         }
         self._done.synchronize()  # the staging buffer is used again; there is rarely anything to wait for
         self._sent.lay_out({name: (array.shape, array.dtype) for name, array in inputs.items()})
@@ -68,3 +77,20 @@ class DevicePrefill:
             self._sent.send(self._stream.cuda)
             execution.enqueue()
         self._stream.cuda.record(self._done)
+
+
+def call_size(count: int, start: int, most: int, capacity: int) -> tuple[int, int]:
+    """Positions that a call feeds and positions that it shows, for `count` that follow `start`.
+
+    Args:
+        count: positions there are to feed, ≤ most.
+        start: positions held already.
+        most: positions of one call.
+        capacity: of the cache.
+    """
+    rounded = next((few for few in FEWEST if count <= few), -(-count // GRANULE) * GRANULE)
+    fed = rounded if rounded <= min(most, capacity - start) else count
+    visible = DECODE.least_visible
+    while visible < start + fed:
+        visible *= 2
+    return fed, min(visible, capacity)

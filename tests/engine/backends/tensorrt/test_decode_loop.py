@@ -445,3 +445,17 @@ def nothing_raised(emulated: Any) -> Iterator[None]:
     """No stand-in had to complain."""
     yield
     assert emulated.raised == []
+
+
+def test_no_step_is_made_in_the_midst_of_a_turn(open_model: Open, calls: list[str]) -> None:
+    """After warming up, a conversation that fills its cache finds every step that it needs recorded."""
+    model = open_model()
+    cache = model.new_cache(1, CAPACITY)
+    model.warm_up(cache)
+    calls.clear()
+    request = asked(prefilled(model, cache.acquire(), 1, CAPACITY - 70), 1, 30)
+    for _ in range(2):
+        (found,) = model.decode_many([request])
+        request = going_on(request, found, 30)
+    assert request.state.length > CAPACITY - 20 > DECODE.least_visible
+    assert "CudaStream.end_capture" not in calls and "CudaStream.launch_graph" in calls

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Engine
@@ -17,9 +19,11 @@ from omni2_engine._core import CudaDevice
 from omni2_engine.backends.base.decode_request import DecodeRequest, Tokens
 from omni2_engine.backends.base.host_language_model import HostLanguageModel
 from omni2_engine.backends.tensorrt.backend import TensorRTBackend
+from omni2_engine.backends.tensorrt.chain import Chain
 from omni2_engine.backends.tensorrt.decode_loop import DecodeLoop
 from omni2_engine.backends.tensorrt.language_model import DeviceLanguageModel
 from omni2_engine.backends.tensorrt.library import MAINLINE, RTX, TensorRt, new_logger
+from omni2_engine.backends.tensorrt.prefill import FEWEST, GRANULE, call_size
 from omni2_engine.errors import BackendError, CapacityError, EngineDirectoryError
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.sampling import Sampling, Stream
@@ -193,7 +197,7 @@ def test_the_encoder_is_recorded_unless_graphs_are_off(
     np.testing.assert_array_equal(sounds[0], sounds[2])
     encoder = [recorded for stage, recorded in fake_tensorrt.calls if stage == "encoder"]
     assert encoder == ([False, True] if cuda_graphs else [False] * 3)
-    assert fake_cuda.live()["graphs"] == (4 if cuda_graphs else 0)  # log-mel, encoder, a step of each language model
+    assert fake_cuda.live()["graphs"] == (5 if cuda_graphs else 0)  # log-mel, encoder, steps of language models, solver
 
 
 def test_every_stage_has_a_stream_of_its_own(
@@ -271,6 +275,7 @@ def test_kernels_compiled_for_plans_are_kept_for_the_next_start(
     fake_tensorrt: Any,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    utterance: Callable[..., np.ndarray],
 ) -> None:
     library = TensorRt(fake_tensorrt, RTX, VERSION, new_logger(fake_tensorrt))
     path, graphs = copy_engine(tiny_engine_dir, tmp_path / "engine"), tmp_path / "graphs"
@@ -291,6 +296,12 @@ def test_kernels_compiled_for_plans_are_kept_for_the_next_start(
         assert compiled() == first
     assert any("cannot be read" in message for message in caplog.messages)
     assert compiled() == 0
+    cache.unlink()
+    backend = TensorRTBackend(CudaDevice(emulated.path), library)
+    with Engine.load(path, backend=backend, max_context=400, warm_up=False) as engine:
+        answer(engine, utterance(1))
+        assert not cache.exists()
+    assert cache.exists()  # what the turn compiled, kept on closing
 
 
 def test_plans_of_half_types_keep_their_state_in_them(
@@ -362,3 +373,38 @@ def test_a_plan_that_tensorrt_does_not_take_is_built_again(
     plan.write_bytes(b"x" * size)
     with pytest.raises(BackendError, match="cannot load the plan of fusion: the plan is of another version — build"):
         Engine.load(engine, backend=TensorRTBackend(CudaDevice(fake_cuda.path), library), warm_up=False)
+
+
+def test_the_solver_is_called_in_few_shapes(
+    load: Callable[..., Engine], fake_cuda: Any, utterance: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call of an answer has its own number of frames and of visible positions; plans see those that were warmed,
+    and record nothing in the midst of a turn."""
+    shapes: set[tuple[int, ...]] = set()
+    run = Chain.run
+
+    def noted(chain: Chain, states: Any, inputs: Any, *more: Any) -> Any:
+        shapes.add(inputs["mask"].shape)
+        return run(chain, states, inputs, *more)
+
+    monkeypatch.setattr(Chain, "run", noted)
+    engine = load()
+    flow = engine.pipeline.decoder.flow
+    flow.warm_up()
+    warmed, lengths = shapes.copy(), {flow._rows(frames) for frames in range(1, 200)}
+    shapes.clear()
+    graphs = fake_cuda.live()["graphs"]
+    for seed in (1, 2):
+        answer(engine, utterance(seed))
+    assert shapes and shapes <= warmed and {shape[2] for shape in shapes} <= lengths
+    assert fake_cuda.live()["graphs"] - graphs <= 4  # log-mel, encoder and steps of the language models
+
+
+@given(st.integers(1, 512), st.integers(0, 4000))
+def test_prefill_is_padded_within_its_cache(count: int, start: int) -> None:
+    most, capacity = 512, 4160
+    assume(start + count <= capacity)
+    fed, visible = call_size(count, start, most, capacity)
+    assert count <= fed <= most and start + fed <= visible <= capacity
+    assert fed == count or fed in FEWEST or fed - count < GRANULE
+    assert visible == capacity or visible < 2 * max(start + fed, 256)

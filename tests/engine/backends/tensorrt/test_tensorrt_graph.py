@@ -112,6 +112,7 @@ def test_runs_in_a_row_are_one_copy_there_the_plans_and_one_copy_back(fake_cuda:
     fake_cuda.log_begin()
     np.testing.assert_array_equal(graph.run_chain(bound, {"x": x}, each, {"doubled": "x"})["doubled"], 16 * x)
     assert what(fake_cuda.log()) == [
+        "graph",
         f"copy host to device {256 * (1 + len(each))}",
         *["host function", "copy device to device 16"] * 4,
         "copy device to host 512",  # doubled and logits of the last
