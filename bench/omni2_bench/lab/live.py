@@ -7,6 +7,7 @@ python -m omni2_bench.lab.live ENGINE examples/sum.wav --speech-begins 0.22
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -149,7 +150,8 @@ def main(
             for name, run in runs.items():
                 rows.setdefault(name, []).extend(run())
     summaries = {name: summarise(values) for name, values in rows.items()}
-    typer.echo(f"load {os.getloadavg()[0]:.0f}")
+    if sys.platform != "win32":
+        typer.echo(f"load {os.getloadavg()[0]:.0f}")
     lines = [[name, f"{s.median:.0f}", f"{s.p10:.0f} to {s.p90:.0f}"] for name, s in summaries.items()]
     typer.echo(table(["ms", "median", "p10 to p90"], lines))
 

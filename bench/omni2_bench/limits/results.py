@@ -30,7 +30,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Share:
+class StageShare:
     """A stage's time beside the least it could be.
 
     Args:
@@ -120,7 +120,7 @@ def measure_rates(plan: LimitsPlan, say: Say) -> dict[str, float]:
     return rates
 
 
-def compare(engine: EngineDirectory, times: dict[str, Any], best: Rates) -> list[Share]:
+def compare(engine: EngineDirectory, times: dict[str, Any], best: Rates) -> list[StageShare]:
     """Every stage's time and its floor.
 
     Args:
@@ -136,10 +136,10 @@ def compare(engine: EngineDirectory, times: dict[str, Any], best: Rates) -> list
         quantised = kind != "fp32"  # weight-only storage too is multiplied in int8 (`omni2_engine.backends`)
         floor = work.linear / (best.int8 if quantised else best.fp32) + work.other / best.fp32
         bound = "int8 and fp32 arithmetic" if quantised else "fp32 arithmetic"
-        shares.append(Share(stage, kind, times["seconds"][stage], floor, bound))
+        shares.append(StageShare(stage, kind, times["seconds"][stage], floor, bound))
     for stage, module in (("text_token", "llm"), ("speech_token", "speech_lm")):
         floor = weight_bytes(engine.graph(module)) / best.read
-        shares.append(Share(stage, storage[module], times["seconds"][stage], floor, "memory"))
+        shares.append(StageShare(stage, storage[module], times["seconds"][stage], floor, "memory"))
     return shares
 
 

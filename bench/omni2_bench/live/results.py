@@ -36,7 +36,7 @@ class LivePlan:
 
 
 @dataclass
-class Measured:
+class MeasuredCondition:
     """A condition and what came of it.
 
     Attributes:
@@ -80,7 +80,7 @@ def run(plan: LivePlan, out: Path, say: Say) -> str:
         The page.
     """
     recordings = [read_recording(path) for path in plan.questions]
-    found = [Measured(condition, []) for condition in conditions(plan.silences, plan.conversations)]
+    found = [MeasuredCondition(condition, []) for condition in conditions(plan.silences, plan.conversations)]
     sessions = max(plan.conversations)
     with ExitStack() as stack:
         addresses = {
@@ -124,7 +124,7 @@ def _talk(address: str, visits: list[Visit], silence: float, recordings: list[Re
     return asyncio.run(meet())
 
 
-def _line(number: int, measured: Measured) -> str:
+def _line(number: int, measured: MeasuredCondition) -> str:
     figures, condition = measured.record()["figures"], measured.condition
     first = 1000 * figures.get("first_sound_p50", float("nan"))
     way = "with" if condition.speculate else "without"

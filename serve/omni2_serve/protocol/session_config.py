@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from omni2_serve.protocol.errors import RequestError, invalid
-from omni2_serve.sound.formats import FORMATS, PCM, Format
+from omni2_serve.sound.formats import FORMATS, PCM, SoundFormat
 
 STOCK_VOICES = frozenset(
     ["alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse", "marin", "cedar"]
@@ -56,7 +56,7 @@ class SemanticVad(Settings):
 
 
 class AudioFormat(Settings):
-    """See `Format`."""
+    """See `SoundFormat`."""
 
     type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
     rate: Literal[24_000, 8_000] | None = None
@@ -72,7 +72,7 @@ class AudioFormat(Settings):
         return {"type": self.type, "rate": self.format.rate} if self.type == PCM.name else {"type": self.type}
 
     @property
-    def format(self) -> Format:
+    def format(self) -> SoundFormat:
         return FORMATS[self.type]
 
 

@@ -18,7 +18,7 @@ FULL_SCALE = 32_768.0
 
 
 @dataclass(frozen=True)
-class Format:
+class SoundFormat:
     """How samples are written.
 
     Args:
@@ -63,9 +63,9 @@ class Format:
         return bytes(g711.encode(whole, g711.ULAW_CODES if self.name == PCMU.name else g711.ALAW_CODES))
 
 
-PCM = Format("audio/pcm", 24_000, 2)
-PCMU = Format("audio/pcmu", 8_000, 1)
-PCMA = Format("audio/pcma", 8_000, 1)
+PCM = SoundFormat("audio/pcm", 24_000, 2)
+PCMU = SoundFormat("audio/pcmu", 8_000, 1)
+PCMA = SoundFormat("audio/pcma", 8_000, 1)
 FORMATS = {known.name: known for known in (PCM, PCMU, PCMA)}
 
 
@@ -98,7 +98,7 @@ class Encoder:
         written: bytes so far.
     """
 
-    to: Format
+    to: SoundFormat
     rate: int
     written: int = 0
     _stream: soxr.ResampleStream | None = field(default=None, init=False, repr=False)
