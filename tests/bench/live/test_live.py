@@ -10,7 +10,7 @@ import pytest
 from omni2_bench.live import results
 from omni2_bench.live.conditions import LiveCondition, conditions
 from omni2_bench.live.page import page
-from omni2_bench.live.results import LivePlan, Measured, run
+from omni2_bench.live.results import LivePlan, MeasuredCondition, run
 from omni2_bench.live.served import served
 from omni2_bench.load.records import Call, HeardTurn
 from omni2_engine.errors import BackendError
@@ -36,7 +36,7 @@ def test_the_way_through_the_socket_is_what_the_server_does_not_count() -> None:
         HeardTurn(1.0, 1.5, [1.8, 2.0], [0.5, 0.5], 2.1, status="completed"),
         HeardTurn(5.0, 5.4, [5.8], [0.5], 6.0),
     ]
-    measured = Measured(LiveCondition(0.5), [])
+    measured = MeasuredCondition(LiveCondition(0.5), [])
     measured.add([Call(0.0, "done", turns=turns)], seconds=0.5, sounds=2)
     figures = measured.record()["figures"]
     assert figures["first_sound_p50"] == pytest.approx(0.8) and figures["decision_p50"] == pytest.approx(0.45)
