@@ -272,6 +272,11 @@ class Engine:
         """What turns that were prepared have saved and wasted until now, see `Session.prepare`."""
         return self.runtime.prepared_turns.now()
 
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that the oldest of the turns that wait has waited; 0 if none waits."""
+        return self.runtime.waiting.longest
+
     def session(self, **options: Unpack[SessionOptions]) -> Session:
         """Begin a conversation.
 

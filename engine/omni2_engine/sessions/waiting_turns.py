@@ -39,6 +39,12 @@ class WaitingTurns:
         with self._lock:
             return (len(self._asked) + 1) * (self._each or 0.0)
 
+    @property
+    def longest(self) -> float:
+        """Seconds since the oldest of them was asked; 0 if there is none."""
+        with self._lock:
+            return self._clock() - min(self._asked.values()) if self._asked else 0.0
+
     def enter(self) -> int:
         """A turn is asked.
 

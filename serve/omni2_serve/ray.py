@@ -1,0 +1,134 @@
+"""Several servers under Ray Serve: `omni2-engine serve ENGINE --ray`, or `serve run omni2_serve.ray:app engine=ENGINE`.
+
+A replica is one process with one engine, of one GPU or of some processor cores. A conversation is a WebSocket, which
+stays with its replica to its end.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from starlette.applications import Starlette
+
+from omni2_engine import Engine
+from omni2_engine.errors import BackendError
+from omni2_serve.access import Access
+from omni2_serve.app import make_app
+from omni2_serve.engine_host import engine_host
+from omni2_serve.limits import ServiceLimits
+from omni2_serve.service import Service
+
+KEY_VARIABLE = "OMNI2_API_KEY"
+SPARE = 16  # requests a replica takes beyond its conversations, so that it can refuse them itself, at once
+STUCK = 120.0  # seconds without a first sound, after which a replica counts as broken
+LAST_MINUTE = 60.0  # seconds beyond the longest conversation that a replica gets to end
+ROUTER = "omni2_serve.ray_router:FewestConversations"
+
+
+class ReplicaSettings(BaseModel):
+    """What `serve run` takes as arguments, and a Ray configuration file under `args`.
+
+    Args:
+        engine: engine directory, at the same place on every machine.
+        sessions: conversations of one replica.
+        replicas: of them at first, and at least.
+        most_replicas: where conversations fill them; `replicas` if it is less.
+        device: "auto", "cpu", "cuda" or "tensorrt".
+        gpus: that Ray reserves for a replica: 1 for a GPU of its own, 0 for none, shares for several on one.
+        cpus: processor cores that Ray reserves for a replica; its threads on the CPU.
+        typed_turns, history_turns, speculate, seed: as of `omni2-engine serve`.
+        max_context, left_context: see `Engine.load`.
+        length: seconds of a conversation at most.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    engine: Path
+    sessions: int = Field(4, ge=1)
+    replicas: int = Field(1, ge=1)
+    most_replicas: int = Field(0, ge=0)
+    device: str = "auto"
+    gpus: float = Field(0.0, ge=0)
+    cpus: int = Field(1, ge=1)
+    typed_turns: bool | None = None
+    history_turns: int | None = None
+    speculate: bool = True
+    seed: int = 0
+    max_context: int = 4096
+    left_context: float = 30.0
+    length: float = Field(3600.0, gt=0)
+
+
+@serve.ingress()
+class Replica:
+    """One process: an engine and the application of `omni2-engine serve` over it.
+
+    Args:
+        settings: see `ReplicaSettings`.
+        keys: API keys, one of which clients have to send; empty for none.
+    """
+
+    def __init__(self, settings: ReplicaSettings, keys: list[str]) -> None:
+        self._engine = Engine.load(
+            settings.engine,
+            sessions=settings.sessions,
+            device=settings.device,
+            threads=settings.cpus,
+            max_context=settings.max_context,
+            left_context=settings.left_context,
+        )
+        host = engine_host(
+            self._engine,
+            typed_turns=settings.typed_turns,
+            history_turns=settings.history_turns,
+            speculate=settings.speculate,
+            seed=settings.seed,
+        )
+        limits = ServiceLimits(sessions=settings.sessions, requests=settings.sessions, length=settings.length)
+        self._service = Service(host, limits, Access(keys))
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        """The application, once the engine is warm."""
+        return make_app(self._service)
+
+    def check_health(self) -> None:
+        """Asked by Ray every few seconds; a replica that raises is replaced.
+
+        Raises:
+            BackendError: no sound has come of a turn for two minutes.
+        """
+        if (waited := self._engine.longest_wait) > STUCK:
+            raise BackendError(f"a turn has waited {waited:.0f} s for its first sound", "the replica is replaced")
+
+
+def app(settings: ReplicaSettings) -> Application:
+    """The deployment, for `serve run`, Ray's configuration files, and `omni2-engine serve --ray`.
+
+    API keys come from the variable OMNI2_API_KEY, one or several with commas.
+    """
+    keys = [key for key in os.environ.get(KEY_VARIABLE, "").split(",") if key]
+    most = max(settings.replicas, settings.most_replicas)
+    scaling = AutoscalingConfig(
+        min_replicas=settings.replicas,
+        max_replicas=most,
+        initial_replicas=settings.replicas,
+        target_ongoing_requests=0.75 * settings.sessions,
+        upscale_delay_s=5.0,
+        downscale_delay_s=600.0,
+    )
+    deployment = serve.deployment(
+        Replica,
+        name="omni2",
+        max_ongoing_requests=settings.sessions + SPARE,
+        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        health_check_period_s=5.0,
+        graceful_shutdown_timeout_s=settings.length + LAST_MINUTE,
+        request_router_config=RequestRouterConfig(request_router_class=ROUTER),
+        **({"autoscaling_config": scaling} if most > settings.replicas else {"num_replicas": settings.replicas}),
+    )
+    return deployment.bind(settings, keys)
