@@ -10,13 +10,14 @@ PY := $(VENV)/bin/python
 SOURCES := pyproject.toml setup.py training/pyproject.toml $(wildcard cpp/*.h cpp/*.cpp cpp/*/*.h cpp/*/*.cpp kernels/omni2_kernels/cuda/*.cuh)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve train-demo test test-clients test-gpu test-gpu-kernels gpu-audit lint sanitize docs clean
+.PHONY: help demo serve train-demo test test-clients test-ray test-gpu test-gpu-kernels gpu-audit lint sanitize docs clean
 
 help:
 	@echo "make demo      build a small engine, answer a spoken question: answer.wav, answer.png; QUESTION=my.wav for your own"
 	@echo "make serve     talk to that engine: a server for clients of OpenAI's Realtime interface, and its address"
 	@echo "make test      lint, type checks and all tests (installs the CPU build of torch)"
 	@echo "make test-clients  talk to a server with four clients from PyPI and npm, and with the page in Chromium (needs npm; into build/clients)"
+	@echo "make test-ray  two replicas under Ray Serve on this machine (installs Ray into .venv)"
 	@echo "make test-gpu  the checks for a machine with an NVIDIA GPU, on that GPU (docs/gpu.md)"
 	@echo "make test-gpu-kernels  kernels, device layer and decode loop alone: any NVIDIA GPU, a driver and small wheels"
 	@echo "make gpu-audit  what ONNX Runtime's CUDA provider does with the graphs, on a stub driver (fetches 260 MB)"
@@ -47,6 +48,10 @@ test: lint
 CLIENTS := build/clients
 test-clients: $(VENV)/dev.stamp $(foreach client,openai pipecat livekit,$(CLIENTS)/$(client).stamp) $(CLIENTS)/agents.stamp $(CLIENTS)/page.stamp
 	$(PY) -m pytest -q --clients tests/clients tests/page
+
+test-ray: $(VENV)/dev.stamp
+	$(PY) -m pip install -q "ray[serve]>=2.50"
+	$(PY) -m pytest -q tests/ray
 
 $(CLIENTS)/%.stamp: tests/clients/%.txt
 	rm -rf $(CLIENTS)/$*

@@ -15,7 +15,7 @@ from omni2_engine.cli.require import require
 from omni2_engine.errors import SettingError
 
 KEY_VARIABLE = "OMNI2_API_KEY"
-WHO, WHAT, MACHINE = "Who may come in", "What it does", "Machine and memory"
+WHO, WHAT, MACHINE, RAY = "Who may come in", "What it does", "Machine and memory", "Several processes"
 
 
 def register(app: typer.Typer) -> None:
@@ -65,6 +65,14 @@ def register(app: typer.Typer) -> None:
         drain: Annotated[
             float, typer.Option(help="seconds that answers get to finish when it is stopped", rich_help_panel=MACHINE)
         ] = 60.0,
+        ray: Annotated[
+            bool, typer.Option("--ray", help="run replicas of the server under Ray Serve", rich_help_panel=RAY)
+        ] = False,
+        replicas: Annotated[int, typer.Option(help="processes at least", min=1, rich_help_panel=RAY)] = 1,
+        most_replicas: Annotated[
+            int, typer.Option(help="processes where conversations fill them", min=0, rich_help_panel=RAY)
+        ] = 0,
+        gpus: Annotated[float, typer.Option(help="GPUs of a replica", min=0, rich_help_panel=RAY)] = 0.0,
     ) -> None:
         """Talk with clients of OpenAI's Realtime interface: ws://HOST:PORT/v1/realtime.
 
@@ -95,6 +103,27 @@ def register(app: typer.Typer) -> None:
             )
         if (certificate is None) != (certificate_key is None):
             raise SettingError("a certificate comes with its key", "give --certificate and --certificate-key")
+        if ray:
+            _refuse_with_ray(certificate=certificate, api_key_file=api_key_file, allow_origin=allow_origin)
+            from omni2_serve.ray_command import serve_with_ray
+
+            settings = {
+                "engine": engine.resolve(),
+                "sessions": sessions,
+                "replicas": replicas,
+                "most_replicas": most_replicas,
+                "device": device,
+                "gpus": gpus,
+                "cpus": threads or 1,
+                "typed_turns": typed_turns,
+                "history_turns": history_turns,
+                "speculate": speculate,
+                "seed": seed,
+                "max_context": max_context,
+                "left_context": left_context,
+            }
+            serve_with_ray(settings, host, port)
+            return
         origins = frozenset(origin.rstrip("/") for origin in allow_origin or ())
         names = LOOPBACK | {host_name(origin.partition("://")[2]) for origin in origins} if local else None
         access = Access([] if no_auth else keys, names, origins)
@@ -117,6 +146,19 @@ def register(app: typer.Typer) -> None:
             address = f"{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
             typer.echo(f"{model.name} listens at http{'s' if ssl else ''}://{address}, Realtime at /v1/realtime")
             asyncio.run(server.serve([listening]))
+
+
+def _refuse_with_ray(**given: object) -> None:
+    """Options that a proxy before Ray has to see to.
+
+    Raises:
+        SettingError: one is given.
+    """
+    for name, value in given.items():
+        if value is not None:
+            option = "--" + name.replace("_", "-")
+            use = f"set {KEY_VARIABLE}, and let a proxy before Ray do the rest: docs/running.md"
+            raise SettingError(f"{option} does not go with --ray", use)
 
 
 def _keys(path: Path | None) -> list[str]:

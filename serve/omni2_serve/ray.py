@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from starlette.applications import Starlette
@@ -22,12 +22,13 @@ from omni2_serve.app import make_app
 from omni2_serve.engine_host import engine_host
 from omni2_serve.limits import ServiceLimits
 from omni2_serve.service import Service
+from ray import serve
 
 KEY_VARIABLE = "OMNI2_API_KEY"
 SPARE = 16  # requests a replica takes beyond its conversations, so that it can refuse them itself, at once
 STUCK = 120.0  # seconds without a first sound, after which a replica counts as broken
 LAST_MINUTE = 60.0  # seconds beyond the longest conversation that a replica gets to end
-ROUTER = "omni2_serve.ray_router:FewestConversations"
+ROUTER: Any = "omni2_serve.ray_router:FewestConversations"
 
 
 class ReplicaSettings(BaseModel):
@@ -121,7 +122,7 @@ def app(settings: ReplicaSettings) -> Application:
         upscale_delay_s=5.0,
         downscale_delay_s=600.0,
     )
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         Replica,
         name="omni2",
         max_ongoing_requests=settings.sessions + SPARE,
@@ -131,4 +132,5 @@ def app(settings: ReplicaSettings) -> Application:
         request_router_config=RequestRouterConfig(request_router_class=ROUTER),
         **({"autoscaling_config": scaling} if most > settings.replicas else {"num_replicas": settings.replicas}),
     )
-    return deployment.bind(settings, keys)
+    bound: Application = deployment.bind(settings, keys)
+    return bound

@@ -1,7 +1,7 @@
 """What Ray's proxies do beside passing messages on: a client whose replica has died is told to connect again.
 
-Ray's proxies load `middlewares` by the variable RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, which `omni2-engine serve --ray`
-sets.
+Ray's proxies load `middlewares` by the variable RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH. `omni2-engine serve --ray`
+sets it.
 """
 
 from __future__ import annotations
