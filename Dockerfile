@@ -2,7 +2,7 @@
 #   docker build -t omni2-engine .
 #   docker build -t omni2-engine:gpu --build-arg DEVICE=gpu .
 # Engines come in as a volume; the key is what clients have to send:
-#   docker run --rm -p 8080:8080 -e OMNI2_API_KEY=… -v "$PWD/engines:/engines:ro" omni2-engine serve /engines/llama-omni2-0.5b
+#   docker run --rm -p 8000:8000 -e OMNI2_API_KEY=… -v "$PWD/engines:/engines:ro" omni2-engine serve /engines/llama-omni2-0.5b
 # docs/running.md says the rest; serve/deploy/ has compose, Kubernetes, nginx and Caddy.
 ARG DEVICE=cpu
 
@@ -42,10 +42,10 @@ COPY --from=build /opt/omni2 /opt/omni2
 ENV PATH=/opt/omni2/bin:$PATH
 USER 10001
 WORKDIR /home/omni2
-EXPOSE 8080
+EXPOSE 8000
 # A container that has just started compiles and warms up: no answer counts as unhealthy only after ten minutes.
 HEALTHCHECK --interval=15s --timeout=3s --start-period=10m --retries=4 \
-    CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
+    CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
 # SIGTERM drains the server: it takes no new sessions, finishes its answers and ends.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["omni2-engine"]
