@@ -309,7 +309,7 @@ std::vector<size_t> Core::start(double now) {
         begin_call(batch_of(first, now));
         started.push_back(first->stage);
     }
-    if (speculation_.calls > 0) note_delays(now);
+    note_delays(now);
     return started;
 }
 
@@ -322,8 +322,9 @@ bool Core::others_wait(double now) const {
 
 // Counts what speculative calls keep from starting: at their own stage, or as one of those that fill the width.
 void Core::note_delays(double now) {
-    const auto speculative = [](const Stage& stage) { return stage.busy && stage.speculative; };
-    const bool fill = calls_ == width_ && std::any_of(stages_.begin(), stages_.end(), speculative);
+    const auto speculative = [](const Stage& stage) { return stage.speculative; };
+    if (std::none_of(stages_.begin(), stages_.end(), speculative)) return;
+    const bool fill = calls_ == width_;
     for (const Stage& stage : stages_) {
         for (Task* task : stage.ready) {
             if (speculates(*task)) continue;

@@ -139,7 +139,11 @@ def test_whatever_is_prepared_a_conversation_is_what_is_committed(
     with inline.session(**LIMITS) as one, inline.session(**LIMITS) as other:
         for number, (taken_back, committed, heard, earlier) in enumerate(turns):
             for place, steps in enumerate(taken_back):
-                prepared(other, utterance(50 + place), steps, history_turns=place % 2 or None).take_back()
+                otherwise: dict[str, Any] = {
+                    "history_turns": place % 2 or None,
+                    "system": ("Be brief.", None)[place % 2],
+                }
+                prepared(other, utterance(50 + place), steps, **otherwise).take_back()
             expected = plain(one, utterance(number), history_turns=earlier)
             if committed is None:
                 found = plain(other, utterance(number), history_turns=earlier)

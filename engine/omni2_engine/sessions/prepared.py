@@ -164,8 +164,10 @@ def prepare(session: Session, state: SessionState, asked: Asked, options: Mappin
         abandon(state, turn)
         raise
     again = {"sample_rate": 16_000, "on_text": asked.on_text, "forced": asked.forced, **options}
-    state.runtime.prepared_turns.count(**{"prepared" if begun else "refused": 1})
-    if not begun:
+    if begun:
+        state.runtime.prepared_turns.count(prepared=1)
+    else:
+        state.runtime.prepared_turns.count(refused=1)
         abandon(state, turn)
     return Prepared(session, state, turn if begun else None, lambda: session.stream(waveform, **again))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 
 
 @dataclass
@@ -36,4 +36,4 @@ class PreparedTurns:
     def now(self) -> PreparedTurns:
         """A copy that changes no more."""
         with self._lock:
-            return PreparedTurns(**{f.name: getattr(self, f.name) for f in fields(self) if f.init and f.name[0] != "_"})
+            return replace(self, _lock=threading.Lock())

@@ -408,3 +408,28 @@ def test_prefill_is_padded_within_its_cache(count: int, start: int) -> None:
     assert count <= fed <= most and start + fed <= visible <= capacity
     assert fed == count or fed in FEWEST or fed - count < GRANULE
     assert visible == capacity or visible < 2 * max(start + fed, 256)
+
+
+def test_what_is_prepared_and_taken_back_leaves_the_devices_cache_as_it_was(
+    load: Callable[..., Engine], utterance: Callable[..., np.ndarray]
+) -> None:
+    """Also positions behind what was heard, which a prompt overwrites and which are copied before."""
+    engine, answers = load(sessions=2), []
+    for ahead in (False, True):
+        with engine.session(seed=5, **LIMITS) as session:
+            list(session.stream(utterance(1), sample_rate=16_000))
+            session.interrupt(0.1)
+            if ahead:
+                for number in range(3):
+                    turn = session.prepare(utterance(10 + number), sample_rate=16_000)
+                    eventually(lambda turn=turn: turn.ready)
+                    turn.take_back()
+                turn = session.prepare(utterance(2), sample_rate=16_000)
+                eventually(lambda turn=turn: turn.ready)
+                chunks = list(turn.commit())
+            else:
+                chunks = list(session.stream(utterance(2), sample_rate=16_000))
+            assert session.metrics is not None and session._state.held.conversation is not None
+            fed = list(session._state.history.fed)
+            answers.append(([c.pcm.tobytes() for c in chunks], fed, session.metrics.reused_positions))
+    assert answers[0] == answers[1] and len(answers[0][0]) > 1
