@@ -23,7 +23,7 @@ from omni2_engine.backends.select import Device, select_backend
 from omni2_engine.errors import SettingError
 from omni2_engine.live.conversation import LiveConversation
 from omni2_engine.live.detection.base import SentenceEnd
-from omni2_engine.live.detection.silero import SileroVad
+from omni2_engine.live.detection.silero import shared_silero_vad
 from omni2_engine.live.frame_listener import SpeechListener
 from omni2_engine.live.listening import ListeningThread
 from omni2_engine.live.playback import Clock
@@ -117,7 +117,7 @@ class Engine:
             self.prompts,
             PrefixCache(p.llm, self.prompts),
             Voices(directory, p.decoder.flow),
-            SpeechListener(self.config.encoder.samples / WHISPER_SAMPLE_RATE, lambda: self._ears().voice),
+            SpeechListener(self.config.encoder.samples / WHISPER_SAMPLE_RATE, shared_silero_vad),
             self.states,
             InlineSchedule(calls)
             if schedule == "inline"
@@ -341,7 +341,7 @@ class Engine:
         """Hears for all live conversations; made when it is first needed."""
         with self._listening_lock:
             if self._listening is None:
-                self._listening = ListeningThread(SileroVad())
+                self._listening = ListeningThread(shared_silero_vad())
             return self._listening
 
     def _open(self, options: Mapping[str, Any], one_turn: bool = False) -> Session:

@@ -45,7 +45,7 @@ class Hearer:
         """The turn may be over. If it is, `sound_committed` follows with the same arguments."""
 
     def speech_resumed(self) -> None:
-        """It was not over."""
+        """It is not over."""
 
     def speech_ended(self, at: int, decided: int) -> None:
         """Speech ended at `at`; `sound_committed` follows."""
@@ -187,6 +187,8 @@ class LiveInput:
             self._detector.change(detection)
             return
         self._catch_up()
+        if self._begin is not None:
+            self._tell(self._hearer.speech_resumed)  # it is not over before `commit`
         self._free, self._begin = self._buffer.position if self._begin is None else self._begin, None
 
     # -- the rest --------------------------------------------------------------------------------------------------

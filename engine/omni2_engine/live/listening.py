@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from omni2_engine.live.detection.base import Floats, SentenceEnd, VoiceActivity
 from omni2_engine.live.input import LiveInput
@@ -14,17 +15,16 @@ log = logging.getLogger("omni2_engine.live")
 
 
 class ListeningThread:
-    """Takes in what conversations were fed. It begins with the first input and ends with `close`.
+    """Takes in what conversations were fed. It begins with the first input and ends when the last one is gone.
 
-    Attributes:
+    Args:
         voice: the voice detector, shared by all conversations.
     """
 
     def __init__(self, voice: VoiceActivity) -> None:
-        self.voice = voice
+        self._voice = voice
         self._inputs: list[LiveInput] = []
         self._changed = threading.Condition()
-        self._closed = False
         self._thread: threading.Thread | None = None
         self._judging = ThreadPoolExecutor(1, thread_name_prefix="omni2-judging")  # its thread begins with the first
 
@@ -34,7 +34,7 @@ class ListeningThread:
         Args:
             make: makes its input from the state of the voice detector before the first window.
         """
-        added = make(self.voice.begin())
+        added = make(self._voice.begin())
         with self._changed:
             self._inputs = [*self._inputs, added]
             if self._thread is None:
@@ -46,6 +46,7 @@ class ListeningThread:
         """Hear for it no more."""
         with self._changed:
             self._inputs = [one for one in self._inputs if one is not gone]
+            self._changed.notify()
 
     def wake(self) -> None:
         """An input was added to."""
@@ -70,23 +71,25 @@ class ListeningThread:
             told(is_over)
             self.wake()
 
-        self._judging.submit(work)
+        with suppress(RuntimeError):  # closed: there is no conversation any more
+            self._judging.submit(work)
 
     def close(self) -> None:
-        """End the thread."""
+        """Hear for none any more."""
         self._judging.shutdown(wait=False, cancel_futures=True)
         with self._changed:
-            self._closed = True
+            self._inputs = []
             self._changed.notify()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or any(one.waiting for one in self._inputs))
-                if self._closed:
+                self._changed.wait_for(lambda: not self._inputs or any(one.waiting for one in self._inputs))
+                if not self._inputs:
+                    self._thread = None
                     return
                 inputs = self._inputs
-            hear_next(self.voice, inputs)
+            hear_next(self._voice, inputs)
 
 
 def hear_next(voice: VoiceActivity, inputs: list[LiveInput]) -> bool:

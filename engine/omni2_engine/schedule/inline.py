@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -33,12 +34,13 @@ class InlineSchedule:
 
 
 class InlineQueue:
-    """See `SessionQueue`. For one thread, but for `cancel` and `close`."""
+    """See `SessionQueue`. Steps run on one thread at a time; others may cancel and end the turn."""
 
     def __init__(self, calls: StageCalls, failed: Failed) -> None:
         self._calls = calls
         self._failed = failed
         self._queues: dict[StageIndex, deque[Task]] = {stage: deque() for stage in StageIndex}
+        self._running = threading.RLock()  # held by the thread that runs a step
         self._cancelled = False
         self._closed = False
 
@@ -56,17 +58,18 @@ class InlineQueue:
 
     def run_step(self) -> bool:
         """Run the oldest step of the stage nearest to the sound."""
-        if self._cancelled or self._closed:
-            return False
-        stage = next((stage for stage in reversed(StageIndex) if self._queues[stage]), None)
-        if stage is None:
-            return False
-        task = self._queues[stage].popleft()
-        (error,) = self._calls.call([task])
-        if error is not None:
-            self.cancel()
-            self._failed(error)
-        return True
+        with self._running:
+            if self._cancelled or self._closed:
+                return False
+            stage = next((stage for stage in reversed(StageIndex) if self._queues[stage]), None)
+            if stage is None:
+                return False
+            task = self._queues[stage].popleft()
+            (error,) = self._calls.call([task])
+            if error is not None:
+                self.cancel()
+                self._failed(error)
+            return True
 
     def lead(self) -> float:
         """0: no player runs while the steps do."""
@@ -98,7 +101,9 @@ class InlineQueue:
         self._cancelled = False
 
     def drained(self) -> None:
-        """A step runs on the calling thread or not at all."""
+        """See `SessionQueue.drained`; inside a step of its own a thread does not wait."""
+        with self._running:
+            pass
 
     def close(self) -> None:
         """See `SessionQueue.close`."""

@@ -35,11 +35,13 @@ from omni2_engine.live.events import (
 )
 from omni2_engine.live.settings import Detection
 
+from ...waiting import eventually
 from .scenes import Floats, recording, silence
 from .test_playback import HandClock
 
 OPTIONS: dict[str, Any] = {"seed": 3, "max_new_tokens": 14, "max_last_write": 30}
 PLAIN = Detection(soft_end=None)
+LIVE_THREADS = {"omni2-listening", "omni2-turns", "omni2-answer"}
 COUGH = 0.06  # seconds of a voice
 
 
@@ -445,3 +447,14 @@ def test_frames_from_several_threads_are_all_heard(engine: Engine) -> None:
             thread.join()
         live.commit()
         assert until(live, Committed)[-1] == Committed(0, 4 * RATE, answered=False)
+
+
+def test_threads_end_with_the_conversations(tiny_engine_dir: Path, question: Floats) -> None:
+    before = set(threading.enumerate())
+    with Engine.load(tiny_engine_dir, threads=1, warm_up=False) as engine:
+        for _ in range(2):
+            with engine.live(**OPTIONS) as live:
+                live.feed(question)
+                live.end()
+                assert list(live)
+            eventually(lambda: not [t for t in set(threading.enumerate()) - before if t.name in LIVE_THREADS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 
 import numpy as np
@@ -39,3 +40,9 @@ class SileroVad:
         inputs = {"input": np.stack(windows), "state": np.stack(states, axis=1), "sr": self._rate}
         probabilities, after = self._session.run(None, inputs)
         return [float(p) for p in probabilities[:, 0]], [after[:, row] for row in range(len(windows))]
+
+
+@cache
+def shared_silero_vad() -> SileroVad:
+    """The one of this process, loaded when it is first needed: a state is all that an input has to itself."""
+    return SileroVad()
