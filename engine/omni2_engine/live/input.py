@@ -27,8 +27,8 @@ from omni2_engine.live.detection.base import (
 from omni2_engine.live.detection.pauses import PauseDetector
 from omni2_engine.live.settings import Detection
 from omni2_engine.live.speech_buffer import SpeechBuffer
+from omni2_engine.settings.tuning import DETECTION
 
-TAIL = 0.1  # seconds behind the speech that the model hears too
 Tell = Callable[..., None]  # told a method of a `Hearer` and its arguments
 Judge = Callable[[Floats, Callable[[bool], None]], None]  # told speech, and a function to tell whether it is over
 Item = tuple[Floats, int] | Callable[[], None]
@@ -252,7 +252,7 @@ class LiveInput:
 
     def _tail(self, at: int) -> int:
         """Where the sound of a turn ends: alike at a soft end and at the end."""
-        settings, seconds = self._detection, TAIL
+        settings, seconds = self._detection, DETECTION.tail
         if settings is not None:
-            seconds = min(TAIL, *(s for s in (settings.soft_end, settings.silence) if s is not None))
+            seconds = min(seconds, *(s for s in (settings.soft_end, settings.silence) if s is not None))
         return min(at + round(seconds * RATE), self._buffer.position)

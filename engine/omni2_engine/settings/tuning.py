@@ -117,9 +117,30 @@ class TransferTuning:
     least_staging: int = 1 << 16
 
 
+@dataclass(frozen=True)
+class DetectionTuning:
+    """Where speech begins and ends in live conversations, beside what `omni2_engine.live.settings` lets users choose.
+
+    Attributes:
+        hysteresis: a window is silent where its probability is this much below the threshold; between the two it is as
+            the one before.
+        hangover: windows by which the voice detector's probability falls after the voice, on recordings.
+        sentence_pause: seconds of silence after which a model is asked whether the sentence is over. What is shorter
+            lies between two words.
+        tail: seconds behind the speech that the model hears too. Less than a soft end, so that the sound of a turn is
+            the same there and at the end.
+    """
+
+    hysteresis: float = 0.15
+    hangover: int = 2
+    sentence_pause: float = 0.2
+    tail: float = 0.1
+
+
 TURN = TurnTuning()
 PLAYOUT = PlayoutTuning()
 SESSIONS = SessionTuning()
 MEMORY = MemoryTuning()
 DECODE = DecodeTuning()
 TRANSFER = TransferTuning()
+DETECTION = DetectionTuning()

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from omni2_engine.live.detection.base import RATE, WINDOW, Doubt, Mark, Onset, Resumption, SoftEnd, SpeechEnd
 from omni2_engine.live.settings import EAGERNESS, Detection
-
-HYSTERESIS = 0.15  # below the threshold by this much a window is silent; between the two it is as the one before
-HANGOVER = 2 * WINDOW  # samples by which the voice detector's probability falls after the voice, on recordings
-SENTENCE_PAUSE = 0.2  # seconds of silence after which a model is asked whether the sentence is over
+from omni2_engine.settings.tuning import DETECTION
 
 
 class PauseDetector:
     """See `TurnDetector`.
 
     Speech begins with a window whose probability reaches the threshold, and is certain when it has lasted
-    `Detection.least_speech`. It ends behind the last window that reaches the threshold, less `HANGOVER`. How long the
-    silence behind it must last is `Detection.silence`, or up to the sentence, see `Detection.eagerness`.
+    `Detection.least_speech`. It ends behind the last window that reaches the threshold, less the detector's hangover.
+    How long the silence behind it must last is `Detection.silence`, or up to the sentence, see `Detection.eagerness`.
 
     Args:
         settings: of the detection.
@@ -47,7 +44,7 @@ class PauseDetector:
         """See `TurnDetector`."""
         begin, self._heard = self._heard, self._heard + WINDOW
         voiced = probability >= self._settings.threshold
-        silent = probability < self._settings.threshold - HYSTERESIS
+        silent = probability < self._settings.threshold - DETECTION.hysteresis
         if voiced:
             self._voiced = self._heard
         if not self._speaking:
@@ -57,7 +54,7 @@ class PauseDetector:
             self._quiet, self._softly, self._asked = None, False, False
             return Resumption() if softly else None
         if silent and self._quiet is None:
-            self._quiet = max(self._voiced - HANGOVER, self._onset or 0)
+            self._quiet = max(self._voiced - DETECTION.hangover * WINDOW, self._onset or 0)
         return None if self._quiet is None else self._in_silence(self._quiet)
 
     def judged(self, is_over: bool) -> Mark | None:
@@ -80,7 +77,7 @@ class PauseDetector:
         seconds, settings = (self._heard - quiet) / RATE, self._settings
         if seconds >= (settings.silence if settings.eagerness is None else EAGERNESS[settings.eagerness]):
             return self._end(quiet)
-        if settings.eagerness is not None and self._judges and not self._asked and seconds >= SENTENCE_PAUSE:
+        if settings.eagerness is not None and self._judges and not self._asked and seconds >= DETECTION.sentence_pause:
             self._asked = True
             return Doubt()
         if settings.soft_end is not None and not self._softly and seconds >= settings.soft_end:
