@@ -16,7 +16,7 @@ SECONDS = ("prefix_padding", "silence", "least_speech")
 
 @dataclass(frozen=True)
 class Detection:
-    """How turns are found in the input; times in seconds of input, whatever a clock says.
+    """How turns are found in the input; times are seconds of input, not of a clock.
 
     Args:
         threshold: probability from which on a window of sound is taken for speech, above 0 and below 1.

@@ -135,7 +135,7 @@ def test_a_recording_that_cannot_be_written_ends_the_talk(question_file: Path) -
 
 
 class FakePortAudio:
-    """`sounddevice`, as far as it is called; `run` has both streams exchange a frame."""
+    """The part of `sounddevice` that is called; `run` has both streams exchange a frame."""
 
     class PortAudioError(Exception):
         pass

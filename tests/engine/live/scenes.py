@@ -86,7 +86,7 @@ def clicks(seconds: float, seed: int = 0) -> Floats:
 
 
 def at_ratio(sound: Floats, other: Floats, decibels: float) -> Floats:
-    """`sound` with `other`, of RMS 1, so many decibels below the sound's own RMS where it is loud."""
+    """`sound` with `other`, of RMS 1, by a number of decibels below the sound's own RMS where it is loud."""
     loud = np.sqrt(np.mean(np.square(sound[np.abs(sound) > 0.05 * np.abs(sound).max()])))
     return sound + other[: len(sound)] * loud * np.float32(10 ** (-decibels / 20))
 

@@ -1,5 +1,5 @@
-"""Whatever a person, a player and a client do, in any order: the conversation ends, its history holds together, and its
-engine has everything back."""
+"""A person, a player and a client do anything in any order: the conversation ends, its events follow their rules, and
+its engine has everything back."""
 
 from __future__ import annotations
 
