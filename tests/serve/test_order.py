@@ -84,6 +84,11 @@ def test_an_interruption(session: Any) -> None:
         retrieved = (await client.until("conversation.item.retrieved"))["item"]
         assert retrieved["content"][0]["transcript"] == "Well,"
         assert conversation.calls[-1] == ("truncate", {"heard": 0.4})
+        # a client that has sent one already may send another, by a clock of its own: nothing comes back
+        await client.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=500)
+        await client.until("conversation.item.truncated")
+        await client.send("conversation.item.retrieve", item_id=item)
+        assert (await client.until("conversation.item.retrieved"))["item"] == retrieved
 
     session(talk)
 

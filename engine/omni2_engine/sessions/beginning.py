@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from omni2_engine._core import SessionCancelledError
 from omni2_engine.errors import SettingError
 from omni2_engine.sessions.answer import Answer, late
-from omni2_engine.sessions.ending import abandon, close
+from omni2_engine.sessions.ending import abandon, close, closed
 from omni2_engine.sessions.prompt_room import check_speech_room, lay_out
 from omni2_engine.sessions.question import Asked
 from omni2_engine.sessions.runtime import Runtime
@@ -82,6 +82,9 @@ def begin(state: SessionState, turn: RunningTurn, asked: Asked, end: End) -> Ans
     except TimeoutError:
         abandon(state, turn)
         raise late(state.runtime) from None
+    except SessionCancelledError:  # by `close`, before its first step
+        abandon(state, turn)
+        raise closed() from None
     except BaseException:
         abandon(state, turn)
         raise
@@ -102,6 +105,9 @@ async def abegin(state: SessionState, turn: RunningTurn, asked: Asked, end: End)
             abandon(state, turn)
             raise
         return _cancelled(state, turn, end)
+    except SessionCancelledError:
+        abandon(state, turn)
+        raise closed() from None
     except BaseException:
         abandon(state, turn)
         raise
@@ -141,22 +147,27 @@ def start(state: SessionState, turn: RunningTurn, waveform: Floats | None, text:
 
     Raises:
         ContextError: the turn does not fit.
+        SettingError: the session was closed meanwhile.
     """
     runtime, options, history, queue = state.runtime, turn.options, state.history, state.queue
-    assert state.held.conversation is not None and turn.states is not None
+    conversation, states = state.held.conversation, turn.states
+    if conversation is None or states is None:
+        raise closed()
     metrics = turn.recorder.metrics
-    metrics.left_context = turn.states.left_context
+    metrics.left_context = states.left_context
     history.exchanges, layout, metrics.dropped_turns = lay_out(runtime, history.exchanges, text, options)
     history.rounds = []
     output = ChunkQueue(options.unread, queue.hold, partial(runtime.waiting.leave, turn.ticket, True))
     with state.lock:
+        if state.closed:  # `close` has not seen the output, and would not end it
+            raise closed()
         turn.waits_for, turn.output = None, output
     turn.run = TurnRun(
         runtime.pipeline,
         runtime.prefixes,
         history,
-        state.held.conversation.state,
-        turn.states,
+        conversation.state,
+        states,
         Question(layout, waveform, options, *hooks),
         queue,
         output,

@@ -67,20 +67,24 @@ def take_back(state: SessionState, turn: RunningTurn) -> None:
         state: of the session.
         turn: see `end`.
     """
-    if _first(state, turn):
-        state.queue.cancel()  # until the next turn
-        _once_drained(state.queue, partial(_to_the_end, turn, partial(_undo, state, turn)))
+    with state.lock:
+        if turn.ended or not turn.prepared:  # it may have been committed between a look at it and this
+            return
+        turn.ended = True
+    state.queue.cancel()  # until the next turn
+    _once_drained(state.queue, partial(_to_the_end, turn, partial(_undo, state, turn)))
 
 
 def abandon(state: SessionState, turn: RunningTurn) -> None:
     """A turn could not begin: as if it had not been asked."""
-    state.queue.finish()
+    with suppress(SchedulerError):  # the session was closed meanwhile, and its place in the schedule with it
+        state.queue.finish()
     with state.lock:
         turn.ended, state.turn = True, None
     state.runtime.waiting.leave(turn.ticket, sounded=False)
     if turn.states is not None:
         state.runtime.states.end(turn.states)
-    if turn.opened:
+    if turn.opened or state.closed:
         give_memory_back(state.runtime.states, state.held)
     state.history.exchanges = turn.before.exchanges
     turn.over.set()
@@ -136,12 +140,15 @@ def close(state: SessionState) -> None:
             if turn.waits_for is not None:
                 turn.waits_for.cancel()
             if turn.output is not None:
-                turn.output.end(
-                    SettingError("the session was closed during the turn", "keep it open until the last chunk")
-                )
+                turn.output.end(closed())
     if turn is not None and turn.prepared:
         take_back(state, turn)
     state.release()
+
+
+def closed() -> SettingError:
+    """For a turn whose session was closed."""
+    return SettingError("the session was closed during the turn", "keep it open until the last chunk")
 
 
 def give_back(states: StatePool, queue: SessionQueue, held: Held) -> None:

@@ -15,7 +15,7 @@ from omni2_engine._core import SessionCancelledError
 from omni2_engine.errors import SettingError
 from omni2_engine.sessions.answer import Answer
 from omni2_engine.sessions.beginning import answer_of, claim, sound_of, start
-from omni2_engine.sessions.ending import abandon, take_back, wait_for_end
+from omni2_engine.sessions.ending import abandon, closed, take_back, wait_for_end
 from omni2_engine.sessions.question import Asked
 from omni2_engine.sessions.state import RunningTurn, SessionState
 from omni2_engine.turn.run import Hooks, checked_hooks
@@ -133,7 +133,7 @@ class Prepared:
         state = self._state
         try:
             with state.lock:
-                if turn.ended or turn.failed:
+                if turn.ended or turn.failed or state.closed:
                     return False
                 if not self.ready:
                     turn.ticket = state.runtime.waiting.enter()
@@ -160,6 +160,9 @@ def prepare(session: Session, state: SessionState, asked: Asked, options: Mappin
         hooks = checked_hooks(asked.hooks, state.runtime.pipeline)
         waveform = asked.read(state.runtime, turn)
         begun = _begin_left_over(state, turn, waveform, hooks)
+    except SessionCancelledError:  # by `close`
+        abandon(state, turn)
+        raise closed() from None
     except BaseException:
         abandon(state, turn)
         raise

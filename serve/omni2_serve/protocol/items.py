@@ -67,7 +67,6 @@ class Item:
         reached = bisect_left(self.marks, heard, key=lambda mark: mark[0])
         self.text = self.marks[reached - 1][1] if reached else ""
         del self.marks[reached:]
-        self.seconds = min(self.seconds, heard)
 
 
 class ItemList:
