@@ -6,6 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
@@ -72,7 +73,16 @@ def make_app(service: Service) -> Starlette:
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(OriginGuard, service=service)],
+        middleware=[
+            Middleware(OriginGuard, service=service),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=sorted(service.access.origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["Location", "Retry-After"],
+            ),
+        ],
         exception_handlers={RequestError: _refused, HTTPException: _not_found, Exception: _broken},
     )
     app.state.service = service

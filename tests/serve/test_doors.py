@@ -104,6 +104,46 @@ def test_pages_of_others_are_kept_out(new_server: Any) -> None:
         assert http.post("/v1/realtime/client_secrets", json={}, headers={"Origin": own}).status_code == 200
 
 
+def test_browsers_let_a_friendly_page_read_the_answers(new_server: Any) -> None:
+    server = new_server(access=Access(origins=frozenset({"https://friend.example"})))
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    with httpx.Client(base_url=f"http://{server.address}") as http:
+        friend = {"Origin": "https://friend.example"}
+        allowed = http.options("/v1/realtime/calls", headers=asked | friend)
+        assert allowed.status_code == 200
+        assert allowed.headers["Access-Control-Allow-Origin"] == "https://friend.example"
+        assert allowed.headers["Access-Control-Allow-Headers"].lower() == "authorization,content-type"
+        answer = http.get("/v1/models", headers=friend)
+        assert "Location" in answer.headers["Access-Control-Expose-Headers"]
+        other = {"Origin": "https://evil.example"}
+        for refused_one in (
+            http.options("/v1/realtime/calls", headers=asked | other),
+            http.get("/v1/models", headers=other),
+        ):
+            assert "Access-Control-Allow-Origin" not in refused_one.headers
+
+
+def test_the_page_may_reach_for_this_server_alone(server: Any) -> None:
+    with httpx.Client(base_url=f"http://{server.address}") as http:
+        for path, kind in {
+            "/": "text/html",
+            "/main.js": "text/javascript",
+            "/audio/ring.js": "text/javascript",
+        }.items():
+            answer = http.get(path)
+            assert answer.status_code == 200 and answer.headers["Content-Type"].startswith(kind)
+            assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")
+            assert answer.headers["Cache-Control"] == "no-cache"
+            assert http.get(path, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
+        assert http.get("/../app.py").status_code == 404 and http.get("/%2e%2e/app.py").status_code == 404
+
+
+def test_the_models_say_what_they_were_taught(server: Any) -> None:
+    (model,) = httpx.get(f"http://{server.address}/v1/models").json()["data"]
+    assert model["voices"] == ["voice"]
+    assert (model["typed_turns"], model["history_turns"], model["open_domain"]) == (True, None, True)
+
+
 def test_a_full_server_says_when_to_come_back(new_server: Any) -> None:
     server = new_server(ServiceLimits(sessions=1))
 

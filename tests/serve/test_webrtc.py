@@ -6,6 +6,7 @@ import asyncio
 import fractions
 import json
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame
 
+from omni2_engine import Engine
 from omni2_engine.audio.source import read_native
 from omni2_engine.live import events as live
 from omni2_serve.access import Access
@@ -347,6 +349,28 @@ def test_hanging_up_from_either_side_gives_the_place_back(new_server: Any) -> No
             assert (await http.post(f"http://{server.address}{caller.location}/hangup")).status_code == 404
 
     asyncio.run(talk())
+
+
+def test_calls_leave_no_thread_and_no_memory(server: Any, served_engine: Engine, question: Path) -> None:
+    sound = pcm(*read_native(question))[: 2 * RATE]
+
+    async def one() -> None:
+        async with calling(server.address, sound) as caller:
+            await caller.until("input_audio_buffer.speech_started")
+        while server.service.sessions:
+            await asyncio.sleep(0.01)
+
+    def held() -> tuple[list[str], int]:
+        names = sorted(thread.name for thread in threading.enumerate())
+        own = [name for name in names if not name.startswith("asyncio_")]  # the loop's pool grows to its bound
+        return own, served_engine.states.budget.used
+
+    for _ in range(2):
+        asyncio.run(one())
+    before = held()
+    for _ in range(4):
+        asyncio.run(one())
+    assert held() == before
 
 
 @pytest.mark.parametrize("body", ["", "v=0", "not SDP at all\r\n" * 100, "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"])

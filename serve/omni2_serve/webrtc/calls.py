@@ -30,8 +30,7 @@ class Calls:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._open: dict[str, PeerCall] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: dict[str, tuple[PeerCall, asyncio.Task[None]]] = {}
 
     async def create(self, request: Request) -> Response:
         """Begin a call. The body is the offer, or a form with `sdp` and `session`, as in `session.update`.
@@ -40,7 +39,11 @@ class Calls:
             RequestError: the caller may not come in, there is no room, or the offer or the session makes no sense.
         """
         service, name = self._service, new_id("rtc")
-        config = service.access.session(sent_key(request.headers.get("authorization")), service.config())
+        try:
+            config = service.access.session(sent_key(request.headers.get("authorization")), service.config())
+        except RequestError:
+            service.metrics.refused.labels("key").inc()
+            raise
         offer, changes = await _read(request)
         config = config.updated(changes, service.host.voices)
         with ExitStack() as held:
@@ -51,10 +54,7 @@ class Calls:
             except BaseException:
                 await call.close()
                 raise
-            self._open[name] = call
-            task = asyncio.create_task(self._run(name, call, held.pop_all()))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._open[name] = call, asyncio.create_task(self._run(name, call, held.pop_all()))
         return Response(answer, 201, {"Location": f"/v1/realtime/calls/{name}"}, media_type="application/sdp")
 
     async def hang_up(self, request: Request) -> Response:
@@ -64,10 +64,9 @@ class Calls:
             RequestError: the caller may not, or there is none of this name.
         """
         self._service.access.check(sent_key(request.headers.get("authorization")))
-        call = self._open.get(request.path_params["call"])
-        if call is None:
+        if (opened := self._open.get(request.path_params["call"])) is None:
             raise RequestError("there is no such call", code="call_not_found")
-        await call.close()
+        await opened[0].close()
         return Response()
 
     async def _run(self, name: str, call: PeerCall, held: ExitStack) -> None:
