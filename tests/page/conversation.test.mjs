@@ -11,6 +11,8 @@ function after(events, state = EMPTY) {
   return state;
 }
 
+const VOICE = { type: "input_audio", transcript: null };
+
 function message(id, role, part, status = "completed") {
   return { id, type: "message", role, status, content: part ? [part] : [] };
 }
@@ -20,8 +22,8 @@ const SPOKEN = [
   { type: "input_audio_buffer.speech_stopped", item_id: "u", audio_end_ms: 3000, now: 3010 },
   { type: "page.spoke", at: 2500 },
   { type: "input_audio_buffer.committed", item_id: "u", previous_item_id: null },
-  { type: "conversation.item.added", item: message("u", "user", { type: "input_audio", transcript: null }), previous_item_id: null },
-  { type: "conversation.item.done", item: message("u", "user", { type: "input_audio", transcript: null }), previous_item_id: null },
+  { type: "conversation.item.added", item: message("u", "user", VOICE), previous_item_id: null },
+  { type: "conversation.item.done", item: message("u", "user", VOICE), previous_item_id: null },
 ];
 const BEGUN = [
   { type: "response.created", response: { id: "r", status: "in_progress", output: [] } },
@@ -35,7 +37,8 @@ const BEGUN = [
 ];
 
 function done(status) {
-  const answer = message("a", "assistant", { type: "output_audio", transcript: "It is seven." }, status === "completed" ? status : "incomplete");
+  const spoken = { type: "output_audio", transcript: "It is seven." };
+  const answer = message("a", "assistant", spoken, status === "completed" ? status : "incomplete");
   return [
     { type: "conversation.item.done", item: answer, previous_item_id: "u" },
     { type: "response.done", response: { id: "r", status, output: [answer] } },
@@ -118,7 +121,7 @@ test("items stand where the server says", () => {
   assert.deepEqual(without.turns.map(({ id }) => id), ["a", "c"]);
 });
 
-test("events that show nothing leave the very same state, and a turn that is not concerned stays the same object", () => {
+test("events that show nothing leave the same state, and turns that are not concerned the same objects", () => {
   const state = after([...SPOKEN, ...BEGUN]);
   assert.equal(reduce(state, { type: "rate_limits.updated" }, 0), state);
   const next = reduce(state, { type: "response.output_audio_transcript.delta", item_id: "a", delta: "!" }, 0);

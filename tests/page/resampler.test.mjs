@@ -4,7 +4,8 @@ import { test } from "node:test";
 import { Resampler } from "../../serve/omni2_serve/page/audio/resampler.js";
 
 function tone(frequency, rate, seconds) {
-  return Float32Array.from({ length: Math.round(rate * seconds) }, (_, n) => Math.sin((2 * Math.PI * frequency * n) / rate));
+  const length = Math.round(rate * seconds);
+  return Float32Array.from({ length }, (_, n) => Math.sin((2 * Math.PI * frequency * n) / rate));
 }
 
 /** The samples pushed in pieces of the given lengths, over and over. */

@@ -219,6 +219,23 @@ def test_typed_turns_are_offered_where_the_model_was_taught_them(
     assert page.text(".turn.assistant .caption") not in ("", "…")
     assert page.tab.is_visible("#start"), "the microphone is not opened for it"
     looked_at(page, "typed")
+    for question in ("One?", "Two?", "Three?"):  # each stops the answer before, wherever that is
+        page.tab.fill("#text", question)
+        page.tab.press("#text", "Enter")
+    page.waits("document.querySelectorAll('.turn.user').length === 4")
+    page.waits("document.querySelector('.turn:last-child .delay')")
+    assert page.text("#problem") == ""
+
+
+def test_a_press_that_is_too_short_is_no_turn(browser: Any, serve: Any, opened: Any) -> None:
+    page = opened(browser.hearing(1.0), serve()).ready()
+    page.tab.check("input[value=push]")
+    page.tab.click("#start")
+    page.shows("Ready")
+    page.tab.evaluate("() => { for (const _ of [1, 2]) document.getElementById('hold').click() }")
+    page.waits("document.getElementById('problem').textContent.startsWith('Hold the button')")
+    page.shows("Ready")
+    assert page.tab.locator(".turn").count() == 0
 
 
 def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Any, serve: Any, opened: Any, looked_at: Any) -> None:

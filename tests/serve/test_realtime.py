@@ -409,3 +409,20 @@ def test_a_client_has_the_model_speak_unasked(session: Any) -> None:
         assert again["usage"]["input_tokens"] > greeting["usage"]["input_tokens"]
 
     session(talk)
+
+
+def test_items_that_come_after_an_answer_was_asked_for_are_the_next_one(server: Any) -> None:
+    """Though that answer had not begun when they came."""
+
+    async def talk() -> None:
+        async with server.client() as client:
+            await client.push_to_talk()
+            await client.type("one")
+            await client.send("response.create")
+            await client.send("response.cancel")
+            await client.type("two")
+            assert (await client.until("response.done"))["response"]["status"] == "cancelled"
+            await client.send("response.create")
+            assert (await client.until("response.done"))["response"]["status"] in ("completed", "incomplete")
+
+    asyncio.run(talk())

@@ -47,17 +47,17 @@ function show() {
   $("hold").hidden = !listening || settings.handsFree;
   $("hold").textContent = chat.holding ? "Listening: let go, or press again" : "Hold to talk, or press once";
   $("hold").ariaPressed = String(chat.holding);
-  $("hush").disabled = phase !== "open" || !(chat.playing || chat.conversation.answering);
+  $("hush").disabled = phase !== "open" || !(chat.playing || chat.answering);
   $("voice").disabled = phase !== "closed";
   $("underruns").textContent = chat.underruns;
 }
 
 function status() {
-  const { phase, listening, conversation, playing, holding } = chat;
+  const { phase, listening, conversation, playing, holding, answering } = chat;
   if (phase !== "open") return phase === "closed" ? "Not connected" : "Connecting";
   if (conversation.speaking || holding) return "You are speaking";
   if (playing) return "Answering";
-  if (conversation.answering) return "Thinking";
+  if (answering) return "Thinking";
   if (!listening) return "Connected";
   return settings.handsFree ? "Listening" : "Ready";
 }

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, assert_never
 
@@ -63,11 +63,13 @@ class _Commit:
         event_id: of the client's event.
         item: that the sound becomes; None for a new one.
         since: position from which on its sound lies.
+        later: an answer is owed that does not answer it.
     """
 
     event_id: str | None
     item: Item | None = None
     since: int = 0
+    later: bool = False
 
 
 @dataclass
@@ -78,11 +80,13 @@ class _Owed:
         settings: see `ResponseSettings`.
         asked_at: when, by `time.monotonic`.
         cancelled: by the client, before it began.
+        later: items that came after it was asked for; the next answer is theirs.
     """
 
     settings: ResponseSettings
     asked_at: float
     cancelled: bool = False
+    later: list[Item] = field(default_factory=list)
 
 
 class RealtimeSession:
@@ -269,7 +273,7 @@ class RealtimeSession:
                 f"append at least {1000 * LEAST_COMMIT:.0f} ms before it is committed",
                 code="input_audio_buffer_commit_empty",
             )
-        self._commits.append(_Commit(event.event_id))
+        self._commits.append(_Commit(event.event_id, later=self._owed is not None))
         self._open().commit()
         self._uncommitted = 0.0
 
@@ -298,6 +302,8 @@ class RealtimeSession:
         except BaseException:
             self._items.remove(item)
             raise
+        if self._owed is not None:
+            self._owed.later.append(item)
         await self._tell(server.item_added(item, previous), server.item_done(item, previous))
 
     async def _delete_item(self, event: client.ItemDelete) -> None:
@@ -437,9 +443,10 @@ class RealtimeSession:
                 assert_never(event)
 
     async def _committed(self, event: live.Committed) -> None:
-        item, known = None, False
+        item, known, later = None, False, False
         if self._commits and not event.answered and event.begin >= self._commits[0].since - PER_MS:
-            item = self._commits.popleft().item
+            commit = self._commits.popleft()
+            item, later = commit.item, commit.later
         if item is not None and item in self._items:
             previous = self._items.before(item)
             known = True
@@ -447,6 +454,8 @@ class RealtimeSession:
             item = Item("user", spoken=True, id=self._speaking or new_id("item"))
             self._speaking, self._uncommitted = None, 0.0
             previous = self._items.append(item)
+        if later and self._owed is not None:
+            self._owed.later.append(item)
         if event.answered and self._owed is None:
             self._owe(_Owed(ResponseSettings(self.config), self._decided_at or monotonic()))
         if not known:
@@ -457,7 +466,7 @@ class RealtimeSession:
     async def _begin_answer(self) -> None:
         owed, self._owed = self._owed or _Owed(ResponseSettings(self.config), monotonic()), None
         for item in self._items.unanswered():
-            item.answered = True
+            item.answered = all(item is not later for later in owed.later)
         events = ResponseEvents(owed.settings, self._name, self._host.rate)
         self._answer = SentAnswer(events, self._send, self._lock, self._metrics, owed.asked_at, self.failed)
         self.idle.clear()

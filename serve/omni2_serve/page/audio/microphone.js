@@ -3,7 +3,8 @@
 import { Problem } from "../problem.js";
 
 const REASONS = {
-  NotAllowedError: "This page may not use the microphone. Allow it in the browser's settings for this page, then start again.",
+  NotAllowedError:
+    "This page may not use the microphone. Allow it in the browser's settings for this page, then start again.",
   NotFoundError: "There is no microphone here. Connect one, or type.",
   NotReadableError: "Another program holds the microphone. Close it, then start again.",
 };
@@ -12,7 +13,7 @@ export class Microphone {
   /** `onFrame({ samples, level })` gets Int16Array of 480 samples and their root mean square. */
   static async open(onFrame) {
     if (!navigator.mediaDevices) {
-      throw new Problem("Browsers give the microphone to pages of this machine and of https addresses only. Open this page so.");
+      throw new Problem("Browsers give the microphone to pages of https addresses and of localhost only.");
     }
     const wanted = { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true };
     const stream = await navigator.mediaDevices.getUserMedia({ audio: wanted }).catch((error) => {

@@ -7,7 +7,8 @@ const RATE = 24000;
 export class Player {
   /**
    * Open it from a key press or click: browsers let no page sound unasked.
-   * `onBegun(item, at)`: an answer is heard from `at` on, a time of performance.now(); `onReport({ busy, level, queued, underruns, delay })`.
+   * `onBegun(item, at)`: an answer is heard from `at` on, a time of performance.now().
+   * `onReport({ busy, level, queued, underruns, delay })`: twenty times a second; `queued` and `delay` in seconds.
    */
   static async open(onBegun, onReport) {
     const context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
@@ -24,7 +25,9 @@ export class Player {
     this.busy = false;
     this.stops = []; // who waits for "stopped"
     this.node.port.onmessage = ({ data }) => {
-      if (data.type === "begun") onBegun(data.item, performance.now() + 1000 * (data.time - context.currentTime + this.latency));
+      if (data.type === "begun") {
+        onBegun(data.item, performance.now() + 1000 * (data.time - context.currentTime + this.latency));
+      }
       if (data.type === "stopped") this.stops.shift()(data);
       if (data.type === "report") {
         this.busy = data.busy;
@@ -49,7 +52,7 @@ export class Player {
     this.node.port.postMessage({ type: "finish", item });
   }
 
-  /** Be silent at once. Resolves to { item, heard }: the answer that was played, and its seconds that were heard; item is null without one. */
+  /** Be silent at once. Resolves to { item, heard }: the answer that was played, or null; the seconds heard of it. */
   async stop() {
     this.busy = false;
     const stopped = new Promise((resolve) => this.stops.push(resolve));

@@ -28,7 +28,8 @@ class Playback extends AudioWorkletProcessor {
     if (message.type === "finish") this.queue.finish(message.item);
     if (message.type === "stop") {
       const answer = this.queue.stop();
-      this.port.postMessage({ type: "stopped", item: answer?.item ?? null, played: (answer?.played ?? 0) / sampleRate });
+      const { item, played } = answer ?? { item: null, played: 0 };
+      this.port.postMessage({ type: "stopped", item, played: played / sampleRate });
     }
   }
 

@@ -1,4 +1,4 @@
-// Changes the rate of sound that comes in pieces: a windowed sinc, whose output does not depend on how the pieces are cut.
+// Changes the rate of sound that comes in pieces, by a windowed sinc. How the pieces are cut does not matter.
 
 const ZEROS = 16; // zero crossings of the sinc on either side
 const PASS = 0.92; // of the lower Nyquist frequency

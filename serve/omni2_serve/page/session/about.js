@@ -5,8 +5,8 @@ import { Problem } from "../problem.js";
 export class KeyNeeded extends Problem {}
 
 /**
- * Resolves to { model, voices, typed, remembers, openDomain }: its name; names of voices, the default first; whether it was
- * taught typed questions; whether it is given earlier turns; whether it answers questions of any kind, as the demo's toy does not.
+ * Resolves to { model, voices, typed, remembers, openDomain }: its name; names of voices, the default first; whether it
+ * was taught typed questions; whether it is given earlier turns; whether it answers questions of any kind.
  * Throws KeyNeeded where the server wants another key.
  */
 export async function about(key) {

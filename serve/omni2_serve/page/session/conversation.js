@@ -4,8 +4,9 @@
 export const EMPTY = { turns: [], speaking: false, answering: null, spoken: null, decided: null };
 
 /**
- * A turn is { id, role, spoken, text, status, heard, marks }. `status`: "listening", "in_progress", "completed", "incomplete",
- * "cancelled", "failed". `heard`: the text that was heard, of an interrupted answer; null where all was. `marks`: see timing.js.
+ * A turn is { id, role, spoken, text, status, heard, marks }. `status`: "listening", "in_progress", "completed",
+ * "incomplete", "cancelled", "failed". `heard`: the text that was heard, of an interrupted answer; null where all was.
+ * `marks`: see timing.js.
  *
  * `event` is one of the server, or of the page's own:
  *   page.spoke { at }: when the last voiced frame was heard;
@@ -34,7 +35,8 @@ const EVENTS = {
   "input_audio_buffer.committed": (state, { item_id, previous_item_id }) =>
     insert(state, turn({ id: item_id, role: "user", spoken: true, status: "completed" }), previous_item_id),
   "conversation.item.added": (state, { item, previous_item_id }) => insert(state, shown(item), previous_item_id),
-  "conversation.item.done": (state, { item }) => change(state, item.id, (each) => ({ ...each, status: settled(each, item) })),
+  "conversation.item.done": (state, { item }) =>
+    change(state, item.id, (each) => ({ ...each, status: settled(each, item) })),
   "conversation.item.deleted": (state, { item_id }) => ({
     ...state,
     turns: state.turns.filter((each) => each.id !== item_id),

@@ -7,6 +7,9 @@ const ENDS = {
   1013: "The server is full. Try again in a moment.",
 };
 
+// Browsers do not tell a page why a connection was refused.
+const REFUSED = "The server let no conversation begin. It may be full, or stopping: try again in a moment.";
+
 export class Socket {
   /**
    * `key` may be empty. `onEvent(event)` gets every event; `onClosed(problem)` a Problem, or null where we closed it.
@@ -20,7 +23,7 @@ export class Socket {
     const socket = new WebSocket(url, protocols);
     await new Promise((resolve, reject) => {
       socket.onopen = resolve;
-      socket.onclose = ({ code }) => reject(new Problem(ENDS[code] ?? "The server let no conversation begin. It may be full, or stopping: try again in a moment."));
+      socket.onclose = ({ code }) => reject(new Problem(ENDS[code] ?? REFUSED));
     });
     return new Socket(socket, onEvent, onClosed);
   }

@@ -8,11 +8,12 @@ const PARTS = [
 ];
 
 /**
- * `marks` are times of performance.now(), those that are known: `spoken` (the last voiced frame, or a typed turn was sent),
- * `decided` (the turn is over), `worded`, `voiced` (first text and sound came), `heard` (first sound left the loudspeaker).
+ * `marks` are times of performance.now(), those that are known: `spoken` (the last voiced frame, or a typed turn was
+ * sent), `decided` (the turn is over), `worded`, `voiced` (first text and sound came), `heard` (first sound left the
+ * loudspeaker).
  *
- * Returns { total, parts: [{ name, ms }] }, or null before the sound is heard. The parts add up to the total; what happened
- * before its time, such as the text of an answer that was begun early, takes 0.
+ * Returns { total, parts: [{ name, ms }] }, or null before the sound is heard. The parts add up to the total; what
+ * happened before its time, such as the text of an answer that was begun early, takes 0.
  */
 export function delayOf(marks) {
   if (marks.spoken === undefined || marks.heard === undefined) return null;

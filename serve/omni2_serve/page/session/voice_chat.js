@@ -10,11 +10,14 @@ import { Socket } from "./socket.js";
 const FORMAT = { type: "audio/pcm", rate: 24000 };
 const FRAME = 20; // ms
 const HARMLESS = new Set(["response_cancel_not_active"]); // the answer had just ended
+const ASK = "ask"; // event_id of every response.create: an error names it
+const SHORTEST = 200; // ms of speech
 
 export class VoiceChat {
   /**
    * `settings`: { model, key, voice, handsFree, silence }, read when they are needed; `silence` in ms.
-   * `onChange()`: something that is shown has changed. `onProblem(message)`. `onLevels({ microphone })` or ({ loudspeaker }): 0 … 1.
+   * `onChange()`: something that is shown has changed. `onProblem(message)`: it is shown, too.
+   * `onLevels({ microphone })` or `({ loudspeaker })`: root mean square, 0 … 1.
    */
   constructor(settings, { onChange, onProblem, onLevels }) {
     this.settings = settings;
@@ -28,11 +31,18 @@ export class VoiceChat {
     this.underruns = 0;
     this.microphone = null;
     this.silenced = null; // the response whose sound is not played any more
+    this.asked = false; // an answer was asked for, and has not begun
+    this.owed = false; // one is to be asked for when the present one has ended
   }
 
   /** Whether the microphone is open. */
   get listening() {
     return this.microphone !== null;
+  }
+
+  /** Whether an answer is made, or was asked for. */
+  get answering() {
+    return this.asked || this.conversation.answering !== null;
   }
 
   /** Connect, with the microphone or, to type, without. */
@@ -63,7 +73,7 @@ export class VoiceChat {
     this.#dispatch({ type: "page.decided", at: now });
     const item = { type: "message", role: "user", content: [{ type: "input_text", text }] };
     this.socket.send("conversation.item.create", { item });
-    this.socket.send("response.create");
+    this.#ask();
   }
 
   /** Push to talk: the button went down, or up. */
@@ -77,15 +87,19 @@ export class VoiceChat {
       await this.stopAnswer();
       return;
     }
+    if (this.clock.position - this.began < SHORTEST) {
+      this.onProblem("Hold the button while you speak; or press it, speak, and press it again.");
+      return;
+    }
     this.#spoke(this.clock.position);
     this.#dispatch({ type: "page.decided", at: performance.now() });
     this.socket.send("input_audio_buffer.commit");
-    this.socket.send("response.create");
+    this.#ask();
   }
 
   /** Silence the answer; the model forgets what was not heard. */
   async stopAnswer() {
-    if (this.conversation.answering) this.socket.send("response.cancel");
+    if (this.answering) this.socket.send("response.cancel");
     await this.#silence();
   }
 
@@ -96,6 +110,7 @@ export class VoiceChat {
     const turn_detection = handsFree ? { type: "server_vad", silence_duration_ms: silence } : null;
     const audio = { input: { format: FORMAT, turn_detection }, output: { format: FORMAT, voice } };
     this.socket.send("session.update", { session: { type: "realtime", output_modalities: ["audio"], audio } });
+    if (!handsFree) this.socket.send("input_audio_buffer.clear"); // what was said so far is no turn any more
   }
 
   async #open() {
@@ -120,7 +135,8 @@ export class VoiceChat {
 
   async #close() {
     const { socket, microphone, player } = this;
-    Object.assign(this, { socket: null, microphone: null, player: null, phase: "closed", holding: false, playing: false });
+    Object.assign(this, { socket: null, microphone: null, player: null, phase: "closed" });
+    Object.assign(this, { holding: false, playing: false, asked: false, owed: false });
     socket?.close();
     await Promise.all([microphone?.close(), player?.close()]);
     this.onLevels({ microphone: 0 });
@@ -142,7 +158,6 @@ export class VoiceChat {
 
   #received(event) {
     this.#dispatch(event);
-    if (event.type === "error" && !HARMLESS.has(event.error.code)) this.onProblem(event.error.message);
     VoiceChat.#effects[event.type]?.(this, event);
   }
 
@@ -156,6 +171,14 @@ export class VoiceChat {
   #dispatch(event) {
     this.conversation = reduce(this.conversation, event, performance.now());
     this.onChange();
+  }
+
+  /** Ask for an answer, now or when the present one has ended. */
+  #ask() {
+    this.owed = this.answering;
+    if (this.owed) return;
+    this.asked = true;
+    this.socket.send("response.create", { event_id: ASK });
   }
 
   /** The turn has ended at this position of the input: note when somebody last spoke in it. */
@@ -174,6 +197,11 @@ export class VoiceChat {
 
   // What the events ask of the page, beside being shown.
   static #effects = {
+    error: (chat, { error }) => {
+      if (error.event_id === ASK) chat.asked = false;
+      if (!HARMLESS.has(error.code)) chat.onProblem(error.message);
+    },
+    "response.created": (chat) => (chat.asked = false),
     "input_audio_buffer.speech_started": (chat, { audio_start_ms }) => {
       chat.began = audio_start_ms;
       chat.#silence();
@@ -186,6 +214,7 @@ export class VoiceChat {
     "response.output_audio.done": (chat, { item_id }) => chat.player.finish(item_id),
     "response.done": (chat, { response }) => {
       if (response.status === "failed") chat.onProblem(response.status_details.error.message);
+      if (chat.owed) chat.#ask();
     },
   };
 }

@@ -55,9 +55,11 @@ export class LogView {
 
 function caption(turn) {
   const line = element("p", { className: "caption" });
-  if (turn.spoken && !turn.text) line.append(element("em", { textContent: turn.status === "listening" ? "…" : "spoken" }));
-  else if (turn.heard === null) line.textContent = turn.text || "…";
-  else {
+  if (turn.spoken && !turn.text) {
+    line.append(element("em", { textContent: turn.status === "listening" ? "…" : "spoken" }));
+  } else if (turn.heard === null) {
+    line.textContent = turn.text || "…";
+  } else {
     const heard = turn.text.startsWith(turn.heard) ? turn.heard : "";
     line.append(heard);
     const rest = turn.text.slice(heard.length);
@@ -78,7 +80,8 @@ function delay(turn) {
     parts.append(element("li", { textContent: `${Math.round(ms)} ms ${name}` }));
   }
   const total = element("p", { className: "delay" });
-  total.append("First sound ", element("strong", { textContent: `${(known.total / 1000).toFixed(2)} s` }), " after the end of your turn");
+  const seconds = element("strong", { textContent: `${(known.total / 1000).toFixed(2)} s` });
+  total.append("First sound ", seconds, " after the end of your turn");
   return [total, bar, parts];
 }
 
