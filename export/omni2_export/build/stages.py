@@ -22,7 +22,7 @@ from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.linear import Precision
 from omni2_export.tokenizer_files import special_tokens, write_tokenizer
 
-BUILDER_VERSION = 5  # raise when a graph builder changes what it writes, so that old stages are not reused
+BUILDER_VERSION = 6  # raise when a graph builder changes what it writes, so that old stages are not reused
 NOISE_FRAMES = 15_000  # spec §8.2
 NOISE_SEED = 1986  # any constant will do; this is the original's seed
 BYTES = {  # per weight of a linear layer, its share of the scales included
@@ -31,6 +31,7 @@ BYTES = {  # per weight of a linear layer, its share of the scales included
     Precision.INT4: 0.5 + 4 / 128,
     Precision.DYNAMIC: 1.0,
 }
+CPU_BYTES = {**BYTES, Precision.INT4: 0.75}  # smaller blocks, and int8 in part
 OnBytes = Callable[[int], None]
 
 
@@ -111,7 +112,7 @@ def plan_graph_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Bu
             spec.write(folder, precision, on_bytes=on_bytes)
 
         sources = checkpoint.sources[spec.module] if spec.module else []
-        size = graph_bytes(checkpoint.modules[spec.module], BYTES[precision]) if spec.module else 0
+        size = graph_bytes(checkpoint.modules[spec.module], CPU_BYTES[precision]) if spec.module else 0
         dimensions = checkpoint.config.model_dump(mode="json")
         key = stage_key(spec.name, dimensions, precision.value, LONGEST_CONTEXT, file_identity(sources))
         return BuildStage(spec.name, key, size, write)

@@ -31,11 +31,13 @@ def build_language_model(
         new_keys_i, new_values_i: the caches, to be bound to the inputs' own memory.
 
     Args:
-        precision: of the linear layers, the head included.
+        precision: of the linear layers. With int4 on a CPU attention and the head are stored in int8: attention is an
+            eighth of the layers' weights, and most of their error.
         positions: length of the rotary tables: no cache may be longer.
     """
     g, c = graph, config
     linear = LinearWriter(g, tensors, precision)
+    kept = Precision.INT8 if precision is Precision.INT4 and not g.numerics.device else precision
     x = g.input("embeds", FLOAT, ["B", "S", c.hidden])
     position_ids = g.input("positions", INT64, ["B", "S"])
     write = g.input("write", INT64, ["B"])
@@ -47,7 +49,7 @@ def build_language_model(
     for layer in range(c.layers):
         path = f"layers.{layer}"
         normed = rms_norm(g, tensors, x, f"{path}.input_layernorm", c.rms_eps)
-        qkv = linear(normed, *(f"{path}.self_attn.{part}_proj" for part in "qkv"))
+        qkv = linear(normed, *(f"{path}.self_attn.{part}_proj" for part in "qkv"), precision=kept)
         widths = [c.heads * c.head_dim, c.kv_heads * c.head_dim, c.kv_heads * c.head_dim]
         query, key, value = g.ops("Split", qkv, g.constant(widths), outputs=3, axis=-1)
         query, key = (
@@ -65,7 +67,7 @@ def build_language_model(
             g.output(updated, f"new_{kind}_{layer}", g.compute, cache_shape)
             caches.append(g.slice(updated, 0, visible, axis=2))
         attended = attend(g, query, caches[0], caches[1], mask, c.head_dim, scale=1.0)
-        projected = linear(g.merge_heads(attended, c.heads, c.head_dim), f"{path}.self_attn.o_proj")
+        projected = linear(g.merge_heads(attended, c.heads, c.head_dim), f"{path}.self_attn.o_proj", precision=kept)
         x = g.residual(x, projected)
         normed = rms_norm(g, tensors, x, f"{path}.post_attention_layernorm", c.rms_eps)
         gate, up = g.ops(
@@ -79,7 +81,7 @@ def build_language_model(
     chosen = g.op("GatherND", x, last, batch_dims=1)  # (B, hidden)
     hidden = rms_norm(g, tensors, chosen, "norm", c.rms_eps)
     g.output(hidden, "hidden", FLOAT, ["B", c.hidden])
-    g.output(linear(hidden, "lm_head"), "logits", FLOAT, ["B", c.vocab])
+    g.output(linear(hidden, "lm_head", precision=kept), "logits", FLOAT, ["B", c.vocab])
 
 
 def _rotary_tables(config: DecoderConfig, positions: int) -> list[tuple[str, np.ndarray]]:
