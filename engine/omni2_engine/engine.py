@@ -164,10 +164,10 @@ class Engine:
                 original's; beyond it memory and time per chunk stay constant and the sound drifts a little. None for
                 all of it.
             encoder: "window" computes the whole window, "tail" the speech and a second, where the engine has tails
-                (docs/encoder_tail.md). None for what the engine was built for, as in the next two; "window" in all
+                (docs/less_work.md). None for what the engine was built for, as in the next two; "window" in all
                 presets but `live`.
             flow_steps: velocities the flow computes for every frame, 1 to 10, the original's. Its time and its caches
-                are in proportion, and docs/flow.md says what fewer lose.
+                are in proportion, and docs/less_work.md says what fewer lose.
             flow_solver: what is made of them, "euler" (the original's), "damped" or "ab2", see `SolverRule`.
             sessions: conversations whose decoding shares calls. More may be open; they decode alone. From 2 on,
                 quantised models decode an even number of rows in every call, so that an answer does not depend on the

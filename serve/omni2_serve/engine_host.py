@@ -42,6 +42,7 @@ def engine_host(
             history_turns=history_turns,
             seed=seed,
             long="truncate",
+            chunks="growing",
         )
 
     def open_session(voice: str, system: str | None) -> Session:

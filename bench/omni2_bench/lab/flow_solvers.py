@@ -65,7 +65,7 @@ def main(
     judged: Annotated[bool, typer.Option(help="let judges hear answers, which takes most of the time")] = True,
     threads: Annotated[int, typer.Option(min=1, help="processor threads")] = 1,
 ) -> None:
-    """Measure, and print the table of docs/flow.md."""
+    """Measure, and print the table of docs/less_work.md."""
     directory = EngineDirectory(engine)
     said = answers(directory, questions, most, threads) if questions else list(noise(directory, most))
     solvers = [FlowSolver(int(count), SolverRule(rule)) for rule in rules.split(",") for count in steps.split(",")]

@@ -100,7 +100,12 @@ def register(app: typer.Typer) -> None:
             with (
                 _sound(player, in_, out) as sound,
                 loaded.live(
-                    detection=detection, sentence_end=sentence_end, voice=voice, system=system, seed=seed
+                    detection=detection,
+                    sentence_end=sentence_end,
+                    voice=voice,
+                    system=system,
+                    seed=seed,
+                    chunks="growing",
                 ) as live,
             ):
                 _converse(live, player, sound, console, deaf=not (headphones or in_ is not None))

@@ -2,7 +2,7 @@
 
 The encoder looks in both directions, so the silence cannot be left out: what positions know of it would be missing.
 It is read from another window instead, in which other speech of nearly the same length came before the silence: keys
-and values of every layer, and what the projector made of the rest. docs/encoder_tail.md says what that loses.
+and values of every layer, and what the projector made of the rest. docs/less_work.md says what that loses.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class SolverRule(StrEnum):
     AB2: the Adams–Bashforth method of second order, for steps of unequal length (Hairer, Nørsett, Wanner, Solving
         Ordinary Differential Equations I, §III.5): the velocity is extrapolated to the middle of the step.
     DAMPED: between them, with a small share of that extrapolation. Guidance makes the equation stiff, and all of it
-        overshoots: docs/flow.md.
+        overshoots: docs/less_work.md.
     """
 
     EULER = "euler"
