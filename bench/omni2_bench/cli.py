@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from omni2_bench.lab import kernels_command as kernels
 from omni2_bench.latency import command as latency
 from omni2_bench.limits import command as limits
 from omni2_bench.live import command as live
@@ -16,5 +17,5 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     bench = typer.Typer(help="Measure the engine.", no_args_is_help=True, rich_markup_mode=None)
     app.add_typer(bench, name="bench")
-    for benchmark in (latency, limits, simulate, quality, load, live):
+    for benchmark in (latency, limits, simulate, kernels, quality, load, live):
         benchmark.register(bench)

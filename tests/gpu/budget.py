@@ -41,9 +41,19 @@ class Budget:
         items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER))
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """End what runs when the time is over."""
+    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
+        """Begin nothing when the time is over; end what takes too long to prepare."""
         self._running = item.nodeid
+        if self.left <= 0:
+            self._skip()
+        return (yield from self._limited())
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        """End what runs when the time is over."""
+        return (yield from self._limited())
+
+    def _limited(self) -> Iterator[None]:
         if self.left < float("inf"):
             signal.signal(signal.SIGALRM, self._over)
             signal.setitimer(signal.ITIMER_REAL, max(self.left, 0.01))
@@ -51,11 +61,6 @@ class Budget:
             return (yield)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Begin nothing when the time is over."""
-        if self.left <= 0:
-            self._skip()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note how a check went: its call, or the set-up that kept it from being called."""

@@ -25,9 +25,8 @@ SCHEMA_VERSION = 2
 GOAL = 0.12  # seconds to the first chunk that the engine is built for
 TYPICAL = AnswerLength(45, 300)  # of the paper's turn and of the time lines: twelve seconds
 TARGETS = ((L40, "tensorrt", "balanced"), (L40, "tensorrt", "fast"), (H200, "cuda", "balanced"))
-COUNTER = DeviceLimits(
-    SimulatedDevice("counts kernels", math.inf, math.inf, 0), Share(1, 1, 1.0)
-)  # one second is one kernel
+# A device on which one second is one kernel.
+COUNTER = DeviceLimits(SimulatedDevice("counts kernels", math.inf, math.inf, 0), Share(1, 1, 1.0))
 
 
 @dataclass(frozen=True)

@@ -71,9 +71,8 @@ class ChainCall:
     def __init__(self, plan: TensorRTPlan, execution: Execution, stream: StageStream, recorded: bool) -> None:
         self._plan, self._execution, self._stream, self._recorded = plan, execution, stream, recorded
         self._sent, self._fetched = StagingBuffer(stream.device), StagingBuffer(stream.device)
-        self._made = DeviceBuffer(
-            stream.device
-        )  # what is not fetched, twice: a run reads one half while it writes the other
+        # what is not fetched, twice: a run reads one half while it writes the other
+        self._made = DeviceBuffer(stream.device)
         self._graph: CudaGraph | None = None
         self._ran = False
 
