@@ -255,3 +255,11 @@ def test_every_plan_has_a_floor_and_with_less_a_lower_one(specs: dict[str, Graph
             if weights:
                 assert floor < device_floor(spec.name, compute)
     assert device_floor("flow_step", "fp16") >= 40
+
+
+def test_rotary_tables_keep_their_digits(specs: dict[str, GraphSpec], tmp_path: Path) -> None:
+    """Angles of thousands of positions have more digits than bfloat16."""
+    precisions = Precisions("custom", {"llm": "bf16"}, GPU)
+    model = onnx.load(specs["llm"].write(tmp_path, Precision.FP32, precisions.numerics("llm"), SIZES))
+    tables = [tensor for tensor in model.graph.initializer if tensor.name.startswith("rotary_")]
+    assert {tensor.data_type for tensor in tables} == {FLOAT.value} and len(tables) == 2

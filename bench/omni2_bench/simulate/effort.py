@@ -23,8 +23,10 @@ from omni2_bench.common.work import (
 )
 from omni2_bench.simulate.device import Effort
 from omni2_bench.simulate.evidence import read_table
+from omni2_engine.backends.tensorrt.prefill import padded_positions
 from omni2_engine.errors import SettingError
 from omni2_engine.model.config import DecoderConfig, TokenConfig
+from omni2_engine.stages.flow import padded_frames
 from omni2_export.checkpoint.names import decoder_shapes, encoder_shapes, fusion_shapes, vocoder_shapes
 from omni2_export.checkpoint_writer.dimensions import Dimensions
 
@@ -69,7 +71,8 @@ class Efforts:
         c = self.config = dimensions.model_config(NO_TOKENS)
         self._kernels = kernel_counts(runtime, precision)
         self._format = FORMATS[runtime, precision]
-        self._sampling = SAMPLING if runtime == "tensorrt" else 0
+        self._padded = runtime == "tensorrt"
+        self._sampling = SAMPLING if self._padded else 0
         self._tied = dimensions.tie_llm
         # the same few arguments come again and again
         self._llm_work = cache(lambda count, seen: prefill_work(c.llm, count, seen).total)
@@ -108,7 +111,7 @@ class Efforts:
                 beside those.
         """
         cached = self.flow_cache * sum(finished for _, finished in rows)
-        work = (self._flow_work(count, count * (count + finished)) for count, finished in rows)
+        work = (self._flow_work(padded, padded * (padded + finished)) for padded, finished in self._padded_frames(rows))
         return self._flow_call + self._effort(cached, sum(work))
 
     def vocode(self, rows: Sequence[int]) -> Effort:
@@ -171,6 +174,13 @@ class Efforts:
     def _vocoder_call(self) -> Effort:
         return Effort(self._bytes(vocoder_shapes(self.config.vocoder)), 0, self._launches("vocoder"))
 
+    def _padded_frames(self, rows: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Frames that a plan's calls compute, see `Flow`."""
+        if not self._padded:
+            return list(rows)
+        block = self.config.flow_encoder.block_frames
+        return [(padded_frames(count, block), finished) for count, finished in rows]
+
     def _launches(self, plan: str, layers: int = 0) -> int:
         fixed, per_layer = self._kernels[plan]
         return fixed + layers * per_layer
@@ -179,7 +189,8 @@ class Efforts:
         return Effort(read, self._format.slower * operations, launches)
 
     def _extension(self, rows: Sequence[tuple[int, int]], position: float, work: Callable[[int, int], float]) -> Effort:
-        return self._effort(position * sum(seen for _, seen in rows), sum(work(count, seen) for count, seen in rows))
+        fed = [(padded_positions(count) if self._padded and count > 1 else count, seen) for count, seen in rows]
+        return self._effort(position * sum(seen for _, seen in rows), sum(work(count, seen) for count, seen in fed))
 
     def _position_bytes(self, c: DecoderConfig) -> float:
         return float(KEY_AND_VALUE * c.layers * c.kv_heads * c.head_dim * self._format.other)

@@ -10,6 +10,7 @@ from omni2_bench.simulate.effort import Efforts
 from omni2_bench.simulate.load import AnswerLength
 from omni2_bench.simulate.sound import SoundRates
 from omni2_export.checkpoint_writer.dimensions import PRESETS
+from omni2_export.tensorrt.shapes import Sizes, cache_length
 
 TEMPLATE = 30  # positions of the chat template around a spoken question, its default system prompt included (spec §4)
 
@@ -58,7 +59,13 @@ class SimulatedModel:
         return self.efforts.config.encoder.positions + TEMPLATE
 
     def memory(self, sessions: int, answer: AnswerLength) -> float:
-        """Bytes that so many sessions need, each with an answer of this length: weights and all caches, in bf16."""
+        """Bytes that so many sessions need: weights and caches, which a plan makes as long as it was built for, and
+        ONNX Runtime as long as an answer of this length asks for."""
         efforts = self.efforts
-        caches = efforts.decoder_caches(self.prompt + answer.tokens, answer.tokens + answer.units)
-        return efforts.weights + sessions * (caches + efforts.flow_cache * self.sound.frames(answer.units, True))
+        text, speech = self.prompt + answer.tokens, answer.tokens + answer.units
+        frames = self.sound.frames(answer.units, True)
+        if self.runtime == "tensorrt":
+            sizes, config = Sizes(), efforts.config
+            text, speech = (cache_length(count) for count in (sizes.positions(config), sizes.speech_positions(config)))
+            frames = sizes.solver_frames(config)
+        return efforts.weights + sessions * (efforts.decoder_caches(text, speech) + efforts.flow_cache * frames)

@@ -232,9 +232,8 @@ class Flow:
 
     def _rows(self, frames: int) -> int:
         """Frames of the padded call for so many."""
-        block, most = self.units_config.block_frames, self._step.most("z", 1) or frames
-        rounded = -(-frames // block) * block
-        return min(rounded if frames > FEWEST_FRAMES else min(FEWEST_FRAMES, rounded), max(most, frames))
+        most = self._step.most("z", 1) or frames
+        return min(padded_frames(frames, self.units_config.block_frames), max(most, frames))
 
     def _encode(self, state: FlowState, start: int, total: int, commit: int) -> Floats:
         c = self.units_config
@@ -262,6 +261,12 @@ def block_mask(start: int, stop: int, block: int) -> NDArray[np.bool_]:
     """(1, 1, stop − start, stop): position i sees every position of its own block and of those before (spec §8.1)."""
     ends = (np.arange(start, stop) // block + 1) * block
     return (np.arange(stop)[None, :] < ends[:, None])[None, None]
+
+
+def padded_frames(frames: int, block: int) -> int:
+    """Frames of a padded call: few, or whole blocks, so that no block but those at work is written to."""
+    whole = -(-frames // block) * block
+    return whole if frames > FEWEST_FRAMES else min(FEWEST_FRAMES, whole)
 
 
 def shown_positions(used: int, capacity: int) -> int:

@@ -44,7 +44,8 @@ def build_language_model(
     last = g.input("last", INT64, ["B", 1])
     mask = g.input("mask", BOOL, ["B", 1, "S", "T"])
     visible = g.size(mask, 3)
-    cosine, sine = (g.weight(name, table) for name, table in _rotary_tables(c, positions))
+    with g.precise():
+        cosine, sine = (g.weight(name, table) for name, table in _rotary_tables(c, positions))
 
     for layer in range(c.layers):
         path = f"layers.{layer}"
@@ -52,13 +53,14 @@ def build_language_model(
         qkv = linear(normed, *(f"{path}.self_attn.{part}_proj" for part in "qkv"), precision=kept)
         widths = [c.heads * c.head_dim, c.kv_heads * c.head_dim, c.kv_heads * c.head_dim]
         query, key, value = g.ops("Split", qkv, g.constant(widths), outputs=3, axis=-1)
-        query, key = (
-            g.op("RotaryEmbedding", g.split_heads(part, heads, c.head_dim), cosine, sine, position_ids)
-            for part, heads in ((query, c.heads), (key, c.kv_heads))
-        )
-        # The scale goes into the query: only where nothing is left to scale ONNX Runtime multiplies a single query with
-        # the cache as it lies there; otherwise it packs the cache for every head.
-        query = g.mul(query, c.head_dim**-0.5)
+        with g.precise():  # angles and scale to all their digits; TensorRT computes it in the kernel that rotates
+            query, key = (
+                g.op("RotaryEmbedding", g.split_heads(part, heads, c.head_dim), cosine, sine, position_ids)
+                for part, heads in ((query, c.heads), (key, c.kv_heads))
+            )
+            # The scale goes into the query: only where nothing is left to scale ONNX Runtime multiplies a single query
+            # with the cache as it lies there; otherwise it packs the cache for every head.
+            query = g.mul(query, c.head_dim**-0.5)
         caches = []
         for kind, new in (("keys", key), ("values", g.split_heads(value, c.kv_heads, c.head_dim))):
             cache_shape: list[Dim] = ["B", c.kv_heads, "capacity", c.head_dim]

@@ -73,6 +73,14 @@ def test_kernels_are_those_that_were_counted(efforts: Efforts) -> None:
         kernel_counts("tensorrt", "exact")
 
 
+def test_padding_is_charged(efforts: Efforts) -> None:
+    """A plan computes 64 frames where 14 are wanted, and 352 positions for 330."""
+    assert efforts.flow([(14, 0)]) == efforts.flow([(64, 0)])
+    assert efforts.extend_llm([(330, 0)]) == efforts.extend_llm([(352, 0)])
+    on_h200 = Efforts(PRESETS["7B"], "cuda")
+    assert on_h200.flow([(14, 0)]).operations < on_h200.flow([(64, 0)]).operations
+
+
 def test_int4_weights_are_read_in_a_quarter() -> None:
     wide, narrow = (Efforts(PRESETS["7B"], precision=name).extend_llm([(1, 0)]) for name in ("balanced", "fast"))
     assert narrow.bytes / wide.bytes == pytest.approx(0.258, abs=1e-3) and narrow.operations == wide.operations

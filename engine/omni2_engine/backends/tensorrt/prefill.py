@@ -79,6 +79,11 @@ class DevicePrefill:
         self._stream.cuda.record(self._done)
 
 
+def padded_positions(count: int) -> int:
+    """Positions of a padded call."""
+    return next((few for few in FEWEST if count <= few), -(-count // GRANULE) * GRANULE)
+
+
 def call_size(count: int, start: int, most: int, capacity: int) -> tuple[int, int]:
     """Positions that a call feeds and positions that it shows, for `count` that follow `start`.
 
@@ -88,7 +93,7 @@ def call_size(count: int, start: int, most: int, capacity: int) -> tuple[int, in
         most: positions of one call.
         capacity: of the cache.
     """
-    rounded = next((few for few in FEWEST if count <= few), -(-count // GRANULE) * GRANULE)
+    rounded = padded_positions(count)
     fed = rounded if rounded <= min(most, capacity - start) else count
     visible = DECODE.least_visible
     while visible < start + fed:

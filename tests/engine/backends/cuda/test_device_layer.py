@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import gc
 import threading
 from typing import Any
 
@@ -178,3 +179,19 @@ def test_memory_dropped_while_its_thread_records_stays_until_that_is_over(
     assert fake_cuda.live()["pinned"] == count - 1
     stage_stream.cuda.launch_graph(recording.graph)
     stage_stream.cuda.synchronize()
+
+
+def test_pinned_memory_that_another_thread_drops_while_one_records(
+    fake_cuda: Any, stage_stream: StageStream, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Nothing can be waited for in a capture: it is freed behind it, and no finaliser fails."""
+    pinned, count = [stage_stream.pin(64)], fake_cuda.live()["pinned"]
+    collecting = gc.isenabled()
+    with stage_stream.recording("a stage") as recording:
+        assert not gc.isenabled()  # what is collected might free memory of the device
+        dropping = threading.Thread(target=pinned.clear)
+        dropping.start()
+        dropping.join()
+        assert fake_cuda.live()["pinned"] == count
+    assert recording.graph and fake_cuda.live()["pinned"] == count - 1 and gc.isenabled() == collecting
+    assert not [str(warning.message) for warning in recwarn.list]
