@@ -54,7 +54,8 @@ class Committed:
     """A stretch of sound is the user's next item.
 
     Args:
-        begin, end: where it lies.
+        begin: where it begins.
+        end: where it ends.
         answered: whether its answer follows by itself; otherwise `LiveConversation.respond` asks for it.
     """
 
