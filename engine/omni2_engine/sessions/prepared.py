@@ -62,7 +62,7 @@ class Prepared:
         """The turn is asked for: what has been made of it is let go, and it goes on.
 
         It gets its place in the order of turns now, and its times count from here. If no work could be done ahead it
-        begins now.
+        begins now, and with admission "wait" this call waits for memory; else it waits for nothing.
 
         Returns:
             What `Session.stream` would have returned.
