@@ -135,7 +135,7 @@ def device_floor(graph: str, storage: str) -> float:
     return min(floors[part] for part in storage.split("+"))
 
 
-_LIVE = LoadSettings(flow_steps=5, flow_solver="damped")
+_LIVE = LoadSettings(flow_steps=4, flow_solver="damped")
 _FAST = {"encoder": "int8", "llm": "int4", "speech_lm": "int4", "flow": "int8"}
 PRESETS = {
     "exact": Precisions("exact", {"encoder": "fp32", "llm": "fp32", "speech_lm": "fp32", "flow": "fp32"}),
