@@ -31,11 +31,11 @@ def register(bench: typer.Typer) -> None:
 
         require("export", "onnx", "onnx_ir", "ml_dtypes", "yaml")
         require("bench", "greenlet", "matplotlib")
-        from omni2_bench.simulate.device import Share
+        from omni2_bench.simulate.device import ReachedShare
         from omni2_bench.simulate.record import SimulationPlan
         from omni2_bench.simulate.results import run
 
-        share = Share(efficiency_memory, efficiency_compute, 1e-6 * launch_us, 1e-6 * hop_us)
+        share = ReachedShare(efficiency_memory, efficiency_compute, 1e-6 * launch_us, 1e-6 * hop_us)
         typer.echo(run(SimulationPlan(share, _parts(sizes), _numbers(sessions), seed, most), out, typer.echo))
 
 

@@ -47,7 +47,7 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Share:
+class ReachedShare:
     """What is reached of a device.
 
     Args:
@@ -86,9 +86,9 @@ class Share:
 
 
 # Fitted to the published times in evidence.csv, and a band around it: what good and what poor implementations reach.
-LIKELY = Share(0.86, 0.45, 5.75e-6, 0.3e-3)
-BEST = Share(0.85, 0.45, 3e-6, 0.15e-3)
-WORST = Share(0.75, 0.45, 8e-6, 0.6e-3)
+LIKELY = ReachedShare(0.86, 0.45, 5.75e-6, 0.3e-3)
+BEST = ReachedShare(0.85, 0.45, 3e-6, 0.15e-3)
+WORST = ReachedShare(0.75, 0.45, 8e-6, 0.6e-3)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class DeviceLimits:
     """A device, and what is reached of it."""
 
     device: SimulatedDevice
-    share: Share
+    share: ReachedShare
 
     def seconds(self, effort: Effort) -> float:
         """Time of a call on the device."""

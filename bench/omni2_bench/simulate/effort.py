@@ -37,7 +37,7 @@ NO_TOKENS = TokenConfig(eos=(0,), repetition_penalty=1.0, speech=0, sep=0, speec
 
 
 @dataclass(frozen=True)
-class Format:
+class StoredFormat:
     """Bytes, and how much slower than in 16 bits arithmetic is.
 
     Args:
@@ -52,9 +52,9 @@ class Format:
 
 
 FORMATS = {
-    ("tensorrt", "balanced"): Format(2, 2),
-    ("tensorrt", "fast"): Format(0.5 + 2 / 128, 2),
-    ("cuda", "balanced"): Format(1 + 4 / 128, 4, slower=2.0),  # int8 language models, all else float32 with TF32
+    ("tensorrt", "balanced"): StoredFormat(2, 2),
+    ("tensorrt", "fast"): StoredFormat(0.5 + 2 / 128, 2),
+    ("cuda", "balanced"): StoredFormat(1 + 4 / 128, 4, slower=2.0),  # int8 language models, all else float32 with TF32
 }
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from omni2_bench.simulate.device import LIKELY, Share
+from omni2_bench.simulate.device import LIKELY, ReachedShare
 
 
 @dataclass(frozen=True)
-class Measured:
+class PublishedTime:
     """One published time, seconds.
 
     Args:
@@ -24,7 +24,7 @@ class Measured:
         reading: its bytes over the data sheet's bandwidth.
         computing: its operations over the data sheet's arithmetic.
         kernels: that wait for one another, counted as a fused implementation has them.
-        fitted: whether `Share` was fitted to it.
+        fitted: whether `ReachedShare` was fitted to it.
         source: of the figure.
     """
 
@@ -37,11 +37,11 @@ class Measured:
     fitted: bool
     source: str
 
-    def predicted(self, share: Share) -> float:
+    def predicted(self, share: ReachedShare) -> float:
         """What the model says."""
         return share.seconds(self.reading, self.computing, self.kernels)
 
-    def miss(self, share: Share) -> float:
+    def miss(self, share: ReachedShare) -> float:
         """Predicted over measured, less one."""
         return self.predicted(share) / self.seconds - 1
 
@@ -52,10 +52,10 @@ def read_table(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
 
 
-def measurements() -> list[Measured]:
+def measurements() -> list[PublishedTime]:
     """All of them, those that were fitted first."""
     return [
-        Measured(
+        PublishedTime(
             row["what"],
             row["device"],
             float(row["measured"]) / 1e3,
@@ -74,7 +74,7 @@ def root_mean_square(misses: Iterable[float]) -> float:
     return float(np.sqrt(np.mean(np.square(list(misses)))))
 
 
-def record(found: Sequence[Measured]) -> dict[str, Any]:
+def record(found: Sequence[PublishedTime]) -> dict[str, Any]:
     """For JSON: every measurement beside what the model says, in ms, and how far the fitted ones are missed."""
     fitted = [row.miss(LIKELY) for row in found if row.fitted]
     return {

@@ -10,7 +10,7 @@ from typing import Any
 
 from omni2_bench.common.results import Say
 from omni2_bench.simulate import evidence, fit, load, paper
-from omni2_bench.simulate.device import BEST, H200, L40, WORST, DeviceLimits, Share, SimulatedDevice
+from omni2_bench.simulate.device import BEST, H200, L40, WORST, DeviceLimits, ReachedShare, SimulatedDevice
 from omni2_bench.simulate.load import AnswerLength, Talk, converse
 from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.original import SerialServer
@@ -26,7 +26,7 @@ GOAL = 0.12  # seconds to the first chunk that the engine is built for
 TYPICAL = AnswerLength(45, 300)  # of the paper's turn and of the time lines: twelve seconds
 TARGETS = ((L40, "tensorrt", "balanced"), (L40, "tensorrt", "fast"), (H200, "cuda", "balanced"))
 # A device on which one second is one kernel.
-COUNTER = DeviceLimits(SimulatedDevice("counts kernels", math.inf, math.inf, 0), Share(1, 1, 1.0))
+COUNTER = DeviceLimits(SimulatedDevice("counts kernels", math.inf, math.inf, 0), ReachedShare(1, 1, 1.0))
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SimulationPlan:
         SettingError: a size that does not exist, or no session.
     """
 
-    share: Share
+    share: ReachedShare
     sizes: list[str]
     sessions: list[int]
     seed: int
@@ -143,7 +143,7 @@ def first_gap(turn: SimulatedTurn) -> float:
     return max(0.0, turn.ready[1] - turn.ready[0] - turn.durations[0])
 
 
-def _first_chunk(model: SimulatedModel, device: SimulatedDevice, share: Share) -> dict[str, Any]:
+def _first_chunk(model: SimulatedModel, device: SimulatedDevice, share: ReachedShare) -> dict[str, Any]:
     """One model on one device: the first chunk with its band, and what every stage has in it."""
     row = paper.of(paper.table6(), model.size, model.read, model.write)
     seconds, spans = first_chunk(OVERLAPPED, model, DeviceLimits(device, share))

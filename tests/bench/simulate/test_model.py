@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from omni2_bench.common.work import prefill_work
 from omni2_bench.random_checkpoint import PRESETS
-from omni2_bench.simulate.device import BEST, L40, LIKELY, WORST, DeviceLimits, Effort, Share
+from omni2_bench.simulate.device import BEST, L40, LIKELY, WORST, DeviceLimits, Effort, ReachedShare
 from omni2_bench.simulate.effort import Efforts, kernel_counts
 from omni2_bench.simulate.evidence import measurements, root_mean_square
 from omni2_bench.simulate.load import ARRIVALS, TEXT_TOKENS, talks
@@ -20,7 +20,7 @@ from omni2_bench.simulate.trace import CallSpan, write_trace
 from omni2_bench.simulate.turns import SimulatedTurn, figures
 from omni2_engine.errors import SettingError
 
-IDEAL = DeviceLimits(L40, Share(1.0, 1.0, 0.0))
+IDEAL = DeviceLimits(L40, ReachedShare(1.0, 1.0, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_the_longer_of_reading_and_arithmetic_counts() -> None:
     assert IDEAL.seconds(Effort(864e9, 0)) == pytest.approx(1)
     assert IDEAL.seconds(Effort(0, 181e12)) == pytest.approx(1)
     assert IDEAL.seconds(Effort(864e9, 90e12)) == pytest.approx(1)
-    limits = DeviceLimits(L40, Share(0.5, 0.25, 3e-6))
+    limits = DeviceLimits(L40, ReachedShare(0.5, 0.25, 3e-6))
     assert limits.seconds(Effort(864e9, 0, 1000)) == pytest.approx(2 + 3e-3)
     assert limits.seconds(Effort(864e9, 181e12)) == pytest.approx(4)
 
@@ -45,7 +45,7 @@ def test_the_longer_of_reading_and_arithmetic_counts() -> None:
 @pytest.mark.parametrize("given_values", [(0.0, 0.5, 0.0), (0.5, 1.1, 0.0), (0.5, 0.5, -1e-6), (0.5, 0.5, 0.0, -1.0)])
 def test_impossible_shares(given_values: tuple[float, ...]) -> None:
     with pytest.raises(SettingError):
-        Share(*given_values)
+        ReachedShare(*given_values)
 
 
 def test_the_model_is_the_best_fit_of_what_was_measured() -> None:
@@ -56,7 +56,7 @@ def test_the_model_is_the_best_fit_of_what_was_measured() -> None:
     best = root_mean_square(misses)
     assert best == pytest.approx(0.066, abs=5e-4) and max(map(abs, misses)) == pytest.approx(0.103, abs=5e-4)
     for memory, launch in ((0.81, 5.75e-6), (0.91, 5.75e-6), (0.86, 4.75e-6), (0.86, 6.75e-6), (0.7, 2e-6)):
-        assert root_mean_square(row.miss(Share(memory, 0.45, launch)) for row in fitted) > best
+        assert root_mean_square(row.miss(ReachedShare(memory, 0.45, launch)) for row in fitted) > best
     assert all(row.predicted(BEST) < row.predicted(LIKELY) < row.predicted(WORST) for row in measurements())
 
 

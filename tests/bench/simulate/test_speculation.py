@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omni2_bench.simulate.device import L40, DeviceLimits, Share
+from omni2_bench.simulate.device import L40, DeviceLimits, ReachedShare
 from omni2_bench.simulate.load import AnswerLength
 from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.ours import OverlappedServer, TurnOutput
@@ -18,7 +18,7 @@ from omni2_engine.turn.held_back import HeldBack
 from omni2_engine.turn.options import Options
 from omni2_engine.turn.run import TurnRun
 
-LIMITS = DeviceLimits(L40, Share(0.7, 0.5, 2e-6))
+LIMITS = DeviceLimits(L40, ReachedShare(0.7, 0.5, 2e-6))
 ANSWER = AnswerLength(20, 130)
 UNIT = 1 / 25  # seconds of sound
 CACHE_KEY = 1  # of all states: turns are decoded together
