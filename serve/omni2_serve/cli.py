@@ -144,6 +144,7 @@ def register(app: typer.Typer) -> None:
             ssl = (str(certificate), str(certificate_key)) if certificate is not None else None
             server = DrainingServer(make_app(service), service, ssl)
             address = f"{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
+            listening.listen()  # from now on a client is kept waiting, and not refused
             typer.echo(f"{model.name} listens at http{'s' if ssl else ''}://{address}, Realtime at /v1/realtime")
             asyncio.run(server.serve([listening]))
 

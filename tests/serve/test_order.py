@@ -194,6 +194,26 @@ def test_a_failed_turn_closes_its_response(session: Any, caplog: pytest.LogCaptu
     assert "secret detail" in caplog.text
 
 
+def test_a_fault_of_the_server_is_told_without_its_details(
+    session: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talk(client: Client, conversation: ScriptedConversation) -> None:
+        def broken(text: str) -> None:
+            raise RuntimeError("secret detail")
+
+        monkeypatch.setattr(conversation, "say", broken)
+        await client.type("one", id="lost")
+        error = await client.error()
+        assert error["code"] == "internal_error" and error["type"] == "server_error"
+        assert "secret" not in str(client.events)
+        monkeypatch.undo()
+        await client.type("one", id="lost")  # the item that failed is not there
+        await client.until("conversation.item.done")
+
+    session(talk)
+    assert "secret detail" in caplog.text
+
+
 def test_a_request_that_fails_is_named(session: Any) -> None:
     async def talk(client: Client, conversation: ScriptedConversation) -> None:
         await client.update(audio={"input": {"turn_detection": None}})

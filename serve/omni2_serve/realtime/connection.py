@@ -17,8 +17,8 @@ from omni2_serve.protocol import server_events as server
 from omni2_serve.protocol.errors import RequestError
 from omni2_serve.protocol.server_events import Event
 from omni2_serve.protocol.session_config import SessionConfig
-from omni2_serve.realtime.endings import POLICY, ClientGone, until_over
-from omni2_serve.realtime.session import RealtimeSession, SessionOver
+from omni2_serve.realtime.endings import POLICY, until_over
+from omni2_serve.realtime.session import ClientGone, RealtimeSession, SessionOver
 from omni2_serve.replies import problem
 from omni2_serve.service import Service
 

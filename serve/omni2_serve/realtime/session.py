@@ -55,6 +55,10 @@ class SessionOver(Exception):
         super().__init__(error.message)
 
 
+class ClientGone(Exception):
+    """The client is not there any more, or does not read."""
+
+
 @dataclass(frozen=True)
 class _Commit:
     """A client's commit that the conversation has not carried out yet.
@@ -159,7 +163,9 @@ class RealtimeSession:
                 await self._handle(event)
             except CapacityError as error:
                 raise SessionOver(1013, in_words(error)) from None
-            except Omni2Error as error:
+            except ClientGone:
+                raise
+            except Exception as error:
                 await self._send(server.error(in_words(error), event.event_id))
         return self._pace.wait()
 
@@ -591,5 +597,5 @@ def in_words(error: Exception) -> RequestError:
         case Omni2Error():
             return RequestError(error.problem, error.remedy, code="invalid_value")
         case _:
-            log.error("a turn failed", exc_info=error)
+            log.error("something failed that should not", exc_info=error)
             return RequestError("something went wrong in the server", code="internal_error", kind=SERVER)
