@@ -187,5 +187,6 @@ def test_type_checkers_follow_an_editable_install(repository: Path, tmp_path: Pa
     imports = "".join(f"import {package}\n" for package in SHIPPED)
     script.write_text(f"{imports}engine: omni2_engine.Engine\nengine.no_such_method()\n", encoding="utf-8")
     checked = mypy(python, script)
-    assert 'user.py:7: error: "Engine" has no attribute "no_such_method"' in checked.stdout
+    line = len(SHIPPED) + 2
+    assert f'user.py:{line}: error: "Engine" has no attribute "no_such_method"' in checked.stdout
     assert "Found 1 error" in checked.stdout

@@ -8,6 +8,7 @@ from omni2_engine import Engine, Options, Session
 from omni2_engine.live.conversation import LiveConversation
 from omni2_engine.live.detection.base import SentenceEnd
 from omni2_engine.live.settings import Detection
+from omni2_engine.turn.options import Chunks
 from omni2_serve.host import Host
 
 SPECULATE_AFTER = 0.12  # seconds of silence
@@ -21,12 +22,13 @@ def engine_host(
     speculate: bool = True,
     sentence_end: SentenceEnd | None = None,
     seed: int = 0,
+    chunks: Chunks = "growing",
 ) -> Host:
     """What sessions need of an engine.
 
     Args:
         engine: loaded and warm.
-        typed_turns, history_turns, seed: see `Options`.
+        typed_turns, history_turns, seed, chunks: see `Options`; what chunks there are holds for live conversations.
         speculate: begin an answer as soon as the speaker may be done.
         sentence_end: see `Engine.live`.
     """
@@ -42,7 +44,7 @@ def engine_host(
             history_turns=history_turns,
             seed=seed,
             long="truncate",
-            chunks="growing",
+            chunks=chunks,
         )
 
     def open_session(voice: str, system: str | None) -> Session:

@@ -27,7 +27,8 @@ def served_engine(tiny_engine_dir: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def host(served_engine: Engine) -> Host:
-    return engine_host(served_engine, typed_turns=True)
+    """Its sound does not depend on how fast the machine is."""
+    return engine_host(served_engine, typed_turns=True, chunks="fixed")
 
 
 @pytest.fixture
