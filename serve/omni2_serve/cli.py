@@ -7,12 +7,15 @@ import ipaddress
 import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from omni2_engine.cli.require import require
 from omni2_engine.errors import SettingError
+
+if TYPE_CHECKING:
+    from omni2_engine.turn.options import Chunks
 
 KEY_VARIABLE = "OMNI2_API_KEY"
 WHO, WHAT, MACHINE, RAY = "Who may come in", "What it does", "Machine and memory", "Several processes"
@@ -54,6 +57,10 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option(help="begin an answer when a speaker may be done", rich_help_panel=WHAT)
         ] = True,
         seed: Annotated[int, typer.Option(help="one seed, one answer", rich_help_panel=WHAT)] = 0,
+        chunks: Annotated[
+            str,
+            typer.Option(help="growing costs less, fixed gives the same samples at any load", rich_help_panel=WHAT),
+        ] = "growing",
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt", rich_help_panel=MACHINE)] = "auto",
         threads: Annotated[int | None, typer.Option(help="processor threads", rich_help_panel=MACHINE)] = None,
         max_context: Annotated[
@@ -87,7 +94,7 @@ def register(app: typer.Typer) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         logging.getLogger("omni2_engine.turn").setLevel(logging.WARNING)
-        from omni2_engine import Engine
+        from omni2_engine import Engine, Options
         from omni2_serve.access import LOOPBACK, Access, host_name
         from omni2_serve.app import make_app
         from omni2_serve.engine_host import engine_host
@@ -95,6 +102,7 @@ def register(app: typer.Typer) -> None:
         from omni2_serve.server import DrainingServer, bound
         from omni2_serve.service import Service
 
+        chosen = Options(chunks=cast("Chunks", chunks)).chunks  # another word is refused before the model is loaded
         keys, local = _keys(api_key_file), _is_local(host)
         if not (local or keys or no_auth):
             raise SettingError(
@@ -119,6 +127,7 @@ def register(app: typer.Typer) -> None:
                 "history_turns": history_turns,
                 "speculate": speculate,
                 "seed": seed,
+                "chunks": chunks,
                 "max_context": max_context,
                 "left_context": left_context,
             }
@@ -138,7 +147,12 @@ def register(app: typer.Typer) -> None:
         )
         with loaded:
             model = engine_host(
-                loaded, typed_turns=typed_turns, history_turns=history_turns, speculate=speculate, seed=seed
+                loaded,
+                typed_turns=typed_turns,
+                history_turns=history_turns,
+                speculate=speculate,
+                seed=seed,
+                chunks=chosen,
             )
             service = Service(model, ServiceLimits(sessions=sessions, requests=sessions, drain=drain), access)
             ssl = (str(certificate), str(certificate_key)) if certificate is not None else None

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 
 from omni2_engine import Engine
 from omni2_engine.errors import BackendError
+from omni2_engine.turn.options import Chunks
 from omni2_serve.access import Access
 from omni2_serve.app import make_app
 from omni2_serve.engine_host import engine_host
@@ -42,7 +43,7 @@ class ReplicaSettings(BaseModel):
         device: "auto", "cpu", "cuda" or "tensorrt".
         gpus: that Ray reserves for a replica: 1 for a GPU of its own, 0 for none, shares for several on one.
         cpus: processor cores that Ray reserves for a replica; its threads on the CPU.
-        typed_turns, history_turns, speculate, seed: as of `omni2-engine serve`.
+        typed_turns, history_turns, speculate, seed, chunks: as of `omni2-engine serve`.
         max_context, left_context: see `Engine.load`.
         length: seconds of a conversation at most.
     """
@@ -60,6 +61,7 @@ class ReplicaSettings(BaseModel):
     history_turns: int | None = None
     speculate: bool = True
     seed: int = 0
+    chunks: Chunks = "growing"
     max_context: int = 4096
     left_context: float = 30.0
     length: float = Field(3600.0, gt=0)
@@ -89,6 +91,7 @@ class Replica:
             history_turns=settings.history_turns,
             speculate=settings.speculate,
             seed=settings.seed,
+            chunks=settings.chunks,
         )
         limits = ServiceLimits(sessions=settings.sessions, requests=settings.sessions, length=settings.length)
         self._service = Service(host, limits, Access(keys))

@@ -41,7 +41,7 @@ class Cluster:
             port = free.getsockname()[1]
         command = [
             sys.executable, "-m", "omni2_engine", "serve", str(engine), "--ray", "--replicas", str(REPLICAS),
-            "--sessions", str(SESSIONS), "--port", str(port), "--typed-turns",
+            "--sessions", str(SESSIONS), "--port", str(port), "--chunks", "fixed",
         ]  # fmt: skip
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._lines: list[str] = []
