@@ -80,6 +80,8 @@ def abandon(state: SessionState, turn: RunningTurn) -> None:
     with suppress(SchedulerError):  # the session was closed meanwhile, and its place in the schedule with it
         state.queue.finish()
     with state.lock:
+        if turn.ended:  # it was taken back meanwhile, which gives everything back
+            return
         turn.ended, state.turn = True, None
     state.runtime.waiting.leave(turn.ticket, sounded=False)
     if turn.states is not None:
