@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 EXAMPLES = "recordings of questions, or folders of them"
+SOUND = (".wav", ".flac", ".ogg", ".mp3")  # what is taken of a folder
 
 
 def register(bench: typer.Typer) -> None:
@@ -65,7 +66,8 @@ def recordings_in(places: list[Path]) -> list[Path]:
 
     found: list[Path] = []
     for place in places:
-        found += sorted(path for path in place.iterdir() if path.is_file()) if place.is_dir() else [place]
+        inside = sorted(path for path in place.iterdir() if path.suffix.lower() in SOUND) if place.is_dir() else []
+        found += inside if place.is_dir() else [place]
     if not found:
         raise SettingError("there is no recording", "name files or folders with --question")
     return found
