@@ -34,8 +34,8 @@ STAGE_MODULES = {
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage: seconds, highest RssAnon in bytes, bytes written, and the bound, 2 × its largest tensor in fp32 + 1.5
-    GiB."""
+    """One stage: seconds, bytes of RssAnon at the highest beyond those before the build, bytes written, and the bound,
+    2 × its largest tensor in fp32 + 1.5 GiB."""
 
     name: str
     seconds: float
@@ -53,6 +53,7 @@ class _Watch:
         self._began = 0.0
         self._peak = 0
         self._written = 0
+        self._before = memory().get("RssAnon", 0)
         self._running = True
         threading.Thread(target=self._look, daemon=True).start()
 
@@ -82,7 +83,7 @@ class _Watch:
 
     def _look(self) -> None:
         while self._running:
-            self._peak = max(self._peak, memory().get("RssAnon", 0))
+            self._peak = max(self._peak, memory().get("RssAnon", 0) - self._before)
             time.sleep(LOOK_EVERY)
 
     def _bound(self, stage: str) -> float:

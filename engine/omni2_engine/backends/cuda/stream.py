@@ -91,7 +91,8 @@ class StageStream:
             what: is recorded, for the error message.
 
         Raises:
-            BackendError: something in it cannot be recorded; names `what` and the switch that turns graphs off.
+            BackendError: something in it cannot be recorded; names `what` and the switch that turns graphs off. Or the
+                device had failed before.
         """
         result = GraphCapture()
         with self.lock:
@@ -107,6 +108,7 @@ class StageStream:
                     raise
                 result.graph = self.cuda.end_capture()
             except BackendError as error:
+                self.cuda.synchronize()  # an earlier failure of the device is the error to report
                 raise cannot_record(what, error.problem) from error
             finally:
                 if collecting:
