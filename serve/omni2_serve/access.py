@@ -64,7 +64,7 @@ class Access:
 
         Args:
             key: that was sent.
-            config: settings of a session of nobody in particular.
+            config: settings of a session that no short-lived key has changed.
 
         Returns:
             Settings to begin a session with: those of the short-lived key, if it was one.

@@ -17,7 +17,7 @@ async def read_body(request: Request, most: int) -> bytes:
     """The body.
 
     Args:
-        request: whose body nobody has read.
+        request: whose body has not been read.
         most: bytes.
 
     Raises:
@@ -35,7 +35,7 @@ async def read_json(request: Request, model: type[M], most: int) -> M:
     """The body as a checked record.
 
     Args:
-        request: whose body nobody has read.
+        request: whose body has not been read.
         model: what it should be.
         most: bytes.
 

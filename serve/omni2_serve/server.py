@@ -39,7 +39,7 @@ class DroppableSocket(WebSocketsSansIOProtocol):
 
 
 class DrainingServer(uvicorn.Server):
-    """Stops in two steps: nobody new comes in and answers are finished; then connections are closed.
+    """Stops in two steps: no new client comes in and answers are finished; then connections are closed.
 
     A second signal skips the rest.
 
@@ -85,7 +85,7 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)
 
     def drain(self) -> None:
-        """Take in nobody new, and stop once all have left; called in the loop."""
+        """Take no new clients, and stop once all have left; called in the loop."""
         if self._drain is None:
             self._service.draining.set()
             log.info("stopping: %d sessions finish their answers", self._service.sessions)
@@ -102,7 +102,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket at that address, which does not listen yet: nobody is let in before the model is warm.
+    """A socket at that address, which does not listen yet: no client is let in before the model is warm.
 
     Raises:
         SettingError: the address cannot be had.

@@ -1,4 +1,4 @@
-"""One server: its model, bounds, doors and counters, and whether it takes in anybody."""
+"""One server: its model, bounds, doors and counters, and whether it takes new clients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Service:
         metrics: see `Metrics`.
 
     Attributes:
-        draining: set when the server is to stop: nobody new comes in.
+        draining: set when the server is to stop: no new client comes in.
         sessions: Realtime sessions that are open.
         requests: chat completions that run.
         began: seconds since 1970.

@@ -39,7 +39,7 @@ class PlanKernels:
     more: Lowered | None
 
     def count(self, layers: int) -> int:
-        """Kernels of a plan with so many layers."""
+        """Kernels of a plan with this number of layers."""
         return self.few.kernels + (layers - FEW) * self.per_layer if self.more else self.few.kernels
 
     @property
@@ -49,7 +49,7 @@ class PlanKernels:
 
     @property
     def fixed(self) -> int:
-        """Kernels of a call whatever its layers."""
+        """Kernels of a call beside its layers."""
         return self.few.kernels - FEW * self.per_layer
 
 

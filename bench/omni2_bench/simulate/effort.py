@@ -136,7 +136,7 @@ class Efforts:
         return float(c.steps * GUIDANCE_ROWS * KEY_AND_VALUE * layers * c.heads * c.head_dim * self._format.other)
 
     def decoder_caches(self, llm: int, speech: int) -> float:
-        """Bytes of both language models' caches of so many positions."""
+        """Bytes of both language models' caches of this number of positions."""
         return llm * self._llm_position + speech * self._speech_position
 
     @cached_property
@@ -200,7 +200,7 @@ class Efforts:
 
 
 def kernel_counts(runtime: str, precision: str) -> dict[str, tuple[int, int]]:
-    """Of every plan: kernels of a call whatever its layers, and of each layer; see kernels.csv.
+    """Of every plan: kernels of a call beside its layers, and of each layer; see kernels.csv.
 
     Raises:
         SettingError: nothing was counted for these.

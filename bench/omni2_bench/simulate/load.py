@@ -37,7 +37,7 @@ class AnswerLength:
 
     @classmethod
     def of(cls, tokens: int) -> AnswerLength:
-        """A text of so many tokens, spoken at the usual speed."""
+        """A text of this number of tokens, spoken at the usual speed."""
         return cls(tokens, round(UNITS_PER_TOKEN * tokens))
 
 
@@ -57,7 +57,7 @@ class Talk:
 
 
 def talks(sessions: int, seed: int, turns: int = TURNS) -> list[Talk]:
-    """A load of so many sessions; more sessions with the same seed are the same ones and some more.
+    """A load of this number of sessions; more sessions with the same seed are the same ones and some more.
 
     Args:
         sessions: how many.

@@ -35,7 +35,7 @@ class SimulatedModel:
 
     @cached_property
     def sound(self) -> SoundRates:
-        """What is heard of so many units."""
+        """What is heard of this number of units."""
         return SoundRates.of(self.efforts.config)
 
     @property
@@ -59,7 +59,7 @@ class SimulatedModel:
         return self.efforts.config.encoder.positions + TEMPLATE
 
     def memory(self, sessions: int, answer: AnswerLength) -> float:
-        """Bytes that so many sessions need: weights and caches, which a plan makes as long as it was built for, and
+        """Bytes that these sessions need: weights and caches, which a plan makes as long as it was built for, and
         ONNX Runtime as long as an answer of this length asks for."""
         efforts = self.efforts
         text, speech = self.prompt + answer.tokens, answer.tokens + answer.units

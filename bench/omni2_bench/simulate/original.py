@@ -28,7 +28,7 @@ class Step:
 
 
 def steps(answer: AnswerLength, times: Constants, model: SimulatedModel) -> Iterator[Step]:
-    """An answer in the original's order, each step as long as the paper's table says, whatever the lengths."""
+    """An answer in the original's order, each step as long as the paper's table says, for texts of any length."""
     sound, hop = model.sound, model.hop
     units = voiced = 0
     out = 0.0

@@ -15,7 +15,7 @@ OVERLOAD = 2  # times what the device can
 
 
 def overload(model: SimulatedModel, limits: DeviceLimits, sessions: int, seed: int) -> dict[str, Any]:
-    """So many sessions, one call at a time, by deadlines and first come first served, for JSON; times in seconds."""
+    """Sessions that share one device, by deadlines and first come first served, for JSON; times in seconds."""
     load = talks(sessions, seed)
     served = {
         order: asdict(figures(converse(OverlappedServer(model, limits, width=1, order=order), load)))

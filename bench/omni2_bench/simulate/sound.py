@@ -1,4 +1,4 @@
-"""How much sound is out after so many units, and which mel frames a call computes for it (spec §10, §11)."""
+"""How much sound is out after a number of units, and which mel frames a call computes for it (spec §10, §11)."""
 
 from __future__ import annotations
 

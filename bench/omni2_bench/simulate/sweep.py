@@ -48,18 +48,18 @@ def first_chunk(schedule: str, model: SimulatedModel, limits: DeviceLimits) -> t
 
 
 def serve(model: SimulatedModel, count: int, schedule: str, limits: DeviceLimits, seed: int) -> Figures:
-    """What the turns of so many sessions are like."""
+    """What the turns of a number of sessions are like."""
     return figures(converse(server_of(schedule, model, limits), talks(count, seed)))
 
 
 def memory(model: SimulatedModel, count: int, seed: int) -> float:
-    """Bytes for so many sessions of a load, each with its longest answer."""
+    """Bytes for a number of sessions of a load, each with its longest answer."""
     longest = max((answer for talk in talks(count, seed) for answer in talk.answers), key=lambda answer: answer.units)
     return model.memory(count, longest)
 
 
 def kept(model: SimulatedModel, count: int, schedule: str, limits: DeviceLimits, seed: int) -> float:
-    """Share of turns without an audible gap, over `LOADS` loads of so many sessions."""
+    """Share of turns without an audible gap, over `LOADS` loads of this number of sessions."""
     return float(np.mean([serve(model, count, schedule, limits, seed + load).continuity for load in range(LOADS)]))
 
 

@@ -69,7 +69,7 @@ class Figures:
         rtf: median.
         underrun: worst underrun of a turn, seconds, median.
         underrun_p90: its 90th percentile.
-        continuity: share of turns whose worst underrun nobody hears.
+        continuity: share of turns whose worst underrun is too short to be heard.
     """
 
     turns: int

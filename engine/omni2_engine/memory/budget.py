@@ -64,7 +64,7 @@ class MemoryBudget:
 
     @property
     def waiting(self) -> bool:
-        """Whether somebody waits for bytes."""
+        """Whether a request waits for bytes."""
         return bool(self._requests)
 
     def take(self, most: int, least: int, wait: bool) -> Waits[int]:

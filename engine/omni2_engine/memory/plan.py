@@ -17,7 +17,7 @@ class MemoryPlan:
     Args:
         title: what is loaded: "7B bf16, 8 sessions, 10 s flow context".
         parts: purpose → bytes, weights among them.
-        available: bytes this process may have: those it has already, and those nobody has.
+        available: bytes this process may have: those it has already, and those that are free.
         total: bytes of the device.
     """
 

@@ -102,7 +102,7 @@ class StatePool:
         self._lock = threading.RLock()  # garbage collection may close a dropped session at any moment, in here too
 
     def warm_up(self) -> None:
-        """Prepare the shared caches, before anybody has one of their slots."""
+        """Prepare the shared caches, before any of their slots is taken."""
         self._llm.warm_up(self._conversations)
         self._speech_lm.warm_up(self._speeches)
 
@@ -252,7 +252,7 @@ class StatePool:
 
     @contextmanager
     def _being_asked(self) -> Iterator[None]:
-        """Somebody who is no prepared turn is being let in; may last as long as they wait."""
+        """A conversation or a committed turn is being let in; lasts as long as it waits."""
         with self._lock:
             self._asking += 1
         try:
@@ -299,11 +299,11 @@ class StatePool:
         return speech + flow.nbytes(seconds, min(MEMORY.least_context, flow.left_context)), full
 
     def _speech_size(self, positions: int) -> int:
-        """Bytes of so many positions of the speech LM."""
+        """Bytes of this number of positions of the speech LM."""
         return positions * self._speeches.slot_nbytes // self._speeches.positions
 
     def _fitting(self, size: int, seconds: float) -> float:
-        """The longest left context, in whole blocks, whose caches fit in so many bytes."""
+        """The longest left context, in whole blocks, whose caches fit in this number of bytes."""
         flow = self._decoder.flow
         block = flow.units_config.block_units / flow.units_config.unit_rate
         context = flow.left_context

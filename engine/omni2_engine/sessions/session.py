@@ -80,7 +80,7 @@ class Session:
         engine's: it should not take long.
 
         `steer`: called with every id that a model chose (`Stream.TEXT` or `Stream.SPEECH`); the answer goes on with the
-        id it returns. For benchmarks, whose answers must have one length whatever the model says.
+        id it returns. For benchmarks, whose answers must all have one length.
 
         `forced`: ids that the answer goes on with in place of those chosen, by model, as many as there are (teacher
         forcing). A GPU takes them along and decodes by itself, while `steer` has it wait for the host at every token.

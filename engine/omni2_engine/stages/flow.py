@@ -231,7 +231,7 @@ class Flow:
         return {**inputs, **longer, "mask": mask}
 
     def _rows(self, frames: int) -> int:
-        """Frames of the padded call for so many."""
+        """Frames of the padded call for this number of frames."""
         most = self._step.most("z", 1) or frames
         return min(padded_frames(frames, self.units_config.block_frames), max(most, frames))
 

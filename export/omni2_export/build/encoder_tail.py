@@ -44,7 +44,7 @@ def plan_tail_stage(
         built: the folder of the engine at work, which has the encoder by the time this stage is written.
         config, tensors, precision: of the encoder.
         log_mel: the spectrogram's graph.
-        speech: (n,) float32 in ±1 at 16 kHz, a recording of somebody speaking.
+        speech: (n,) float32 in ±1 at 16 kHz, a recording of speech.
         after: key of the encoder's stage.
     """
 
@@ -96,7 +96,7 @@ def _lengths(c: EncoderConfig) -> list[float]:
 
 
 def _kept(c: EncoderConfig, seconds: float) -> int:
-    """Positions behind so much speech."""
+    """Positions behind speech of this length."""
     return c.context - int(seconds * WHISPER_SAMPLE_RATE / (2 * WHISPER_HOP))
 
 

@@ -18,7 +18,7 @@ from omni2_engine.settings.tuning import TURN
 from omni2_engine.stages.flow import LEFT_CONTEXT, WORKING_BLOCKS
 from omni2_engine.turn.options import LAST_WRITE, MAX_NEW_TOKENS
 
-GRANULE = 64  # caches are a multiple of so many positions long
+GRANULE = 64  # the length of a cache is a multiple of this number of positions
 PREFILL = 512  # positions of one call; a longer prompt takes several
 
 Shape = tuple[int, ...]
@@ -37,7 +37,7 @@ class Range(NamedTuple):
         return Range(*(factor * value for value in self))
 
     def plus(self, more: int) -> Range:
-        """Larger by so much, the least excepted."""
+        """Larger by this amount, the least excepted."""
         return Range(self.least, self.usual + more, self.most + more)
 
 
@@ -116,7 +116,7 @@ class Sizes:
 
 
 def cache_length(positions: int) -> int:
-    """Length of a cache for so many positions and a spare one, which slots that take no part are written to."""
+    """Length of a cache for these positions and a spare one, which slots that take no part are written to."""
     return -(-(positions + 1) // GRANULE) * GRANULE
 
 

@@ -1,7 +1,7 @@
 """Builds one plan in a process of its own: `python -m omni2_export.tensorrt.worker` with an `Order` on standard input.
 
 What a plan takes of memory is thus gone when it is done, a crash or the system's memory killer ends it alone, and an
-interrupt need not wait until TensorRT comes back from where it listens to nobody.
+interrupt need not wait for a call of TensorRT, which takes no signals.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """The body. Fields that are not here have no effect on our answers, or none on anybody's."""
+    """The body. Fields that are not here have no effect on answers."""
 
     messages: list[Message] = Field(min_length=1, max_length=1_000)
     modalities: list[Literal["text", "audio"]] | None = None

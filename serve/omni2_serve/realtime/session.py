@@ -172,7 +172,7 @@ class RealtimeSession:
     async def hear(self, samples: Floats, rate: int) -> None:
         """Sound that comes by itself, as that of a call does.
 
-        What comes faster than it can be spoken is left out, and so is what nobody commits: see `Limits`.
+        What comes faster than it can be spoken is left out, and so is what is not committed: see `Limits`.
 
         Args:
             samples: (n,) in ±1.

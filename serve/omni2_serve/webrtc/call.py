@@ -41,7 +41,7 @@ class PeerCall:
     def __init__(self, service: Service, config: SessionConfig) -> None:
         self._service = service
         self._config = config
-        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))  # nobody elsewhere is asked for our address
+        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))  # no server is asked for our address
         self._session = RealtimeSession(
             service.host, service.limits, service.metrics, self._send, config, self._clear_output
         )

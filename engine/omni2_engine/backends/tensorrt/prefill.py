@@ -19,7 +19,7 @@ from omni2_engine.settings.tuning import DECODE
 
 Floats = NDArray[np.float32]
 FEWEST = (4, 16, 64)  # positions of short calls; a pair of groups for the speech LM, a typed question
-GRANULE = 32  # longer calls are a multiple of so many
+GRANULE = 32  # longer calls are a multiple of this number of positions
 
 
 class DevicePrefill:

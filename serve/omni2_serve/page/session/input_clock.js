@@ -1,4 +1,4 @@
-// When a piece of the input was heard, and when somebody last spoke in it.
+// When a piece of the input was heard, and when speech was last heard in it.
 
 const KEPT = 1500; // frames of 20 ms: half a minute
 const BELOW_PEAK = 0.03; // of the loudest frame's level: 30 dB
@@ -11,7 +11,7 @@ export class InputClock {
     this.position = 0; // ms of sound that was sent
   }
 
-  /** A frame of so many ms was sent at the time `at`. */
+  /** A frame of this length in ms was sent at the time `at`. */
   add(ms, at, level) {
     this.position += ms;
     this.frames.push({ end: this.position, at, level });

@@ -181,7 +181,7 @@ export class VoiceChat {
     this.socket.send("response.create", { event_id: ASK });
   }
 
-  /** The turn has ended at this position of the input: note when somebody last spoke in it. */
+  /** The turn has ended at this position of the input: note when speech was last heard in it. */
   #spoke(end) {
     this.#dispatch({ type: "page.spoke", at: this.clock.lastVoiced(this.began, end) ?? performance.now() });
   }
