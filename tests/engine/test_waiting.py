@@ -319,6 +319,22 @@ def test_the_expected_wait_follows_what_turns_take(took: list[float], limit: int
         assert 1.98 * min(took) <= waiting.expected <= 2.02 * max(took)
 
 
+def test_the_longest_wait_is_the_oldest_turns() -> None:
+    """What a replica's health is judged by."""
+    now = 0.0
+    waiting = WaitingTurns(None, lambda: now)
+    assert waiting.longest == 0
+    first = waiting.enter()
+    now = 3.0
+    second = waiting.enter()
+    now = 5.0
+    assert waiting.longest == 5
+    waiting.leave(first, sounded=True)
+    assert waiting.longest == 2
+    waiting.leave(second, sounded=False)
+    assert waiting.longest == 0
+
+
 def test_an_engine_that_is_closed(tiny_engine_dir: Path, utterance: Utterance) -> None:
     """What is open ends with an error, and what is asked afterwards is refused."""
     with Engine.load(tiny_engine_dir, threads=1, warm_up=False) as engine:
