@@ -130,6 +130,7 @@ def register(app: typer.Typer) -> None:
                 "chunks": chunks,
                 "max_context": max_context,
                 "left_context": left_context,
+                "no_auth": no_auth,
             }
             serve_with_ray(settings, host, port)
             return

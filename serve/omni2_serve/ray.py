@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from omni2_engine import Engine
 from omni2_engine.errors import BackendError
 from omni2_engine.turn.options import Chunks
-from omni2_serve.access import Access
+from omni2_serve.access import LOOPBACK, Access
 from omni2_serve.app import make_app
 from omni2_serve.engine_host import engine_host
 from omni2_serve.limits import ServiceLimits
@@ -46,6 +46,8 @@ class ReplicaSettings(BaseModel):
         typed_turns, history_turns, speculate, seed, chunks: as of `omni2-engine serve`.
         max_context, left_context: see `Engine.load`.
         length: seconds of a conversation at most.
+        no_auth: let clients in without a key from other machines too. Without it, and without keys, a server answers
+            only under the names of this machine.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -65,6 +67,7 @@ class ReplicaSettings(BaseModel):
     max_context: int = 4096
     left_context: float = 30.0
     length: float = Field(3600.0, gt=0)
+    no_auth: bool = False
 
 
 @serve.ingress()
@@ -94,7 +97,9 @@ class Replica:
             chunks=settings.chunks,
         )
         limits = ServiceLimits(sessions=settings.sessions, requests=settings.sessions, length=settings.length)
-        self._service = Service(host, limits, Access(keys))
+        wanted = [] if settings.no_auth else keys
+        names = None if wanted or settings.no_auth else LOOPBACK
+        self._service = Service(host, limits, Access(wanted, names))
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The application, once the engine is warm."""
