@@ -1,6 +1,6 @@
 """Waiting in tests, without a measured time: for an event, for a state that has none, for a moment of a turn.
 
-A wait that never ends is ended by pytest's `faulthandler_timeout`, with the stacks of all threads.
+A wait fails after five minutes, which no machine needs, however busy.
 """
 
 from __future__ import annotations
@@ -19,9 +19,16 @@ from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 SOON = 300.0  # seconds after which a test is taken to hang, on a machine however busy
 
 
-def eventually(holds: Callable[[], object]) -> bool:
-    """Waits for a state that no event tells, such as another process's file; returns True when it holds."""
+def eventually(holds: Callable[[], object], instead: object = None) -> bool:
+    """Waits for a state that no event tells, such as another process's file; returns True when it holds.
+
+    Args:
+        holds: whether it does.
+        instead: what there is in its place, for the message of the wait that failed.
+    """
+    limit = time.monotonic() + SOON
     while not holds():
+        assert time.monotonic() < limit, f"what was waited for does not come: {instead}"
         time.sleep(0.001)
     return True
 

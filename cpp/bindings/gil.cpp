@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -18,7 +19,8 @@ struct Living {
     bool ending = false;
     size_t unlocked = 0;  // calls without the interpreter lock
     std::vector<std::weak_ptr<Scheduler>> schedulers;
-    std::vector<std::unique_ptr<Scheduler>> abandoned;  // dropped by their own threads, which cannot join themselves
+    std::vector<std::thread> destroying;                     // schedulers that their own threads dropped
+    std::vector<std::unique_ptr<Scheduler>> dropped_at_end;  // so late that the interpreter may be gone: kept
 };
 
 Living*& current() {
@@ -35,11 +37,11 @@ void forget_the_parent() {
     current() = new Living;
 }
 
-void join_abandoned() {
+void join_destroying() {
     std::unique_lock<std::mutex> lock(living().mutex);
-    auto abandoned = std::exchange(living().abandoned, {});
+    auto destroying = std::exchange(living().destroying, {});
     lock.unlock();
-    abandoned.clear();  // waits for their threads
+    for (std::thread& thread : destroying) thread.join();
 }
 
 void let_go(Scheduler* scheduler) {
@@ -49,7 +51,9 @@ void let_go(Scheduler* scheduler) {
     if (!scheduler->runs()) return owned.reset();
     scheduler->stop();
     const std::lock_guard<std::mutex> lock(living().mutex);
-    living().abandoned.push_back(std::move(owned));
+    if (living().ending) return living().dropped_at_end.push_back(std::move(owned));
+    // A thread cannot join itself. Another one does, at once: what the stages hold, an engine's memory, is free then.
+    living().destroying.emplace_back([last = std::move(owned)]() mutable { last.reset(); });
 }
 
 void shut_all_down() {
@@ -60,7 +64,7 @@ void shut_all_down() {
     lock.unlock();
     for (const auto& weak : known)
         if (const auto scheduler = weak.lock()) scheduler->shut_down();
-    join_abandoned();
+    join_destroying();
     lock.lock();
     living().changed.wait(lock, [] { return living().unlocked == 0; });
 }
@@ -85,7 +89,7 @@ Unlocked::~Unlocked() {
 }
 
 std::shared_ptr<Scheduler> shared_with_python(std::unique_ptr<Scheduler> scheduler) {
-    join_abandoned();
+    join_destroying();
     const std::lock_guard<std::mutex> lock(living().mutex);
     if (living().ending) throw SchedulerClosed("the interpreter is ending, and takes no schedulers any more");
     const auto let_go_here = [home = current()](Scheduler* last) {

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from omni2_engine.live.settings import Detection
     from omni2_engine.sampling import Sampling, Stream
     from omni2_engine.sessions.answer import Answer
+    from omni2_engine.sessions.earlier_turns import EarlierTurn
     from omni2_engine.sessions.prepared import Prepared
     from omni2_engine.sessions.prepared_turns import PreparedTurns
     from omni2_engine.sessions.session import Session
@@ -53,6 +54,7 @@ __all__ = [
     "Chunk",
     "ContextError",
     "Detection",
+    "EarlierTurn",
     "Engine",
     "EngineDirectoryError",
     "LiveConversation",
@@ -73,6 +75,7 @@ MODULES = {
     "Answer": "sessions.answer",
     "Chunk": "turn.chunk",
     "Detection": "live.settings",
+    "EarlierTurn": "sessions.earlier_turns",
     "Engine": "engine",
     "LiveConversation": "live.conversation",
     "Options": "turn.options",

@@ -6,12 +6,12 @@ import logging
 import math
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from time import monotonic, perf_counter
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Literal, Self, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +29,15 @@ from omni2_engine.live.listening import ListeningThread
 from omni2_engine.live.playback import Clock
 from omni2_engine.live.settings import Detection
 from omni2_engine.memory.budget import Admission, MemoryBudget, gigabytes
-from omni2_engine.memory.plan import MemoryPlan
+from omni2_engine.memory.plan import plan_memory
 from omni2_engine.memory.states import StatePool
 from omni2_engine.model.config import EULER_STEPS, WHISPER_SAMPLE_RATE, ModelConfig
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.schedule.calls import StageCalls
 from omni2_engine.schedule.inline import InlineSchedule
-from omni2_engine.schedule.threaded import ThreadedSchedule
+from omni2_engine.schedule.threaded import Order, ThreadedSchedule
 from omni2_engine.sessions.answer import Answer
+from omni2_engine.sessions.earlier_turns import EarlierTurn
 from omni2_engine.sessions.prepared_turns import PreparedTurns
 from omni2_engine.sessions.question import Frames, SessionArguments, question_and_options
 from omni2_engine.sessions.runtime import Runtime, Voices
@@ -95,6 +96,7 @@ class Engine:
         schedule: ScheduleName = "threaded",
         solver: FlowSolver = FlowSolver(),  # noqa: B008 (frozen)
         tail: bool = False,
+        order: Order = "deadline",
     ) -> None:
         self.directory = directory
         self.backend = backend
@@ -104,7 +106,7 @@ class Engine:
         self.prompts = PromptBuilder(ChatTemplate.load(directory.path / "text"), p.tokenizer, self.config.tokens.speech)
         self.max_context = p.llm.fitting(min(max_context, directory.manifest.longest_context))
         positions = p.speech_lm.fitting(p.speech_positions(MAX_NEW_TOKENS, LAST_WRITE))
-        self.memory_plan = self._plan_memory(backend, sessions, positions)
+        self.memory_plan = plan_memory(backend, p, sessions, self.max_context, positions, admission)
         if self.memory_plan is not None:
             log.info("%s", self.memory_plan)
             if memory is None:  # a budget in bytes was chosen by someone who knows what is to fit
@@ -121,7 +123,7 @@ class Engine:
             self.states,
             InlineSchedule(calls)
             if schedule == "inline"
-            else ThreadedSchedule(calls, self.states.key, sessions, backend.width),
+            else ThreadedSchedule(calls, self.states.key, sessions, backend.width, order),
             WaitingTurns(max_waiting),
             Playout(),
             self.max_context,
@@ -151,6 +153,7 @@ class Engine:
         device: str = Device.AUTO,
         cuda_graphs: bool = True,
         schedule: ScheduleName = "threaded",
+        order: Order = "deadline",
         backend: Backend | None = None,
     ) -> Engine:
         """Load an engine directory.
@@ -184,6 +187,9 @@ class Engine:
             cuda_graphs: let TensorRT record calls that repeat themselves; turn this off where one cannot be recorded.
             schedule: "threaded" runs the steps of all turns on threads of the engine's, which overlap; "inline" runs
                 those of a turn one by one on the thread that takes its chunks, for debugging. The answers are equal.
+            order: which step of the "threaded" schedule is next: "deadline" by who runs out of sound first,
+                "arrival" by what was submitted first. The latter is there to measure what deadlines are worth; it
+                makes first chunks and gaps longer where there is much to do (docs/scheduling.md).
             backend: what runs the graphs, instead of what `device` says.
 
         Raises:
@@ -213,6 +219,7 @@ class Engine:
             max_waiting = integer("max_waiting", max_waiting, "a number of turns, or None for no limit", least=0)
         choice("admission", admission, Admission)
         choice("schedule", schedule, ("threaded", "inline"))
+        choice("order", order, get_args(Order))
         choice("device", device, Device)
         began = perf_counter()
         directory = EngineDirectory(Path(path))
@@ -229,6 +236,7 @@ class Engine:
             schedule,
             FlowSolver(flow_steps or built_for.flow_steps, SolverRule(flow_solver or built_for.flow_solver)),
             (encoder or built_for.encoder) == "tail",
+            order,
         )
         engine._log_load(perf_counter() - began)
         if warm_up:
@@ -277,18 +285,20 @@ class Engine:
         """Seconds that the oldest of the turns that wait has waited; 0 if none waits."""
         return self.runtime.waiting.longest
 
-    def session(self, **options: Unpack[SessionOptions]) -> Session:
+    def session(self, *, history: Iterable[EarlierTurn] = (), **options: Unpack[SessionOptions]) -> Session:
         """Begin a conversation.
 
         Args:
+            history: turns that it goes on from, see `Session.add_turns`; they are prefilled when this returns.
             **options: fields of `Options`.
 
         Raises:
             SettingError: an option does not exist or makes no sense.
             CapacityError: there is no room for another conversation; with admission "wait" its first turn waits.
             BackendError: this process is a forked child of the one that loaded the engine.
+            AudioError, ContextError: a turn of the history cannot be used, see `Session.add_turns`.
         """
-        return self._open(options)
+        return self._resumed(history, options)
 
     def stream(self, audio: AudioInput | Frames | None = None, **arguments: Unpack[SessionArguments]) -> Answer:
         """Answer a single turn in a session of its own. Arguments, errors and result as of `Session.stream`.
@@ -317,6 +327,7 @@ class Engine:
         detection: Detection | None = DETECTION,
         sentence_end: SentenceEnd | None = None,
         clock: Clock = monotonic,
+        history: Iterable[EarlierTurn] = (),
         **options: Unpack[SessionOptions],
     ) -> LiveConversation:
         """Begin a live conversation: sound goes in as it is spoken, events come out.
@@ -325,12 +336,13 @@ class Engine:
             detection: how turns are found; None for push-to-talk.
             sentence_end: judges pauses where the detection has an eagerness, such as a `SmartTurn`.
             clock: tells seconds, from any moment on. It counts what was heard of an answer where no player says.
+            history: as of `session`.
             **options: fields of `Options`.
 
         Raises:
-            SettingError, CapacityError, BackendError: as `session`.
+            SettingError, CapacityError, BackendError, AudioError, ContextError: as `session`.
         """
-        session = self._open(options)
+        session = self._resumed(history, options)
         window = self.config.encoder.samples / WHISPER_SAMPLE_RATE
         settled = Options().merged(options)
         live = LiveConversation(session, settled, window, detection, self._ears(), sentence_end, clock)
@@ -343,6 +355,17 @@ class Engine:
             if self._listening is None:
                 self._listening = ListeningThread(shared_silero_vad())
             return self._listening
+
+    def _resumed(self, history: Iterable[EarlierTurn], options: Mapping[str, Any]) -> Session:
+        """A session that goes on from these turns."""
+        session = self._open(options)
+        if turns := list(history):
+            try:
+                session.add_turns(turns)
+            except BaseException:
+                session.close()
+                raise
+        return session
 
     def _open(self, options: Mapping[str, Any], one_turn: bool = False) -> Session:
         if self._closed:
@@ -371,22 +394,6 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _plan_memory(self, backend: Backend, sessions: int, speech_positions: int) -> MemoryPlan | None:
-        """What a device will hold once all sessions are busy; None where there is no device."""
-        device, p, model = backend.device_memory(), self.pipeline, self.config
-        if device is None:
-            return None
-        seconds = speech_positions / model.flow_encoder.unit_rate
-        caches = {
-            "text caches": p.llm.nbytes(sessions, self.max_context),
-            "speech caches": p.speech_lm.nbytes(sessions, speech_positions),
-            "flow caches": sessions * p.decoder.flow.nbytes(seconds),
-        }
-        plural = "s" if sessions > 1 else ""
-        title = f"{model.name}, {sessions} session{plural}, {p.decoder.flow.left_context:g} s flow context"
-        held = {**device.holds, "embeddings": p.llm.held + p.speech_lm.held}
-        return MemoryPlan(title, device.free + sum(held.values()), device.total, held | caches)
-
     def _log_load(self, seconds: float) -> None:
         log.info(
             "loaded %s from %s in %.0f ms: %s; %d sessions share calls, %d positions a conversation, %s for states",
@@ -401,7 +408,8 @@ class Engine:
 
     def _warm_up(self) -> None:
         self.states.warm_up()
-        self.pipeline.decoder.flow.warm_up()
+        self.pipeline.encoder.warm_up()
+        self.pipeline.decoder.warm_up()
         silence = np.zeros(self.config.encoder.samples, np.float32)
         options = Options(max_new_tokens=DECODE.warm_up_tokens, max_last_write=2 * self.config.write)
         with Session(self.runtime, options, logged=False) as session:

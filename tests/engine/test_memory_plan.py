@@ -20,5 +20,13 @@ def test_a_plan_that_fits_says_what_it_takes() -> None:
 
 def test_a_plan_that_does_not_fit_says_by_how_much() -> None:
     plan = MemoryPlan("32B bf16, 1 session", 40 * GIB, int(44.9 * GIB), {"weights": 61 * GIB})
-    with pytest.raises(CapacityError, match=r"61\.0 of 44\.9 GiB \(4\.9 of them taken by others\): 21\.0 GiB too much"):
+    with pytest.raises(
+        CapacityError, match=r"61\.0 of 44\.9 GiB \(4\.9 of them taken by others\): 21\.0 GiB too much — with adm"
+    ):
+        plan.check()
+
+
+def test_a_plan_says_how_many_sessions_would_fit() -> None:
+    plan = MemoryPlan("7B bf16, 8 sessions", 40 * GIB, 45 * GIB, {"weights": 44 * GIB}, fitting=6)
+    with pytest.raises(CapacityError, match=r"4\.0 GiB too much — load with sessions=6, with admission=\"wait\""):
         plan.check()

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from omni2_engine import BusyError, Chunk, Engine, Prepared, Session
 from omni2_engine.errors import AudioError, CapacityError, ContextError, SettingError
 from omni2_engine.memory.budget import Admission
+from omni2_engine.memory.states import StatePool, TurnStates
 from omni2_engine.sampling import Stream
 from omni2_engine.stages.encoder import SpeechEncoder
 
@@ -309,6 +310,25 @@ def test_a_step_that_fails_ahead_costs_nothing(
         turn = prepared(session, utterance(1))
         eventually(lambda: session._state.turn is not None and session._state.turn.failed)
         assert shown_sound(list(turn.commit())) == expected
+
+
+def test_an_interruption_while_it_is_committed(
+    counted: Engine, utterance: Utterance, is_free: IsFree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another thread, which ends the turn before `commit` has returned."""
+    keep = StatePool.keep
+
+    def interrupted(pool: StatePool, states: TurnStates) -> None:
+        session.interrupt(0.0)
+        keep(pool, states)
+
+    with counted.session(**LIMITS) as session:
+        with monkeypatch.context() as patched:
+            patched.setattr(StatePool, "keep", interrupted)
+            turn = ready(prepared(session, utterance(1)))
+            assert [chunk.finish_reason for chunk in turn.commit()][-1:] == ["cancelled"]
+        assert plain(session, utterance(1))[-1].finish_reason != "cancelled"
+    assert is_free(counted)
 
 
 # -- who else is there -------------------------------------------------------------------------------------------------

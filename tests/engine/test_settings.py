@@ -169,7 +169,7 @@ def test_loading_refuses_at_the_call(tmp_path: Path, name: str) -> None:
     for value in [*NO_NUMBERS, -1, *([math.inf] if name in ("left_context", "max_waiting") else [0])]:
         with pytest.raises(SettingError, match=name):
             Engine.load(tmp_path / "nothing", **{name: value})
-    for name in ("admission", "device", "schedule"):
+    for name in ("admission", "device", "schedule", "order"):
         with pytest.raises(SettingError, match=name):
             Engine.load(tmp_path / "nothing", **{name: np.array(["a", "b"])})
 

@@ -191,8 +191,8 @@ def test_interrupted_from_the_keyboard(
 def test_a_turns_memory_is_gone_when_the_turn_is(
     shared_engine: Engine, utterance: Utterance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not only when garbage is collected, which knows nothing of how much its caches take. The engine keeps the last
-    one's for the next turn, and nothing else does."""
+    """Not only when garbage is collected, which knows nothing of how much its caches take, and even if the user keeps
+    the answer. The engine keeps the last one's for the next turn, and nothing else does."""
     begin, made = shared_engine.states.begin, []
 
     def watched(*arguments: Any) -> Any:
@@ -210,13 +210,16 @@ def test_a_turns_memory_is_gone_when_the_turn_is(
         with shared_engine.session(**LIMITS) as session:
             list(session.stream(utterance(1), sample_rate=16_000))
             next(session.stream(utterance(2), sample_rate=16_000))
+            with session.stream(utterance(2), sample_rate=16_000) as stopped:
+                next(stopped)
             with pytest.raises(KeyError):
                 list(session.stream(utterance(3), sample_rate=16_000, on_text=fail))
         kept, shared_engine.states._idle = shared_engine.states._idle, None
         assert kept is not None and made[-2]() is kept and made[-1]() is kept.decoder.flow
-        assert len(made) == 6 and all(flow() is kept.decoder.flow for flow in made[1::2])
+        assert len(made) == 8 and all(flow() is kept.decoder.flow for flow in made[1::2])
         del kept
         eventually(lambda: not any(part() for part in made))  # the thread that reported the error may still have it
+        assert not list(stopped)  # kept up to here
     finally:
         gc.enable()
 

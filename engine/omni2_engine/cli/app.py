@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from importlib.metadata import entry_points, version
+from importlib.metadata import EntryPoint, distributions, version
 from types import FrameType
 from typing import Annotated
 
@@ -43,9 +43,18 @@ def make_app() -> typer.Typer:
 
     for command in (stream, talk, inspect, doctor):
         command.register(app)
-    for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
+    for _, point in sorted(_commands_above().items()):
         point.load()(app)
     return app
+
+
+def _commands_above() -> dict[str, EntryPoint]:
+    """What the floors above add, by name.
+
+    All distributions are asked: `entry_points` takes the first one of a name, and in a checkout's root that is metadata
+    of an earlier build (`omni2_engine.egg-info`), which knows no newer command.
+    """
+    return {point.name: point for each in distributions() for point in each.entry_points.select(group=COMMANDS)}
 
 
 def _show_version(wanted: bool) -> None:

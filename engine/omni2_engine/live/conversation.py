@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from enum import Enum
 from functools import partial
@@ -21,6 +22,7 @@ from omni2_engine.live.turns import TurnTaking
 from omni2_engine.sessions.session import Session
 from omni2_engine.sessions.turn_record import TurnRecord
 from omni2_engine.settings import real
+from omni2_engine.system.log_names import carried
 from omni2_engine.turn.options import FIXED, Options, TurnOptions
 
 
@@ -66,10 +68,12 @@ class LiveConversation:
         self._events = EventQueue()
         self._turns = turns = TurnTaking(session, self._events, detection, window, options.long, clock)
         self._listening = listening
-        judge = None if sentence_end is None else partial(listening.judge, sentence_end)
+        judge = None if sentence_end is None else partial(carried(listening.judge), sentence_end)
         self._input = listening.attach(lambda voice: LiveInput(detection, turns, turns.post, window, voice, judge))
         self._open = True
         self._ended = False
+        self._lock = threading.Lock()
+        self._given = 0  # answers of `answered` that wait until what was fed before them is heard
         self._give_back = weakref.finalize(
             self, _give_back, self._listening, self._input, self._events, session, self._turns
         )
@@ -90,6 +94,12 @@ class LiveConversation:
         samples, rate = mono_frame(frame), checked_rate(sample_rate)
         self._check_open()
         self._hear((samples, rate))
+
+    @property
+    def unheard(self) -> float:
+        """Seconds of sound that were fed and not heard yet. It grows where the processor cannot keep up with all
+        conversations; then no turn is found in time, and fewer conversations are the only help."""
+        return self._input.unheard
 
     def commit(self) -> None:
         """The sound so far is the user's item: from where the speech began, without detection from the last `commit` or
@@ -125,6 +135,24 @@ class LiveConversation:
         self._check_open()
         self._hear(partial(self._turns.post, self._turns.respond, options))
 
+    def answered(self, text: str) -> None:
+        """The items that are not answered yet were answered elsewhere, with this text: the conversation goes on from
+        there, as from one that `Session.add_turns` was given, once the answer before is finished. Then `TurnAdded`
+        follows, or `Failed`. Speech is heard meanwhile, and told of when the turn is prefilled.
+        """
+        if not isinstance(text, str):
+            raise SettingError(f"the answer is a {type(text).__name__}", "give a str")
+        self._check_open()
+        with self._lock:
+            self._given += 1
+        self._hear(partial(self._pass_on, text))
+
+    def _pass_on(self, text: str) -> None:
+        """What was fed before a given answer is heard: it is taken next."""
+        self._turns.post(self._turns.respond, {}, text)
+        with self._lock:
+            self._given -= 1
+
     def interrupt(self, heard: float | None = None) -> None:
         """Stop the answer before its next step; nothing happens where none is made or played.
 
@@ -148,7 +176,13 @@ class LiveConversation:
         """Forget what of the last answer lies beyond `heard` seconds of its sound, once it is finished or interrupted.
         What an interruption has cut already does not come back.
         """
-        self._turns.post(self._turns.truncate, real("heard", heard, SECONDS))
+        truncate = partial(self._turns.post, self._turns.truncate, real("heard", heard, SECONDS))
+        with self._lock:
+            behind = self._given > 0
+        if behind:  # the last answer is one that was given, and is not taken yet
+            self._hear(truncate)
+        else:
+            truncate()
 
     def update(self, *, detection: Detection | Unchanged | None = UNCHANGED, **options: Unpack[TurnOptions]) -> None:
         """Change the detection, the options of later turns, or both.

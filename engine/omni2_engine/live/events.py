@@ -16,8 +16,11 @@ Positions are samples of the input at 16 kHz, counted from the first one fed. Tu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+
+from omni2_engine.live.detection.base import Floats
 from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.metrics import TurnMetrics
 
@@ -57,11 +60,13 @@ class Committed:
         begin: where it begins.
         end: where it ends.
         answered: whether its answer follows by itself; otherwise `LiveConversation.respond` asks for it.
+        speech: (n,) float32 at 16 kHz, as much of it as the model hears.
     """
 
     begin: int
     end: int
     answered: bool
+    speech: Floats = field(default_factory=lambda: np.zeros(0, np.float32), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,11 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class TurnAdded:
+    """Items of the user and the answer that `LiveConversation.answered` gave to them are an earlier turn now."""
+
+
+@dataclass(frozen=True)
 class Failed:
     """Something could not be done; the conversation goes on.
 
@@ -169,5 +179,6 @@ Event = (
     | SoundMade
     | Interrupted
     | Finished
+    | TurnAdded
     | Failed
 )

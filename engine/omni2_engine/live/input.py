@@ -91,6 +91,7 @@ class LiveInput:
         self._judging = False  # the input stands still until that is done
         self._verdicts: deque[bool] = deque()
         self._inbox: deque[Item] = deque()
+        self._added = self._taken = 0.0  # seconds of sound, into the inbox and out of it
         self._resampler = StreamingResampler()
         self._samples = np.zeros(CONTEXT, np.float32)  # the context, and what fills no window yet
         self._buffer = SpeechBuffer(int((most + 2 * SLACK) * RATE))
@@ -102,6 +103,12 @@ class LiveInput:
     def add(self, *items: Item) -> None:
         """The next frames, mono samples and their rate; or calls to be made when what came before has been heard."""
         self._inbox.extend(items)
+        self._added += sum(_seconds(item) for item in items)
+
+    @property
+    def unheard(self) -> float:
+        """Seconds of sound that were added and not heard yet; from any thread."""
+        return self._added - self._taken + (len(self._samples) - CONTEXT) / RATE
 
     @property
     def waiting(self) -> bool:
@@ -125,6 +132,7 @@ class LiveInput:
             if callable(item):
                 item()
             else:
+                self._taken += _seconds(item)
                 self._take(self._resampler(*item))
         return self._is_due
 
@@ -256,3 +264,7 @@ class LiveInput:
         if settings is not None:
             seconds = min(seconds, *(s for s in (settings.soft_end, settings.silence) if s is not None))
         return min(at + round(seconds * RATE), self._buffer.position)
+
+
+def _seconds(item: Item) -> float:
+    return 0.0 if callable(item) else len(item[0]) / item[1]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from omni2_engine.live.detection.base import Floats, SentenceEnd, VoiceActivity
 from omni2_engine.live.input import LiveInput
+from omni2_engine.system.log_names import CarryingExecutor
 
 log = logging.getLogger("omni2_engine.live")
 
@@ -26,7 +26,7 @@ class ListeningThread:
         self._inputs: list[LiveInput] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._judging = ThreadPoolExecutor(1, thread_name_prefix="omni2-judging")  # its thread begins with the first
+        self._judging = CarryingExecutor(1, thread_name_prefix="omni2-judging")  # its thread begins with the first
 
     def attach(self, make: Callable[[object], LiveInput]) -> LiveInput:
         """Hear for another conversation.

@@ -8,7 +8,6 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -28,15 +27,18 @@ from omni2_engine.live.events import (
     SpeechBegan,
     SpeechEnded,
     TextWritten,
+    TurnAdded,
     TurnBegun,
     TurnTakenBack,
 )
 from omni2_engine.live.input import Hearer
+from omni2_engine.live.live_turn import LiveTurn, Request, Speculation, Spoken
 from omni2_engine.live.playback import Clock, Playback
 from omni2_engine.live.settings import Detection
 from omni2_engine.sessions.answer import Answer
-from omni2_engine.sessions.prepared import Prepared
+from omni2_engine.sessions.earlier_turns import EarlierTurn
 from omni2_engine.sessions.session import Session
+from omni2_engine.system.log_names import carried
 from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.metrics import TurnMetrics
 from omni2_engine.turn.options import OnLong
@@ -44,55 +46,6 @@ from omni2_engine.turn.run import OnText
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]
 log = logging.getLogger("omni2_engine.live")
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """A stretch of the user's speech.
-
-    Args:
-        speech: (n,) float32 at 16 kHz, as much of it as the model hears.
-        samples: how long it was.
-    """
-
-    speech: Floats
-    samples: int
-
-
-@dataclass(eq=False)
-class LiveTurn:
-    """A turn that runs, or the last one that did.
-
-    Attributes:
-        certain: it is not speculative, or no more.
-        text: written while it was.
-        interrupted: nothing of it is told any more.
-        over: its answer is made.
-    """
-
-    number: int
-    playback: Playback
-    certain: bool = False
-    text: str = ""
-    interrupted: bool = False
-    over: threading.Event = field(default_factory=threading.Event)
-
-
-@dataclass(frozen=True)
-class Speculation:
-    """A speculative turn, and the stretch of speech that it answers."""
-
-    turn: LiveTurn
-    prepared: Prepared
-    spoken: Spoken
-
-
-@dataclass(frozen=True)
-class Request:
-    """An answer that is to be made: to these items, with these options for the turn."""
-
-    items: list[Spoken | str]
-    options: Mapping[str, Any]
 
 
 class TurnTaking(Hearer):
@@ -130,7 +83,7 @@ class TurnTaking(Hearer):
         self._turn: LiveTurn | None = None  # the last one that is certain
         self._ending = False
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="omni2-turns", daemon=True)
+        self._thread = threading.Thread(target=carried(self._run), name="omni2-turns", daemon=True)
         self._thread.start()
 
     def post(self, method: Callable[..., None], *arguments: Any) -> None:
@@ -189,7 +142,7 @@ class TurnTaking(Hearer):
     def sound_committed(self, begin: int, end: int, speech: Floats, by_hand: bool) -> None:
         """The speech is an item of the user; answer it."""
         answered = not by_hand and self._detection is not None and self._detection.create_response
-        self._events.put(Committed(begin, end, answered))
+        self._events.put(Committed(begin, end, answered, speech))
         if not answered:
             self.speech_resumed()
         speculation, self._speculation = self._speculation, None
@@ -220,9 +173,9 @@ class TurnTaking(Hearer):
         """An item of the user."""
         self._items.append(text)
 
-    def respond(self, options: Mapping[str, Any]) -> None:
-        """Answer the items, behind the answers that were asked for before."""
-        self._requests.append(Request(self._items, options))
+    def respond(self, options: Mapping[str, Any], given: str | None = None) -> None:
+        """Answer the items, or take the given answer to them, behind the answers that were asked for before."""
+        self._requests.append(Request(self._items, options, given))
         self._items = []
         self._next()
 
@@ -237,7 +190,8 @@ class TurnTaking(Hearer):
         self._events.drop_sound(turn.number)
         heard = turn.playback.stop(heard)
         self._events.put(Interrupted(turn.number, heard))
-        self._below_speculation(partial(self._session.interrupt, heard))
+        if not turn.followed:
+            self._below_speculation(partial(self._session.interrupt, heard))
 
     def played(self, seconds: float, turn: int | None) -> None:
         """The player says how far it is."""
@@ -293,18 +247,38 @@ class TurnTaking(Hearer):
         """Begin the answer that was asked for first, unless one is being made."""
         if self._generating or not self._requests:
             return
-        self.speech_resumed()
         request = self._requests.popleft()
         options = {**self._options, **request.options}
         try:
             question = self._question(request.items, options)
-        except Omni2Error as error:
+            if request.given is not None:
+                self._add(EarlierTurn(request.given, **question))
+        except Exception as error:
             self.failed(error)
             self._next()
             return
+        if request.given is not None:
+            self._next()
+            return
+        self.speech_resumed()
         turn = self._new_turn()
         self._events.put(TurnBegun(turn.number, speculative=False))
         self._begin(turn, partial(self._session.stream, **question, on_text=self._on_text(turn), **options))
+
+    def _add(self, earlier: EarlierTurn) -> None:
+        """Go on from a turn that was had elsewhere; this waits until it is prefilled.
+
+        Raises:
+            Omni2Error: it cannot be used.
+        """
+
+        def add() -> None:
+            self._session.add_turns([earlier], **self._options)
+            if self._turn is not None:
+                self._turn.followed = True
+            self._events.put(TurnAdded())
+
+        self._below_speculation(add)
 
     def _question(self, items: list[Spoken | str], options: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of `Session.stream` for the user's items.
@@ -340,18 +314,18 @@ class TurnTaking(Hearer):
         except Omni2Error as error:
             self._over(turn, error, None)
             return
-        threading.Thread(target=self._take, args=(turn, chunks), name="omni2-answer", daemon=True).start()
+        threading.Thread(target=carried(self._take), args=(turn, chunks), name="omni2-answer", daemon=True).start()
 
     def _take(self, turn: LiveTurn, chunks: Answer) -> None:
         """Take chunks as they are made, on a thread of its own."""
-        failure: Exception | None = None
         try:
             for chunk in chunks:
                 self.post(self._chunk, turn, chunk)
                 self._events.wait_for_room(turn.number)
-        except Exception as error:
-            failure = error
-        self.post(self._over, turn, failure, self._session.metrics)
+        except Exception as error:  # its traceback refers to this frame: a name here would be a cycle
+            self.post(self._over, turn, error, self._session.metrics)
+        else:
+            self.post(self._over, turn, None, self._session.metrics)
 
     def _on_text(self, turn: LiveTurn) -> OnText:
         return lambda piece: self.post(self._text, turn, piece)

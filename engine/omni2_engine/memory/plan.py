@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from omni2_engine.backends.base.backend import Backend
 from omni2_engine.errors import CapacityError
+from omni2_engine.memory.budget import Admission
+from omni2_engine.stages.pipeline import Pipeline
 
 GIB = 1 << 30
 
@@ -19,12 +22,14 @@ class MemoryPlan:
         parts: purpose → bytes, weights among them.
         available: bytes this process may have: those it has already, and those that are free.
         total: bytes of the device.
+        fitting: sessions for which there would be room, if any.
     """
 
     title: str
     available: int
     total: int
     parts: Mapping[str, int] = field(default_factory=dict)
+    fitting: int = 0
 
     @property
     def needed(self) -> int:
@@ -43,13 +48,53 @@ class MemoryPlan:
         Raises:
             CapacityError: it does not fit; says by how much, and what would make it fit.
         """
-        if self.needed <= self.available:
+        missing = self.needed - self.available
+        if missing <= 0:
             return
+        fewer = f"load with sessions={self.fitting}, " if self.fitting else ""
         raise CapacityError(
-            f"{self}: {gib(self.needed - self.available)} GiB too much",
-            "load with fewer sessions, end what else uses the GPU, or build for less: plans fix their caches' lengths "
-            "(--left-context, --max-context), and --precision has weights of fewer bits",
+            f"{self}: {gib(missing)} GiB too much",
+            f'{fewer}with admission="wait", which needs the flow caches of one turn alone, or with fewer flow_steps; '
+            "end what else uses the GPU; or build for less: plans fix their caches' lengths (--left-context, "
+            "--max-context), and --precision has weights of fewer bits",
         )
+
+
+def plan_memory(
+    backend: Backend, pipeline: Pipeline, sessions: int, positions: int, speech_positions: int, admission: Admission
+) -> MemoryPlan | None:
+    """What a device will hold once all sessions are busy; None where there is no device.
+
+    A session has the language models' caches as long as it is open, and the flow's while it is answered: with admission
+    "wait" as many are answered at once as there is room for.
+
+    Args:
+        backend: holds the pipeline's weights already.
+        pipeline: the stages.
+        sessions: that share calls.
+        positions: of the language model's KV cache of a session.
+        speech_positions: of the speech LM's.
+        admission: what happens where there is no room for all.
+    """
+    device = backend.device_memory()
+    if device is None:
+        return None
+    model, llm, speech_lm, flow = pipeline.config, pipeline.llm, pipeline.speech_lm, pipeline.decoder.flow
+    turn = flow.nbytes(speech_positions / model.flow_encoder.unit_rate)
+    text, speech = llm.nbytes(sessions, positions), speech_lm.nbytes(sessions, speech_positions)
+    held = {**device.holds, "embeddings": llm.held + speech_lm.held, "tails": pipeline.encoder.held}
+    fitting = device.free // (turn + (text + speech) // sessions)
+    answered, title = sessions, f"{model.name}, {sessions} session{'s' if sessions > 1 else ''}"
+    if admission is Admission.WAIT and fitting < sessions:
+        answered = min(max((device.free - text - speech) // turn, 1), sessions)
+        title += f", {answered} answered at once"
+    return MemoryPlan(
+        f"{title}, {flow.left_context:g} s flow context",
+        device.free + sum(held.values()),
+        device.total,
+        {**held, "text caches": text, "speech caches": speech, "flow caches": answered * turn},
+        fitting,
+    )
 
 
 def gib(nbytes: int) -> str:

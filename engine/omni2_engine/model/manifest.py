@@ -30,6 +30,7 @@ MANIFEST = "manifest.json"
 PLANS = "plans"
 RUNTIME_CACHE = "runtime.cache"
 TIMING_CACHE = "timing.cache"
+PREFILL_SUFFIX = "_prefill"  # behind a language model's name: a plan that prefills, where the model's own only decodes
 REBUILD = "build the engine again with `omni2-engine build`"
 HASH_CHUNK = 1 << 22  # bytes
 

@@ -12,16 +12,23 @@ from omni2_engine.backends.base.decode_request import DecodeRequest
 from omni2_engine.backends.base.language_model import LanguageModel
 from omni2_engine.turn.plan import Decode, Encode, Prefill, Read, RunFlow, RunVocoder, Step, Write
 from omni2_engine.turn.run import TurnRun
+from omni2_engine.turn.step_runner import StepRunner
 
 Errors = list[BaseException | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A step of a turn."""
+    """A step of a turn, or of earlier turns that are fed."""
 
-    run: TurnRun
+    run: StepRunner
     step: Step
+
+    @property
+    def turn(self) -> TurnRun:
+        """The turn, for a step that only turns have."""
+        assert isinstance(self.run, TurnRun)
+        return self.run
 
 
 class StageCalls:
@@ -53,17 +60,17 @@ class StageCalls:
 
     def _decode(self, tasks: list[Task]) -> Errors:
         """Text tokens for several turns. This is the longest call, so it ends early for a more urgent one."""
-        requests = _aligned([task.run.ask_text(task.step.tokens) for task in tasks if isinstance(task.step, Decode)])
+        requests = _aligned([task.turn.ask_text(task.step.tokens) for task in tasks if isinstance(task.step, Decode)])
         with _spans(tasks, "decode"):
-            found = self._llm.decode_many(requests, tasks[0].run.queue.preempted)
-        return [_attempt(partial(task.run.take_text, tokens)) for task, tokens in zip(tasks, found, strict=True)]
+            found = self._llm.decode_many(requests, tasks[0].turn.queue.preempted)
+        return [_attempt(partial(task.turn.take_text, tokens)) for task, tokens in zip(tasks, found, strict=True)]
 
     def _write(self, tasks: list[Task]) -> Errors:
         """Speech tokens for several turns."""
-        requests = _aligned([task.run.ask_speech(task.step.tokens) for task in tasks if isinstance(task.step, Write)])
+        requests = _aligned([task.turn.ask_speech(task.step.tokens) for task in tasks if isinstance(task.step, Write)])
         with _spans(tasks, "speech_decode"):
             found = self._speech_lm.decode_many(requests)
-        return [_attempt(partial(task.run.take_speech, tokens)) for task, tokens in zip(tasks, found, strict=True)]
+        return [_attempt(partial(task.turn.take_speech, tokens)) for task, tokens in zip(tasks, found, strict=True)]
 
 
 def _run_alone(task: Task) -> None:
@@ -74,11 +81,11 @@ def _run_alone(task: Task) -> None:
         case Prefill(tokens):
             task.run.prefill(tokens)
         case Read(tokens=tokens):
-            task.run.read(tokens)
+            task.turn.read(tokens)
         case RunFlow():
-            task.run.run_flow(task.step)
+            task.turn.run_flow(task.step)
         case RunVocoder(final):
-            task.run.run_vocoder(final)
+            task.turn.run_vocoder(final)
         case Decode() | Write():
             raise AssertionError(f"{task.step} is part of a shared call")
 
@@ -109,5 +116,5 @@ def _spans(tasks: Sequence[Task], stage: str) -> Iterator[None]:
     """Time a call for several turns; the whole call counts for each turn."""
     with ExitStack() as stack:
         for task in tasks:
-            stack.enter_context(task.run.recorder.span(stage))
+            stack.enter_context(task.turn.recorder.span(stage))
         yield

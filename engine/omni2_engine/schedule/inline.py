@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
 
 from omni2_engine._core import SessionCancelledError
 from omni2_engine.schedule.base import Failed
 from omni2_engine.schedule.calls import StageCalls, Task
 from omni2_engine.turn.plan import STAGE_OF, StageIndex, Step
-
-if TYPE_CHECKING:
-    from omni2_engine.turn.run import TurnRun
+from omni2_engine.turn.step_runner import StepRunner
 
 
 class InlineSchedule:
@@ -50,7 +47,7 @@ class InlineQueue:
     def speculate(self) -> None:
         """Nothing: a session that is alone delays no other."""
 
-    def submit(self, step: Step, run: TurnRun) -> None:
+    def submit(self, step: Step, run: StepRunner) -> None:
         """See `SessionQueue.submit`."""
         if self._cancelled or self._closed:
             raise SessionCancelledError("the turn is cancelled")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from omni2_engine._core import Scheduler, Simulation, Stage
 from omni2_engine.backends.base.kv_cache import DecoderState
 from omni2_engine.schedule.base import Failed
 from omni2_engine.schedule.calls import Errors, StageCalls, Task
 from omni2_engine.turn.plan import STAGE_OF, Decode, Read, StageIndex, Step, Write
-from omni2_engine.turn.run import TurnRun
+from omni2_engine.turn.step_runner import StepRunner
 
 READING = -1  # key of calls that read for several turns in a row, so that these turns then write in one call
 KeyOf = Callable[[DecoderState], int]
+Order = Literal["deadline", "arrival"]
 
 
 class ThreadedSchedule:
@@ -23,11 +25,14 @@ class ThreadedSchedule:
         cache_key: equal and above 0 for states that can be decoded together, 0 for a state in a cache of its own.
         batch: turns that one decoding call serves at most.
         width: calls that run at once at most; None if every stage has a stream of its own.
+        order: which task is next: see `Scheduler`.
     """
 
-    def __init__(self, calls: StageCalls, cache_key: KeyOf, batch: int, width: int | None) -> None:
+    def __init__(
+        self, calls: StageCalls, cache_key: KeyOf, batch: int, width: int | None, order: Order = "deadline"
+    ) -> None:
         self._cache_key = cache_key
-        self.scheduler = Scheduler(stages_of(calls.call, batch), width=width)
+        self.scheduler = Scheduler(stages_of(calls.call, batch), width=width, order=order)
 
     def open(self, failed: Failed, run_ahead: float) -> ThreadedQueue:
         """See `Schedule.open`."""
@@ -72,19 +77,21 @@ class ThreadedQueue:
         """See `SessionQueue.speculate`."""
         self._scheduler.speculate(self._session)
 
-    def submit(self, step: Step, run: TurnRun) -> None:
+    def submit(self, step: Step, run: StepRunner) -> None:
         """See `SessionQueue.submit`."""
-        key = self._key(step, run) or -self._session - 1  # a key of this session alone
-        self._scheduler.submit(self._session, STAGE_OF[type(step)], Task(run, step), key=key)
+        task = Task(run, step)
+        key = self._key(task) or -self._session - 1  # a key of this session alone
+        self._scheduler.submit(self._session, STAGE_OF[type(step)], task, key=key)
 
-    def _key(self, step: Step, run: TurnRun) -> int:
+    def _key(self, task: Task) -> int:
         """Tasks of one stage and key may share a call; 0 is for a call of its own."""
-        if isinstance(step, Decode):
-            return self._cache_key(run.text_state)
-        if isinstance(step, Write):
-            return self._cache_key(run.speech_state)
-        if isinstance(step, Read) and run.has_read and self._cache_key(run.speech_state):
-            return READING  # the first reading of a turn does not wait for other turns
+        match task.step:
+            case Decode():
+                return self._cache_key(task.turn.text_state)
+            case Write():
+                return self._cache_key(task.turn.speech_state)
+            case Read() if task.turn.has_read and self._cache_key(task.turn.speech_state):
+                return READING  # the first reading of a turn does not wait for other turns
         return 0
 
     def lead(self) -> float:

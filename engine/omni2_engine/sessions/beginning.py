@@ -46,12 +46,7 @@ def claim(state: SessionState, changes: Mapping[str, Any], prepared: bool = Fals
     """
     check_not_forked(state.runtime.process)
     try:
-        fixed = [name for name in FIXED if name in changes]
-        if fixed:
-            raise SettingError(f"{fixed[0]} cannot change within a session", "give it to engine.session()")
-        options = state.options.merged(changes)
-        if options.system is not None:
-            state.runtime.prompts.check_typed(options.system, "system prompt")
+        options = turn_options(state, changes)
         check_speech_room(state.runtime, options)
         with state.lock:
             state.check_idle()
@@ -62,6 +57,21 @@ def claim(state: SessionState, changes: Mapping[str, Any], prepared: bool = Fals
         if state.one_turn:
             close(state)
         raise
+
+
+def turn_options(state: SessionState, changes: Mapping[str, Any]) -> Options:
+    """The session's options, changed for a turn.
+
+    Raises:
+        SettingError: an option does not exist, makes no sense or cannot change within a session.
+    """
+    fixed = [name for name in FIXED if name in changes]
+    if fixed:
+        raise SettingError(f"{fixed[0]} cannot change within a session", "give it to engine.session()")
+    options = state.options.merged(changes)
+    if options.system is not None:
+        state.runtime.prompts.check_typed(options.system, "system prompt")
+    return options
 
 
 def begin(state: SessionState, turn: RunningTurn, asked: Asked, end: End) -> Answer:
@@ -75,8 +85,10 @@ def begin(state: SessionState, turn: RunningTurn, asked: Asked, end: End) -> Ans
     """
     try:
         hooks = checked_hooks(asked.hooks, state.runtime.pipeline)
-        reading = _now(partial(asked.read, state.runtime, turn))
-        return waits.run(_begin(state, turn, reading, asked.text, hooks, end), turn.deadline, partial(_waits, turn))
+        reading = now(partial(asked.read, state.runtime, turn))
+        return waits.run(
+            _begin(state, turn, reading, asked.text, hooks, end), turn.deadline, partial(note_waiting, turn)
+        )
     except CancelledError:  # by `cancel`, while it waited for memory
         return _cancelled(state, turn, end)
     except TimeoutError:
@@ -94,9 +106,9 @@ async def abegin(state: SessionState, turn: RunningTurn, asked: Asked, end: End)
     """`begin` for a coroutine."""
     try:
         hooks = checked_hooks(asked.hooks, state.runtime.pipeline)
-        reading = _elsewhere(state.runtime.helpers, partial(asked.read, state.runtime, turn))
+        reading = elsewhere(state.runtime.helpers, partial(asked.read, state.runtime, turn))
         begun = _begin(state, turn, reading, asked.text, hooks, end)
-        return await waits.arun(begun, turn.deadline, partial(_waits, turn))
+        return await waits.arun(begun, turn.deadline, partial(note_waiting, turn))
     except TimeoutError:
         abandon(state, turn)
         raise late(state.runtime) from None
@@ -196,20 +208,20 @@ def _cancelled(state: SessionState, turn: RunningTurn, end: End) -> Answer:
     return Answer(state.runtime, output, state.queue, end, None, lambda: "")
 
 
-def _waits(turn: RunningTurn, future: Future[Any]) -> None:
+def note_waiting(turn: RunningTurn, future: Future[Any]) -> None:
     """Note what a turn waits for, so that `cancel` can end the waiting."""
     turn.waits_for = future
     if turn.cancelled:
         future.cancel()
 
 
-def _now(work: Callable[[], T]) -> Waits[T]:
+def now(work: Callable[[], T]) -> Waits[T]:
     """Done on the thread that begins the turn."""
     return work()
     yield  # which makes it a generator
 
 
-def _elsewhere(helpers: Executor, work: Callable[[], T]) -> Waits[T]:
+def elsewhere(helpers: Executor, work: Callable[[], T]) -> Waits[T]:
     """Done on a helper's thread, while a coroutine waits."""
     done: T = yield helpers.submit(work)
     return done

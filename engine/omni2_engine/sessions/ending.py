@@ -14,6 +14,7 @@ from omni2_engine.errors import SettingError
 from omni2_engine.memory.states import StatePool
 from omni2_engine.sessions.state import Held, RunningTurn, SessionState
 from omni2_engine.sessions.turn_record import TurnRecord
+from omni2_engine.system.log_names import carried
 from omni2_engine.turn.chunk import CANCELLED
 from omni2_engine.turn.queue import SessionQueue
 
@@ -84,8 +85,7 @@ def abandon(state: SessionState, turn: RunningTurn) -> None:
             return
         turn.ended, state.turn = True, None
     state.runtime.waiting.leave(turn.ticket, sounded=False)
-    if turn.states is not None:
-        state.runtime.states.end(turn.states)
+    _give_states_back(state, turn)
     if turn.opened or state.closed:
         give_memory_back(state.runtime.states, state.held)
     state.history.exchanges = turn.before.exchanges
@@ -186,15 +186,14 @@ def _clean_up(state: SessionState, turn: RunningTurn, outcome: str | None) -> No
     """Close the turn's books."""
     metrics = turn.recorder.metrics
     if turn.run is not None:
-        turn.text, turn.run = turn.run.text, None  # and with it go its caches
-    if turn.states is not None:
-        state.runtime.states.end(turn.states)
+        turn.text, turn.run = turn.run.text, None
+    _give_states_back(state, turn)
     if not metrics.text_tokens:  # it ended before it said anything: as if it had not been
         state.history.drop_last(turn.before)
     metrics.finish_reason = outcome or metrics.finish_reason
     state.records.append(TurnRecord(turn.typed, turn.text, metrics.finish_reason))
     state.turns += 1
-    state.metrics = metrics
+    state.metrics, state.answered = metrics, bool(metrics.text_tokens)
     turn.recorder.finish(state.logged)
     if metrics.finish_reason == CANCELLED:
         log.info(
@@ -210,6 +209,15 @@ def _clean_up(state: SessionState, turn: RunningTurn, outcome: str | None) -> No
         close(state)
 
 
+def _give_states_back(state: SessionState, turn: RunningTurn) -> bool:
+    """Give back what the turn had for itself, if it had anything. The turn forgets it: its answer may be kept by the
+    user, or by the traceback of an error, which garbage collection finds late."""
+    states, turn.states = turn.states, None
+    if states is not None:
+        state.runtime.states.end(states)
+    return states is not None
+
+
 def _undo(state: SessionState, turn: RunningTurn) -> None:
     """Make a prepared turn as if it had never been."""
     runtime, held = state.runtime, state.held
@@ -218,8 +226,7 @@ def _undo(state: SessionState, turn: RunningTurn) -> None:
         if held.conversation is not None:
             overwritten = None if run is None else run.overwritten
             state.history.restore(turn.before, held.conversation.state, overwritten)
-    if turn.states is not None:
-        runtime.states.end(turn.states)
+    if _give_states_back(state, turn):
         runtime.prepared_turns.count(taken_back=1, wasted=turn.recorder.metrics.busy)
     if turn.opened:
         give_memory_back(runtime.states, held)
@@ -229,7 +236,7 @@ def _undo(state: SessionState, turn: RunningTurn) -> None:
 
 def _keep_heard(state: SessionState, seconds: float) -> None:
     """Forget what of the last answer was not heard; the lock is held."""
-    if state.metrics is None or not state.metrics.text_tokens:
+    if not state.answered:
         return  # the last turn left nothing, and what the one before it said was heard
     pipeline, history = state.runtime.pipeline, state.history
     units = seconds * pipeline.config.flow_encoder.unit_rate
@@ -247,6 +254,6 @@ def _once_drained(queue: SessionQueue, work: Callable[[], object]) -> None:
     try:
         queue.drained()
     except SchedulerError:  # this thread is inside a step: a callback, or garbage collection of a dropped turn
-        threading.Thread(target=_once_drained, args=(queue, work)).start()
+        threading.Thread(target=carried(_once_drained), args=(queue, work)).start()
     else:
         work()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,8 @@ from omni2_engine.sessions.question import Asked
 from omni2_engine.sessions.state import RunningTurn, SessionState
 from omni2_engine.turn.run import Hooks, checked_hooks
 
-if TYPE_CHECKING:
-    from omni2_engine.sessions.session import Session
-
 Floats = NDArray[np.float32]
+EndTurn = Callable[[RunningTurn, str | None, bool], None]  # a turn, and what `Answer` says of its end
 
 
 class Prepared:
@@ -32,19 +30,17 @@ class Prepared:
     `commit` and `take_back` come from one thread at a time, like all that begins or ends a turn of a session.
 
     Args:
-        session: whose turn it is, which this keeps.
         state: of the session.
         turn: None if there was no memory left over.
         anew: begins the turn as one that was not prepared.
+        end: ends the turn; a method of the session, which is kept by this.
     """
 
-    def __init__(
-        self, session: Session, state: SessionState, turn: RunningTurn | None, anew: Callable[[], Answer]
-    ) -> None:
-        self._session = session
+    def __init__(self, state: SessionState, turn: RunningTurn | None, anew: Callable[[], Answer], end: EndTurn) -> None:
         self._state = state
         self._turn = turn
         self._anew = anew
+        self._end = end
         self._over: str | None = None
 
     @property
@@ -73,22 +69,24 @@ class Prepared:
             CapacityError: see `Session.stream`, where no work could be done ahead.
         """
         self._finish("committed")
-        turn = self._turn
-        if turn is None or not self._ask_for(turn):
+        turn, state = self._turn, self._state
+        if turn is None:
+            return self._anew()
+        run, states = turn.run, turn.states  # once it is asked for, an interruption on another thread may end the turn
+        if not self._ask_for(turn):
             self._drop()
             return self._anew()
-        state = self._state
-        assert turn.run is not None and turn.output is not None and turn.states is not None
-        state.runtime.states.keep(turn.states)
+        assert run is not None and turn.output is not None and states is not None
+        state.runtime.states.keep(states)
         state.runtime.prepared_turns.count(committed=1)
         turn.output.on_first = partial(state.runtime.waiting.leave, turn.ticket, True)
         turn.recorder.begin_anew()
         state.queue.begin()
         try:
-            turn.run.commit()
+            run.commit()
         except SessionCancelledError:  # a step failed, or `cancel` or `close` came
             turn.output.end()
-        return answer_of(state, turn, partial(self._session._end, turn))
+        return answer_of(state, turn, partial(self._end, turn))
 
     def take_back(self) -> None:
         """What was said was not the whole question: the turn leaves no trace. A second time does nothing.
@@ -144,14 +142,17 @@ class Prepared:
             raise
 
 
-def prepare(session: Session, state: SessionState, asked: Asked, options: Mapping[str, Any]) -> Prepared:
+def prepare(
+    state: SessionState, asked: Asked, options: Mapping[str, Any], stream: Callable[..., Answer], end: EndTurn
+) -> Prepared:
     """Begin a turn that is not asked for yet, see `Session.prepare`.
 
     Args:
-        session: whose turn it is.
         state: of the session.
         asked: the question so far.
         options: for this turn alone.
+        stream: `Session.stream`, for a turn that begins when it is committed.
+        end: ends the turn.
     """
     if asked.audio is None or asked.text is not None or asked.steer is not None:
         raise SettingError("a turn is prepared with text or steer", "prepare a spoken one, without steer")
@@ -172,7 +173,7 @@ def prepare(session: Session, state: SessionState, asked: Asked, options: Mappin
     else:
         state.runtime.prepared_turns.count(refused=1)
         abandon(state, turn)
-    return Prepared(session, state, turn if begun else None, lambda: session.stream(waveform, **again))
+    return Prepared(state, turn if begun else None, partial(stream, waveform, **again), end)
 
 
 def _begin_left_over(state: SessionState, turn: RunningTurn, waveform: Floats | None, hooks: Hooks) -> bool:

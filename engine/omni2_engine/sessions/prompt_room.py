@@ -49,7 +49,7 @@ def lay_out(
     Raises:
         ContextError: this turn alone does not fit.
     """
-    exchanges = [*_wanted(runtime, earlier, options), _exchange(runtime, earlier, text)]
+    exchanges = [*wanted(runtime, earlier, options), _exchange(runtime, earlier, text)]
     tokens = runtime.pipeline.config.tokens
     room = min(runtime.max_context - options.max_new_tokens, tokens.context_limit or runtime.max_context)
 
@@ -69,7 +69,7 @@ def lay_out(
     return exchanges[dropped:], layout, dropped
 
 
-def _wanted(runtime: Runtime, earlier: list[Exchange], options: Options) -> list[Exchange]:
+def wanted(runtime: Runtime, earlier: list[Exchange], options: Options) -> list[Exchange]:
     """The earlier turns that the model should be given."""
     wanted = options.over(runtime.pipeline.config.capabilities).history_turns
     return earlier if wanted is None else earlier[max(0, len(earlier) - wanted) :]

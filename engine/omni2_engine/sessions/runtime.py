@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -22,6 +21,7 @@ from omni2_engine.sessions.waiting_turns import WaitingTurns
 from omni2_engine.settings.tuning import SESSIONS
 from omni2_engine.stages.flow import Flow
 from omni2_engine.stages.pipeline import Pipeline
+from omni2_engine.system.log_names import CarryingExecutor
 from omni2_engine.system.process import own
 from omni2_engine.turn.playout import Playout
 from omni2_engine.turn.prefix import PrefixCache
@@ -127,9 +127,9 @@ class Runtime:
         self.process = own(self)
 
     @cached_property
-    def helpers(self) -> ThreadPoolExecutor:
+    def helpers(self) -> CarryingExecutor:
         """Threads for what a coroutine must not do itself; made when a first coroutine asks."""
-        return ThreadPoolExecutor(SESSIONS.helpers, thread_name_prefix="omni2-helper")
+        return CarryingExecutor(SESSIONS.helpers, thread_name_prefix="omni2-helper")
 
     def close(self) -> None:
         """End what runs, and the helpers."""

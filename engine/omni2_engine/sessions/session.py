@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from functools import partial
 from types import TracebackType
@@ -15,6 +15,7 @@ from omni2_engine.errors import SettingError
 from omni2_engine.sessions import ending
 from omni2_engine.sessions.answer import Answer
 from omni2_engine.sessions.beginning import abegin, begin, claim
+from omni2_engine.sessions.earlier_turns import EarlierTurn, aadd_turns, add_turns
 from omni2_engine.sessions.prepared import Prepared, prepare
 from omni2_engine.sessions.question import Frames, PreparedArguments, TurnArguments, question_and_options
 from omni2_engine.sessions.runtime import Runtime
@@ -24,7 +25,7 @@ from omni2_engine.settings import real
 from omni2_engine.system import waits
 from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.metrics import TurnMetrics
-from omni2_engine.turn.options import Options
+from omni2_engine.turn.options import Options, TurnOptions
 
 log = logging.getLogger("omni2_engine.sessions")
 
@@ -132,7 +133,33 @@ class Session:
             SettingError: likewise, or another turn is prepared.
         """
         asked, options = question_and_options(audio, arguments)
-        return prepare(self, self._state, asked, options)
+        return prepare(self._state, asked, options, self.stream, self._end)
+
+    def add_turns(self, turns: Iterable[EarlierTurn], **options: Unpack[TurnOptions]) -> None:
+        """Go on from turns that were had elsewhere, before the first turn or between two.
+
+        The session is then as if it had had them itself, with these texts as its answers: the next turn has the same
+        prompt, positions and random numbers. What counts of earlier turns, and what goes when the context is full,
+        is decided as ever. When this returns they are encoded and prefilled. That takes the time of their prompts.
+        Nothing of an answer but its text enters later turns, so its sound is not needed.
+
+        Args:
+            turns: in their order.
+            **options: of the turn that follows, if it has any of its own: with another `system` all is prefilled anew.
+
+        Raises:
+            AudioError: the audio of a turn cannot be used. None of the turns is added, as after all errors.
+            SettingError: a turn is neither spoken nor typed, or the model was taught no typed ones (insist with
+                `typed_turns`); a text holds control tokens; a turn is running, or the session was closed or cancelled.
+            ContextError: a turn alone does not fit the context with its answer.
+            CapacityError: there is no room for the conversation; with admission "wait" this call waits for it.
+            BackendError: this process is a forked child of the one that loaded the engine.
+        """
+        add_turns(self._state, turns, options)
+
+    async def aadd_turns(self, turns: Iterable[EarlierTurn], **options: Unpack[TurnOptions]) -> None:
+        """`add_turns` for asyncio; it does not block the event loop. Arguments and errors as there."""
+        await aadd_turns(self._state, turns, options)
 
     @property
     def history(self) -> tuple[TurnRecord, ...]:
@@ -141,7 +168,7 @@ class Session:
 
     @property
     def metrics(self) -> TurnMetrics | None:
-        """Of the last turn that is over; None before the first is."""
+        """Of the last turn that was had here and is over; None before the first is."""
         return self._state.metrics
 
     def cancel(self) -> None:
@@ -174,7 +201,7 @@ class Session:
         """Forget what of the last answer was not heard, once its turn is over or cancelled.
 
         The text keeps every round of reading and writing whose speech had begun by then; the next turn goes on from
-        there, with the KV cache of what is left.
+        there, with the KV cache of what is left. An answer that `add_turns` gave counts as heard, unless nothing was.
 
         Args:
             played_ms: milliseconds of the turn's sound that were played.

@@ -106,7 +106,8 @@ class SessionState:
         history: what the model is given of earlier turns.
         records: what the user is told of them.
         turns: that are over.
-        metrics: of the last one.
+        metrics: of the last one that was had here.
+        answered: the last one left an answer, which may be cut.
         turn: the one that runs.
         closed: no turn may begin.
         lock: guards the two above; garbage collection may end a turn in here.
@@ -124,6 +125,7 @@ class SessionState:
     records: list[TurnRecord] = field(default_factory=list)
     turns: int = 0
     metrics: TurnMetrics | None = None
+    answered: bool = False
     turn: RunningTurn | None = None
     closed: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)

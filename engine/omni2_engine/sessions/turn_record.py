@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+GIVEN = "given"  # how a turn ended that was had elsewhere
+
 
 @dataclass(frozen=True)
 class TurnRecord:
@@ -12,7 +14,8 @@ class TurnRecord:
     Args:
         typed: the question, if it was typed; None if it was spoken, as the model makes no transcript.
         answer: the part of the answer's text that was written, or that was heard if `truncated`.
-        finish_reason: "end", "limit" or "cancelled", as in `Chunk`, or "error" if an error ended it.
+        finish_reason: "end", "limit" or "cancelled", as in `Chunk`, "error" if an error ended it, or "given" of a turn
+            that was had elsewhere, see `EarlierTurn`.
         truncated: `Session.truncate` cut the answer to what was heard.
     """
 

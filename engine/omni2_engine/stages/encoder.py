@@ -20,6 +20,14 @@ class SpeechEncoder:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
 
+    @property
+    def held(self) -> int:
+        """Bytes of a device's memory beside the graph's: none."""
+        return 0
+
+    def warm_up(self) -> None:
+        """Nothing: every call has the one shape that an engine's first turn has too."""
+
     def __call__(self, log_mel: Floats) -> Floats:
         """Encode one window.
 

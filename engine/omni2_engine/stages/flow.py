@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from omni2_engine.backends.base.graph import Graph
 from omni2_engine.model.config import EstimatorConfig, FlowEncoderConfig
 from omni2_engine.settings.tuning import MEMORY
+from omni2_engine.stages.flow_first import FirstBlock
 from omni2_engine.stages.flow_solver import FlowSolver
-from omni2_engine.stages.flow_window import BlockWindow
+from omni2_engine.stages.flow_window import BlockWindow, block_mask
 from omni2_engine.stages.graph_state import GraphState, cache_bytes, cache_positions
 
 Floats = NDArray[np.float32]
@@ -78,6 +79,8 @@ class Flow:
             turn as long as that is computed exactly; beyond it the oldest blocks are dropped. A plan's caches may hold
             less.
         solver: at which times velocities are computed, and what is made of them.
+        first: the `first_flow_encoder` and `first_flow_step` graphs, which compute a turn's first units with fewer and
+            smaller kernels; None where the engine has none.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Flow:
         noise: Floats,
         left_context: float = LEFT_CONTEXT,
         solver: FlowSolver = FlowSolver(),  # noqa: B008 (frozen)
+        first: tuple[Graph, Graph] | None = None,
     ) -> None:
         self._encoder = encoder
         self._step = step
@@ -103,6 +107,7 @@ class Flow:
         silent = np.ones((1, config.speaker), np.float32)
         shifts = conditions.run({"t": self._times, "embedding": silent})["shifts"]
         self._each = [{"shifts": row, "move": move} for row, move in zip(shifts, solver.moves(), strict=True)]
+        self._first = FirstBlock(*first, encoder_config, self._each) if first else None
 
     def _most_context(self) -> float:
         """Seconds that the solver's caches hold beside the blocks at work, where the graph fixes how long they are."""
@@ -134,6 +139,8 @@ class Flow:
 
     def warm_up(self) -> None:
         """Call the solver in every shape that padded calls have: kernels are compiled then, and not within a turn."""
+        if self._first:
+            self._first.warm_up(self.units_config.mel)
         c, capacity, most = self.units_config, cache_positions(self._step), self._step.most("z", 1)
         if capacity is None or most is None:
             return
@@ -197,6 +204,17 @@ class Flow:
         finished = start if final else c.block_units * (max(total - c.lookahead, 0) // c.block_units)
         if until == start or total == start:
             return FlowOutput(np.zeros((0, c.mel), np.float32), start * c.ratio, 0)
+        if self._first and finished == 0 and total <= self._first.most:
+            mel = self._first.solve(state.units, until, state.speaker, state.noise)
+        else:
+            mel = self._continue(state, start, until, finished)
+        output = FlowOutput(mel, start * c.ratio, (until - state.emitted) * c.ratio)
+        state.done, state.emitted = finished, until
+        return output
+
+    def _continue(self, state: FlowState, start: int, until: int, finished: int) -> Floats:
+        """Mel of the units from `start` to `until`, of which those before `finished` leave their state behind."""
+        c, total = self.units_config, len(state.units)
         mu = np.ascontiguousarray(self._encode(state, start, total, finished - start)[:, : (until - start) * c.ratio])
         first, stop = start * c.ratio, until * c.ratio
         write = state.window.allocate(first, stop)
@@ -211,10 +229,7 @@ class Flow:
             "write": np.array([write], np.int64),
             "commit": np.array([(finished - start) * c.ratio], np.int64),
         }
-        mel = self._solve(state, self._padded(inputs))[: stop - first]
-        output = FlowOutput(mel, first, (until - state.emitted) * c.ratio)
-        state.done, state.emitted = finished, until
-        return output
+        return self._solve(state, self._padded(inputs))[: stop - first]
 
     def _padded(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The solver's inputs in one of few shapes, where its graph fixes how long its caches are: then a call of each
@@ -255,12 +270,6 @@ class Flow:
         carried = {"new_z": "z", "velocity": "velocity_before"}
         mel: Floats = GraphState.run_chain(state.steps, inputs, self._each, carried)["new_z"][0]
         return mel
-
-
-def block_mask(start: int, stop: int, block: int) -> NDArray[np.bool_]:
-    """(1, 1, stop − start, stop): position i sees every position of its own block and of those before (spec §8.1)."""
-    ends = (np.arange(start, stop) // block + 1) * block
-    return (np.arange(stop)[None, :] < ends[:, None])[None, None]
 
 
 def padded_frames(frames: int, block: int) -> int:

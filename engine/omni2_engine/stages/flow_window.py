@@ -62,3 +62,9 @@ class BlockWindow:
         there = (blocks != EMPTY) & (frames < self._stop)
         mask: NDArray[np.bool_] = there[None, :] & (blocks[None, :] <= own[:, None])
         return mask[None, None]
+
+
+def block_mask(start: int, stop: int, block: int) -> NDArray[np.bool_]:
+    """(1, 1, stop − start, stop): position i sees every position of its own block and of those before (spec §8.1)."""
+    ends = (np.arange(start, stop) // block + 1) * block
+    return (np.arange(stop)[None, :] < ends[:, None])[None, None]

@@ -15,10 +15,14 @@ class Fusion:
 
     Args:
         graph: the `fusion` graph.
+        usual: pairs of the call that comes most often, (pairs, llm_hidden, speech_hidden); None if there is none.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, usual: tuple[int, int, int] | None = None) -> None:
         self._graph = graph
+        if usual:
+            pairs, hidden, speech = usual
+            graph.expect({"hidden": (pairs, hidden), "token_embeds": (pairs, speech)})
 
     def __call__(self, hidden: Floats, token_embeds: Floats) -> Floats:
         """Fuse n pairs.

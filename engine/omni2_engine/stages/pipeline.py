@@ -84,7 +84,7 @@ def load_pipeline(
         return backend.language_model(directory, stage, dimensions, table, sessions)
 
     def tailed() -> TailedEncoder:
-        if not directory.graph(ENCODER_TAIL).is_file():
+        if not backend.has(directory, ENCODER_TAIL):
             remedy = "build it with --precision live or --encoder tail, or leave encoder at window"
             raise SettingError("this engine was built without tails of its encoder", remedy)
         return TailedEncoder(load(ENCODER_TAIL), config.encoder, EncoderTail.load(tables))
@@ -95,7 +95,7 @@ def load_pipeline(
         Frontend(load("log_mel"), config.encoder),
         tailed() if tail else SpeechEncoder(load("encoder")),
         model("llm", config.llm),
-        Fusion(load("fusion")),
+        Fusion(load("fusion"), (config.read, config.fusion.llm_hidden, config.fusion.speech_hidden)),
         model("speech_lm", config.speech_lm),
         _load_units(directory.path / "speech"),
         load_decoder(directory, backend, left_context, solver),

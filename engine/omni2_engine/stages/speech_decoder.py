@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from omni2_engine.backends.base.backend import Backend
 from omni2_engine.backends.base.graph import Graph
-from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, VocoderConfig
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, FlowEncoderConfig, ModelConfig, VocoderConfig
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import map_table
 from omni2_engine.sampling import DrawKey, Stream, normal, uniform
+from omni2_engine.settings.tuning import TURN
 from omni2_engine.stages.flow import LEFT_CONTEXT, Flow, FlowState
 from omni2_engine.stages.flow_solver import FlowSolver
 from omni2_engine.stages.vocoder import Vocoder, VocoderState
@@ -41,10 +42,13 @@ class SpeechDecoder:
 
     @property
     def fewest_units(self) -> int:
-        """Units that a call needs to return sound: the look-ahead, the vocoder's overlap, and one more (8 as released,
-        spec §10)."""
-        c = self.flow.units_config
-        return c.lookahead + -(-VOCODER_OVERLAP_FRAMES // c.ratio) + 1
+        """See `fewest_units`."""
+        return fewest_units(self.flow.units_config)
+
+    def warm_up(self) -> None:
+        """Call flow and vocoder in the shapes that calls have, so that none is prepared within a turn."""
+        self.flow.warm_up()
+        self.vocoder.warm_up()
 
     def new_state(self, speaker: Floats, left_context: float | None = None) -> SpeechState:
         """State for one turn in the voice of `speaker` (1, mel), see `Flow.speaker_features`, `Flow.new_state`."""
@@ -113,6 +117,7 @@ def load_decoder(
     def load(stage: str) -> Graph:
         return backend.open(directory, stage)
 
+    first = [load(stage) for stage in ("first_flow_encoder", "first_flow_step") if backend.has(directory, stage)]
     config, noise = directory.manifest.model, map_table(directory.path / "tables" / "noise.npy")
     flow = Flow(
         load("flow_encoder"),
@@ -123,6 +128,22 @@ def load_decoder(
         np.asarray(noise, np.float32),
         left_context,
         solver,
+        (first[0], first[1]) if len(first) == 2 else None,
     )
-    vocoder = Vocoder(load("vocoder"), config.vocoder)
+    vocoder = Vocoder(load("vocoder"), config.vocoder, usual_frames(config))
     return SpeechDecoder(flow, vocoder, config.vocoder)
+
+
+def usual_frames(config: ModelConfig) -> tuple[int, list[int]]:
+    """Frames of the vocoder's calls in a turn, see `ChunkSchedule`: of the first, and of all but the last of the
+    others."""
+    c = config.flow_encoder
+    units = max(config.write, fewest_units(c))
+    later = [c.ratio * units * factor + VOCODER_OVERLAP_FRAMES for factor in TURN.growth]
+    return c.ratio * (units - c.lookahead), later
+
+
+def fewest_units(c: FlowEncoderConfig) -> int:
+    """Units that a call needs to return sound: the look-ahead, the vocoder's overlap, and one more (8 as released, spec
+    §10)."""
+    return c.lookahead + -(-VOCODER_OVERLAP_FRAMES // c.ratio) + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,17 +39,39 @@ class Vocoder:
     Args:
         graph: the `vocoder` graph.
         config: its dimensions.
+        usual: frames of the calls that come often, those of the call before included: of a turn's first, and of later
+            ones.
     """
 
-    def __init__(self, graph: Graph, config: VocoderConfig) -> None:
+    def __init__(self, graph: Graph, config: VocoderConfig, usual: tuple[int, Sequence[int]] | None = None) -> None:
         self._graph = graph
         self.config = config
+        self._usual = [(usual[0], 0), *((frames, config.overlap) for frames in usual[1])] if usual else []
+        for frames, cached in self._usual:
+            graph.expect({name: array.shape for name, array in self._silence(frames, cached).items()})
 
     def new_state(self) -> VocoderState:
         """State for one turn."""
         return VocoderState(
             np.zeros((0, self.config.mel), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
         )
+
+    def warm_up(self) -> None:
+        """Call it in the usual shapes: calls are prepared and recorded then, and not within a turn."""
+        for frames, cached in self._usual:
+            for _ in range(2):
+                self._graph.run(self._silence(frames, cached))
+
+    def _silence(self, frames: int, cached: int) -> dict[str, Floats]:
+        """Inputs of a call."""
+        c = self.config
+        shapes = {
+            "mel": (1, c.mel, frames),
+            "phase": (1, c.harmonics + 1, 1),
+            "noise": (1, c.harmonics + 1, frames * c.hop),
+            "source_cache": (1, 1, cached),
+        }
+        return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
 
     def step(self, state: VocoderState, new_mel: Floats, draws: Draws, final: bool) -> Floats:
         """New frames → sound.

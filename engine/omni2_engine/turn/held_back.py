@@ -4,29 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
+from omni2_engine.turn.chunk_maker import VocodedSound
 from omni2_engine.turn.plan import RunFlow, RunVocoder, Step
-
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class VocodedSound:
-    """What a vocoder step made.
-
-    Args:
-        pcm: (n,) float32.
-        units: taken by the flow up to here.
-        characters: of text that were written by then.
-        final: nothing follows.
-    """
-
-    pcm: Floats
-    units: int
-    characters: int
-    final: bool
 
 
 @dataclass

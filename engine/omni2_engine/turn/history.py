@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from omni2_engine.backends.base.kv_cache import CacheTail, DecoderState
-from omni2_engine.turn.prompt import Exchange
+from omni2_engine.backends.base.language_model import LanguageModel
+from omni2_engine.turn.prefix import PrefixCache
+from omni2_engine.turn.prompt import Exchange, Layout
 
 
 @dataclass
@@ -25,6 +27,33 @@ class History:
     def copy(self) -> History:
         """As it is now, before a turn; the turn changes no exchange but its own."""
         return History(list(self.exchanges), list(self.fed), list(self.rounds))
+
+    def reuse(self, layout: Layout, state: DecoderState, prefixes: PrefixCache, system: str | None) -> int:
+        """How many items of a prompt the KV cache holds already; an empty one is given the fixed beginning.
+
+        Args:
+            layout: the prompt.
+            state: the conversation's KV cache.
+            prefixes: beginnings of prompts that are prefilled already.
+            system: the system prompt.
+        """
+        if not self.fed:
+            return prefixes.fill(state, layout, system)
+        return min(layout.common_prefix(self.fed), len(layout.items) - 1)
+
+    def feed(self, layout: Layout, reused: int, state: DecoderState, llm: LanguageModel) -> None:
+        """Feed the rest of a prompt in place of what else the KV cache holds.
+
+        Args:
+            layout: the prompt, its speech encoded.
+            reused: items that stay, see `reuse`.
+            state: the conversation's KV cache.
+            llm: the language model.
+        """
+        state.truncate(reused)
+        self.fed = layout.items[:reused]
+        llm.extend(state, layout.embeds(reused, llm.table))
+        self.fed = list(layout.items)
 
     def drop_last(self, before: History) -> None:
         """Forget a turn that said nothing.

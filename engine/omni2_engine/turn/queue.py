@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from omni2_engine.turn.plan import Step
-
-if TYPE_CHECKING:
-    from omni2_engine.turn.run import TurnRun
+from omni2_engine.turn.step_runner import StepRunner
 
 
 class SessionQueue(Protocol):
@@ -26,8 +24,8 @@ class SessionQueue(Protocol):
         `begin`."""
         ...
 
-    def submit(self, step: Step, run: TurnRun) -> None:
-        """Queue a step of a turn.
+    def submit(self, step: Step, run: StepRunner) -> None:
+        """Queue a step of a turn, or of earlier turns that are fed.
 
         Raises:
             SessionCancelledError: the turn was cancelled, or the session closed.

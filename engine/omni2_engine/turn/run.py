@@ -30,8 +30,9 @@ from omni2_engine.settings import shown
 from omni2_engine.stages.pipeline import Pipeline
 from omni2_engine.text.tokenizer import TextStream
 from omni2_engine.turn.chunk import Chunk
+from omni2_engine.turn.chunk_maker import ChunkMaker, VocodedSound
 from omni2_engine.turn.chunking import ChunkSchedule
-from omni2_engine.turn.held_back import HeldBack, VocodedSound
+from omni2_engine.turn.held_back import HeldBack
 from omni2_engine.turn.history import History
 from omni2_engine.turn.metrics import Recorder
 from omni2_engine.turn.options import Options
@@ -140,15 +141,12 @@ class TurnRun:
         self._telling = threading.RLock()  # pieces of text are told one after another
         self.overwritten: CacheTail | None = None
         self._plan = self._new_plan()
-        self._text = ""  # all of it so far
-        self._sent = 0  # characters of it that went out with chunks
+        config = pipeline.config
+        self._chunks = ChunkMaker(config.vocoder.sample_rate, config.flow_encoder.lookahead)
         self._groups: deque[Group] = deque()  # the speech LM has still to read
-        self._read: list[tuple[int, int]] = []  # (units before the round, characters it had read)
         self._units: list[int] = []  # all of the turn that make a sound
         self._rendered = 0  # of those, taken by the flow
         self._mel: deque[tuple[Floats, int]] = deque()  # for the vocoder, and units taken by the flow up to them
-        self._seconds = 0.0
-        self._chunks = 0
 
     def _new_plan(self) -> TurnPlan:
         config, options, pipeline = self._pipeline.config, self._question.options, self._pipeline
@@ -186,7 +184,7 @@ class TurnRun:
     @property
     def text(self) -> str:
         """All text written so far."""
-        return self._text
+        return self._chunks.text
 
     @property
     def units(self) -> list[int]:
@@ -254,18 +252,13 @@ class TurnRun:
         """Feed the part of the prompt that is not in the KV cache yet, and choose the first token if `tokens` is 1."""
         llm, state, layout, history = self._pipeline.llm, self.text_state, self._question.layout, self._history
         with self.recorder.span("prefill"):
-            reused = min(layout.common_prefix(history.fed), len(layout.items) - 1)
-            if not history.fed:
-                reused = self._prefixes.fill(state, layout, self._question.options.system)
+            reused = history.reuse(layout, state, self._prefixes, self._question.options.system)
             metrics = self.recorder.metrics
             metrics.prompt_positions, metrics.reused_positions = len(layout.items), reused
             metrics.speech_positions = sum(exchange.positions for exchange in layout.spoken)
             if self._held_back is not None and reused < len(history.fed):
                 self.overwritten = state.keep_tail(reused, len(history.fed))
-            state.truncate(reused)
-            history.fed = layout.items[:reused]
-            llm.extend(state, layout.embeds(reused, llm.table))
-            history.fed = list(layout.items)
+            history.feed(layout, reused, state, llm)
         self.take_text(llm.decode_many([self.ask_text(tokens)])[0] if tokens else Tokens())
 
     def ask_text(self, tokens: int) -> DecodeRequest:
@@ -287,7 +280,7 @@ class TurnRun:
         with self._lock:
             if group is not None:
                 self._groups.append(group)
-                self._read.append((-1, len(self._text)))
+                self._chunks.end_group()
             self._submit(self._plan.decoded(len(written.ids), writer.ended, self._lead()))
 
     def _remember(self, token: int) -> None:
@@ -308,7 +301,7 @@ class TurnRun:
             return
         with self._telling:
             with self._lock:
-                self._text += piece
+                self._chunks.text += piece
                 if self._held_back is not None:
                     self._held_back.text.append(piece)
                     return
@@ -320,8 +313,8 @@ class TurnRun:
     def read(self, tokens: int) -> None:
         """Feed the speech LM the next group of text, and choose the first token of its write if `tokens` is 1."""
         with self._lock:
-            group, number = self._groups.popleft(), len(self._history.rounds)
-            self._read[number] = (len(self._units), self._read[number][1])
+            group = self._groups.popleft()
+            self._chunks.begin_round(len(self._units))
             self._history.rounds.append((len(self._units), group.total))
         self._speech_writer.read(group, self.recorder)
         self.take_speech(self._pipeline.speech_lm.decode_many([self.ask_speech(tokens)])[0] if tokens else Tokens())
@@ -374,7 +367,7 @@ class TurnRun:
         with self.recorder.span("vocoder"):
             pcm = self._pipeline.decoder.run_vocoder(self.states.decoder, mel, final, seed, turn)
         with self._lock:
-            sound = VocodedSound(pcm, units, len(self._text), final)
+            sound = VocodedSound(pcm, units, len(self.text), final)
             if self._held_back is not None:
                 self._held_back.sound = sound
                 self.queue.hold(True)
@@ -398,23 +391,13 @@ class TurnRun:
 
     def _chunk(self, sound: VocodedSound) -> Chunk | None:
         """What goes out; None where there is no sound and more follows."""
-        config, pcm, units, final = self._pipeline.config, sound.pcm, sound.units, sound.final
-        rate = config.vocoder.sample_rate
+        if not len(sound.pcm) and not sound.final:
+            return None
         with self._lock:
-            text = self._text[: sound.characters]
-            if not len(pcm) and not final:
-                return None
-            voiced = units - (0 if final else config.flow_encoder.lookahead)
-            read = [characters for before, characters in self._read if 0 <= before < voiced]
-            spoken = text if final else text[: read[-1] if read else 0]
-            start_in = self._start_in(len(pcm) / rate, final)
-            reason = self.recorder.metrics.finish_reason if final else None
-            new, number = text[self._sent :], self._chunks
-            chunk = Chunk(pcm, rate, number, self._seconds, new, spoken, units, final, reason, start_in)
-            self._sent = len(text)
-            self._seconds += chunk.duration
-            self._chunks += 1
-        if len(pcm):
+            start_in = self._start_in(len(sound.pcm) / self._pipeline.config.vocoder.sample_rate, sound.final)
+            reason = self.recorder.metrics.finish_reason if sound.final else None
+            chunk = self._chunks.make(sound, start_in, reason)
+        if len(sound.pcm):
             self.recorder.chunk(chunk.duration, start_in)
             self.queue.delivered(chunk.duration)
         return chunk

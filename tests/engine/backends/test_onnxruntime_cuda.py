@@ -108,12 +108,18 @@ def test_what_would_run_on_the_cpu_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("precision", "refused"), [({"encoder": "int8", "flow": "fp32"}, True), ({"llm": "int4"}, False)]
+    ("precision", "refused"),
+    [
+        ({"encoder": "int8", "flow": "fp32"}, "encoder"),
+        ({"llm": "w8a8", "flow": "fp32"}, "llm"),
+        ({"flow": "int8+kv16"}, "flow"),
+        ({"llm": "int4", "speech_lm": "int8+units"}, ""),
+    ],
 )
-def test_dynamic_int8_is_refused_before_anything_is_loaded(precision: dict[str, str], refused: bool) -> None:
+def test_activations_in_int8_are_refused_before_anything_is_loaded(precision: dict[str, str], refused: str) -> None:
     directory: Any = SimpleNamespace(path="engine", manifest=SimpleNamespace(precision=precision))
     if refused:
-        with pytest.raises(BackendError, match=r"encoder in int8.*--precision balanced,encoder=fp32"):
+        with pytest.raises(BackendError, match=f"{refused} in int8.*--precision balanced,{refused}=fp32"):
             OnnxRuntimeCudaBackend.check(directory)
     else:
         OnnxRuntimeCudaBackend.check(directory)

@@ -22,6 +22,7 @@ from omni2_engine.live.events import (
     Interrupted,
     SoundMade,
     TextWritten,
+    TurnAdded,
     TurnBegun,
     TurnTakenBack,
 )
@@ -44,6 +45,7 @@ CALLS: dict[str, Callable[[LiveConversation], None]] = {
     "clear": lambda live: live.clear(),
     "say": lambda live: live.say("more"),
     "respond": lambda live: live.respond(),
+    "answered": lambda live: live.answered("well"),
     "interrupt": lambda live: live.interrupt(),
     "interrupt early": lambda live: live.interrupt(heard=0.05),
     "truncate": lambda live: live.truncate(0.1),
@@ -75,7 +77,7 @@ def test_any_order(engines: dict[str, Engine], schedule: str, deeds: list[str]) 
         live.end()
         events += list(live)
         check_events(events)
-        assert len(live.history) == sum(isinstance(event, AnswerBegun) for event in events)
+        assert len(live.history) == sum(isinstance(event, AnswerBegun | TurnAdded) for event in events)
     prepared = engine.prepared_turns
     assert prepared.prepared == prepared.committed + prepared.taken_back
     assert not engine.waiting and not engine.states.budget.used
@@ -116,6 +118,8 @@ def check_events(events: list[Any]) -> None:
                 assert event.turn == running
                 assert (event.reason == "cancelled") <= (event.turn in interrupted)
                 running = None
+            case TurnAdded():
+                assert running is None and not speculative
             case Failed():
                 assert event.turn is None and isinstance(event.error, (AudioError, SettingError))
     assert running is None and not speculative

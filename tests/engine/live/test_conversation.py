@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -417,6 +418,38 @@ def test_closing_at_any_moment_leaves_nothing(
     live.close()
     assert list(live) == []
     assert engine.runtime.schedule.__class__.__name__ == "InlineSchedule" or is_free(engine)
+
+
+@pytest.mark.parametrize("moment", [TurnBegun, AnswerBegun, SoundMade])
+def test_what_an_answer_held_is_gone_with_the_conversation(
+    tiny_engine_dir: Path, question: Floats, monkeypatch: pytest.MonkeyPatch, moment: type[Event]
+) -> None:
+    """Not only when garbage is collected: the error that ends the answer refers to nothing of it."""
+    made = []
+
+    def watched(*arguments: Any) -> Any:
+        states = new_states(*arguments)
+        made.append(weakref.ref(states.decoder))
+        return states
+
+    def gone() -> bool:
+        engine.states._idle = None  # the last one's, which is kept for the next turn
+        return not any(decoder() for decoder in made)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with Engine.load(tiny_engine_dir, threads=1, warm_up=False) as engine:
+            new_states = engine.states._new_states
+            monkeypatch.setattr(engine.states, "_new_states", watched)
+            live = engine.live(**OPTIONS)
+            live.feed(question)
+            until(live, moment)
+            live.close()
+            eventually(gone)
+            assert made
+    finally:
+        gc.enable()
 
 
 def test_a_conversation_that_is_dropped_gives_its_memory_back(

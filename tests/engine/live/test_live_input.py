@@ -212,3 +212,15 @@ def test_settings_of_a_detection_may_change_in_mid_sentence(repository: Path) ->
     assert [call[0] for call in heard.told] == ["speech_began", "speech_ended", "sound_committed"]
     at, decided = heard.told[1][1:]
     assert 1.0 <= (decided - at) / RATE < 1.04
+
+
+def test_what_is_not_heard_yet_is_counted() -> None:
+    one, _ = live_input()
+    assert one.unheard == 0.0
+    one.add((np.zeros(8_000, np.float32), 8_000), one.flush)
+    one.add((np.zeros(24_000, np.float32), 48_000))
+    assert one.unheard == pytest.approx(1.5)
+    assert one.due()
+    assert one.unheard == pytest.approx(1.5, abs=0.05)  # the resampler holds some back
+    listen(one)
+    assert one.unheard < 2 * WINDOW / RATE

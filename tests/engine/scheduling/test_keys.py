@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from omni2_engine.schedule.threaded import ThreadedQueue
 from omni2_engine.turn.plan import Decode, Encode, Prefill, Read, RunFlow, RunVocoder, Step, Write
+from omni2_engine.turn.run import TurnRun
 
 DECODING = (Prefill(), Decode(), Read(3, False), Write())
 TEXT, SPEECH = 1, 2  # keys of shared caches
@@ -26,7 +27,7 @@ class Submissions:
 
 def keys(session: int, steps: tuple[Step, ...], text: int = TEXT, speech: int = SPEECH, read: bool = True) -> list[int]:
     """What a turn's steps are submitted with; `text` and `speech` are its caches' keys, 0 if they are its own."""
-    run: Any = SimpleNamespace(text_state=text, speech_state=speech, has_read=read)
+    run = Mock(spec=TurnRun, text_state=text, speech_state=speech, has_read=read)
     scheduler: Any = Submissions()
     queue = ThreadedQueue(scheduler, session, lambda state: state)  # type: ignore[arg-type, return-value]
     for step in steps:

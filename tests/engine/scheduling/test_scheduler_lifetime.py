@@ -193,12 +193,13 @@ def test_shutting_down_waits_for_what_runs_and_drops_the_rest() -> None:
 
 
 def test_a_scheduler_may_be_let_go_of_by_its_own_task() -> None:
-    """Its last reference is the payload of a task; its threads then end when the next scheduler is made."""
+    """Its last reference is the payload of a task; its threads end, and what its stages hold is let go of."""
     threads = Threads()
     done = threading.Event()
 
-    def run(payloads: list[Any]) -> None:
-        payloads[0].wait(SOON)
+    class Owner:
+        def run(self, payloads: list[Any]) -> None:
+            payloads[0].wait(SOON)
 
     class Last:
         def __init__(self, scheduler: Scheduler, gate: threading.Event) -> None:
@@ -207,20 +208,17 @@ def test_a_scheduler_may_be_let_go_of_by_its_own_task() -> None:
         def __del__(self) -> None:
             done.set()
 
-    gate = threading.Event()
-    scheduler = Scheduler([Stage("last", run)])
+    gate, owner = threading.Event(), Owner()
+    alive = weakref.ref(owner)
+    scheduler = Scheduler([Stage("last", owner.run)])
     session = scheduler.open()
     scheduler.submit(session, 0, Last(scheduler, gate))
     scheduler.submit(session, 0, None)  # never runs
-    del scheduler
+    del scheduler, owner
     gate.set()
     assert done.wait(SOON)
-
-    def next_one_ends_them() -> bool:
-        Scheduler(plain_stages(1)).shutdown()
-        return not threads.more()
-
-    eventually(next_one_ends_them)  # once the task's thread has handed the scheduler over
+    assert eventually(lambda: alive() is None)
+    assert threads.gone()
 
 
 EXITS = {

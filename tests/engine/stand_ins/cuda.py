@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 
-SOURCES = Path(__file__).resolve().parents[2] / "cpp"
+from ...make import make
+
 ILLEGAL_ADDRESS, LAUNCH_FAILURE = 700, 719
 HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 LIVE = ("streams", "events", "graphs", "modules", "allocations", "bytes", "pinned")
@@ -23,25 +19,12 @@ LIVE = ("streams", "events", "graphs", "modules", "allocations", "bytes", "pinne
 
 def build_fake_cudart() -> Path:
     """Build it, or find it built; skips the test where there is no compiler."""
-    return _make(SOURCES, "fake-cudart", "fake") / "libfake_cudart.so"
+    return make("cpp", "fake") / "libfake_cudart.so"
 
 
 def build_emulated_kernels() -> Path:
     """Build what `FakeCuda.emulate` takes, or find it built; skips the test where there is no compiler."""
-    return _make(SOURCES.parent / "kernels", "fake-kernels") / "libomni2_emulated.so"
-
-
-def _make(source: Path, name: str, *goals: str) -> Path:
-    if not shutil.which("make") or not shutil.which(os.environ.get("CXX", "g++")):
-        pytest.skip("needs make and a C++17 compiler; install g++ and make to run this test")
-    folder = SOURCES.parents[1] / "build" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):  # test processes that run side by side
-        run = subprocess.run(
-            ["make", "-C", str(source), *goals, f"BUILD={folder}"], capture_output=True, text=True, timeout=600
-        )
-        assert run.returncode == 0, run.stdout + run.stderr
-    return folder
+    return make("kernels") / "libomni2_emulated.so"
 
 
 class FakeCuda:

@@ -25,6 +25,7 @@ def add_plans(
     sizes: Sizes,
     graphs: Path,
     precision: str = "exact",
+    encoder: str | None = None,
 ) -> None:
     """Give an engine directory plans for a target.
 
@@ -36,8 +37,10 @@ def add_plans(
         sizes: what they are to hold.
         graphs: a folder for the graphs they stand for.
         precision: of types that ONNX Runtime has on the CPU.
+        encoder: "tail" for a plan that reads the engine's tails.
     """
-    specs = plan_specs(checkpoint.config, checkpoint.modules, parse_precision(precision, GPU), sizes)
+    formats = parse_precision(precision, GPU).loaded_with(encoder)
+    specs = plan_specs(checkpoint.config, checkpoint.modules, formats, sizes)
     manifest = Manifest.model_validate_json((engine / MANIFEST).read_text())
     files, plans = {}, []
     for spec in specs:

@@ -43,6 +43,10 @@ class Backend(Protocol):
         """
         ...
 
+    def has(self, directory: EngineDirectory, stage: str) -> bool:
+        """Whether `open` would find a stage's graph: for those that not every engine has."""
+        ...
+
     def language_model(
         self, directory: EngineDirectory, stage: str, config: DecoderConfig, table: EmbeddingTable, sessions: int
     ) -> LanguageModel:

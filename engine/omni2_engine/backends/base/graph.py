@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -38,7 +39,8 @@ class StateMemory(Protocol):
     @property
     def arrays(self) -> Mapping[str, Any]: ...
     def copy(self, to: Any, source: Any) -> None:
-        """Make a view like another of the same shape, which may be of other memory for the same graph."""
+        """Make a view like another of the same shape, which may be of other memory for the same graph; a contiguous one
+        like an array of the host."""
         ...
 
     def clear(self, part: Any) -> None:
@@ -98,6 +100,10 @@ class Graph(Protocol):
         """Run with all inputs given; returns every output. Several threads may call it at once."""
         ...
 
+    def expect(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Be told that `run` will often be called with inputs of these shapes, before its first call."""
+        ...
+
     def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
         """Memory for state inputs of these names, in the graph's dtypes.
 
@@ -111,7 +117,12 @@ class Graph(Protocol):
         ...
 
     def run_chain(
-        self, bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+        self,
+        bound: Sequence[BoundGraph],
+        inputs: Arrays,
+        each: Sequence[Arrays],
+        carried: Mapping[str, str],
+        before: CallBefore | None = None,
     ) -> dict[str, Array]:
         """Run the graph several times in a row, without the host in between where the backend can.
 
@@ -120,6 +131,7 @@ class Graph(Protocol):
             inputs: of every run; what is carried, of the first.
             each: of one run alone, in order, all in one shape.
             carried: output → the next run's input.
+            before: a call of another graph of the same backend that comes first.
 
         Returns:
             What the last run gives, see `BoundGraph.run`.
@@ -136,11 +148,33 @@ class Graph(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class CallBefore:
+    """A call without state before a chain, see `Graph.run_chain`.
+
+    Args:
+        graph: what is called.
+        inputs: of the call.
+        passed: its output → an input of every run of the chain.
+    """
+
+    graph: Graph
+    inputs: Arrays
+    passed: Mapping[str, str]
+
+
 def run_one_by_one(
-    bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+    bound: Sequence[BoundGraph],
+    inputs: Arrays,
+    each: Sequence[Arrays],
+    carried: Mapping[str, str],
+    before: CallBefore | None = None,
 ) -> dict[str, Array]:
     """`Graph.run_chain` with one call of the graph per run."""
     given, outputs = dict(inputs), dict[str, Array]()
+    if before is not None:
+        made = before.graph.run(before.inputs)
+        given |= {taken: made[output] for output, taken in before.passed.items()}
     for graph, own in zip(bound, each, strict=True):
         outputs = graph.run({**given, **own})
         given |= {taken: outputs[made] for made, taken in carried.items()}

@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from omni2_engine.backends.base.decode_request import DecodeRequest, Enough, Tokens
 from omni2_engine.backends.base.graph import Graph
-from omni2_engine.backends.base.kv_cache import RELEASED, DecoderState, SlotCache, most_positions, rounded, slot_bytes
+from omni2_engine.backends.base.kv_cache import (
+    RELEASED,
+    DecoderState,
+    SlotCache,
+    most_positions,
+    require_same_caches,
+    rounded,
+    slot_bytes,
+)
 from omni2_engine.errors import ContextError
 from omni2_engine.model.config import DecoderConfig
 from omni2_engine.model.tables import EmbeddingTable
@@ -31,10 +39,24 @@ class HostLanguageModel:
             would depend on how many others are decoded with it: by the last bit in a layer, by more in the logits. A
             conversation that is alone pays for it: at 0.5B 11 % (int8) and 17 % (int4) a token on two processors, up to
             a third on one. In float32 rows do not depend on each other anyway.
+        prefill: another graph of the same model over the same caches, which feeds several positions at once; `graph` if
+            None.
+
+    Raises:
+        EngineDirectoryError: the two graphs have different caches.
     """
 
-    def __init__(self, graph: Graph, config: DecoderConfig, table: EmbeddingTable, even_batches: bool = False) -> None:
-        self._graph = graph
+    def __init__(
+        self,
+        graph: Graph,
+        config: DecoderConfig,
+        table: EmbeddingTable,
+        even_batches: bool = False,
+        prefill: Graph | None = None,
+    ) -> None:
+        self._graph, self._prefill_graph = graph, graph if prefill is None else prefill
+        if prefill is not None:
+            require_same_caches(graph, prefill)
         self._even_batches = even_batches
         self.config = config
         self.table = table
@@ -58,7 +80,7 @@ class HostLanguageModel:
 
     def new_cache(self, slots: int, capacity: int) -> SlotCache:
         """Room for several conversations of `capacity` positions each, which can be decoded together."""
-        return SlotCache(self._graph, slots, capacity, self._even_batches)
+        return SlotCache(self._graph, slots, capacity, self._even_batches, self._prefill_graph)
 
     def new_state(self, capacity: int) -> DecoderState:
         """An empty cache of `capacity` positions, for one conversation; pages are only taken as they fill."""
@@ -104,14 +126,14 @@ class HostLanguageModel:
             self.decode([state], embeds)
             return
         check_room([state], len(embeds))
-        piece = self._graph.most("embeds", 1) or len(embeds)
+        piece = self._prefill_graph.most("embeds", 1) or len(embeds)
         for begin in range(0, len(embeds), piece):
             self._extend(state, embeds[begin : begin + piece])
 
     def _extend(self, state: DecoderState, embeds: Floats) -> None:
         """`extend` in one call."""
         start, stop = state.length, state.length + len(embeds)
-        state.cache.bind(state.index, state.index + 1, aside=False).run(
+        state.cache.bind_prefill(state.index).run(
             {
                 "embeds": np.ascontiguousarray(embeds)[None],
                 "positions": np.arange(start, stop, dtype=np.int64)[None],

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni2_engine.backends.base.graph import BoundGraph, Graph, Shape, is_cache
-from omni2_engine.errors import CapacityError
+from omni2_engine.errors import CapacityError, EngineDirectoryError
 
 Floats = NDArray[np.float32]
 # The keys that a decoding query sees come in multiples of this. Attention kernels sum a remainder in another order, so
@@ -41,6 +41,7 @@ class SlotCache:
         slots: how many conversations, ≥ 1.
         capacity: positions of each, ≥ 1.
         even_batches: decode an even number of slots in every call, see `HostLanguageModel`.
+        prefill: another graph over the same caches, see `HostLanguageModel`.
 
     Attributes:
         caches: name → (slots, heads, positions, width), of the graph's type; with `even_batches` an odd number of slots
@@ -52,7 +53,9 @@ class SlotCache:
         CapacityError: the graph was built for fewer positions, or the device has no room.
     """
 
-    def __init__(self, graph: Graph, slots: int, capacity: int, even_batches: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, slots: int, capacity: int, even_batches: bool = False, prefill: Graph | None = None
+    ) -> None:
         self.slots = slots
         self.capacity = capacity
         self._even_batches = even_batches
@@ -70,8 +73,8 @@ class SlotCache:
         outputs = {name: _sized(graph.outputs[name], self._rows) for name in OUTPUTS}
         self._outputs, self._aside = graph.results(outputs), graph.results(outputs)
         self.logits, self.hidden = (self._outputs[name] for name in OUTPUTS)
-        self._graph = graph
-        self._bound: dict[tuple[int, int, bool], BoundGraph] = {}
+        self._graph, self._prefill = graph, graph if prefill is None else prefill
+        self._bound: dict[tuple[Graph, int, int, bool], BoundGraph] = {}
         self._free = list(range(slots))  # a heap: the lowest are taken first, which keeps ranges short
         self._lock = threading.RLock()  # garbage collection may release a slot at any moment, in here too
 
@@ -111,10 +114,17 @@ class SlotCache:
         Args:
             aside: write logits and hidden states to memory that belongs to no slot, see `take`.
         """
-        key = (first, stop, aside)
+        return self._bind(self._graph, first, stop, aside)
+
+    def bind_prefill(self, slot: int) -> BoundGraph:
+        """The graph that feeds several positions at once, bound to one slot; kept likewise."""
+        return self._bind(self._prefill, slot, slot + 1, aside=False)
+
+    def _bind(self, graph: Graph, first: int, stop: int, aside: bool) -> BoundGraph:
+        key = (graph, first, stop, aside)
         if key not in self._bound:
             outputs = self._aside if aside else self._outputs
-            self._bound[key] = self._graph.bind(
+            self._bound[key] = graph.bind(
                 {name: cache[first:stop] for name, cache in self.caches.items()},
                 {name: outputs[name][first:stop] for name in OUTPUTS},
             )
@@ -243,6 +253,22 @@ def most_positions(graph: Graph) -> int | None:
     """How many positions a slot can have at most: those the graph was built for, less the spare one; None: any."""
     fixed = next(shape for name, shape in graph.inputs.items() if is_cache(name))[POSITION_AXIS]
     return fixed - 1 if isinstance(fixed, int) else None
+
+
+def require_same_caches(graph: Graph, other: Graph) -> None:
+    """Refuse two graphs that cannot work on one cache.
+
+    Raises:
+        EngineDirectoryError: their caches differ in name, shape or type.
+    """
+    ours, others = (
+        {name: (shape, made.dtypes[name]) for name, shape in made.inputs.items() if is_cache(name)}
+        for made in (graph, other)
+    )
+    if ours != others:
+        raise EngineDirectoryError(
+            "the graphs that prefill and decode have different KV caches", "build the engine again"
+        )
 
 
 def slot_bytes(graph: Graph, capacity: int) -> int:

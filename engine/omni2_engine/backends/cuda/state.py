@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from omni2_engine.backends.cuda.array import DeviceArray, row_copies
 from omni2_engine.backends.cuda.staging import Specs, offsets_of
 from omni2_engine.backends.cuda.stream import StageStream
@@ -32,9 +37,14 @@ class DeviceState:
         with stream.lock:
             stream.cuda.fill(begin, 0, total)
 
-    def copy(self, to: DeviceArray, source: DeviceArray) -> None:
-        """Copy a part of this or another state of the stream; see `StateMemory.copy`."""
+    def copy(self, to: DeviceArray, source: DeviceArray | NDArray[Any]) -> None:
+        """Copy a part of this or another state of the stream, or an array of the host; see `StateMemory.copy`."""
         with self._stream.lock:
+            if isinstance(source, np.ndarray):
+                if not to.contiguous or (to.shape, to.dtype) != (source.shape, source.dtype):
+                    raise ValueError(f"{source.dtype} {source.shape} cannot be copied to {to.dtype} {to.shape}")
+                self._stream.cuda.upload(to.address, np.ascontiguousarray(source))
+                return
             for rows in row_copies(to, source):
                 self._stream.cuda.copy_rows(
                     rows.to, rows.to_pitch, rows.source, rows.source_pitch, rows.width, rows.rows

@@ -8,10 +8,10 @@ from omni2_engine.backends.cuda.stream import StageStream
 
 # Graphs that share a stream. Stages nearer to the sound have a higher priority, as in the scheduler.
 STAGES = (
-    ("log_mel", "encoder"),
-    ("llm",),
+    ("log_mel", "encoder", "encoder_tail"),
+    ("llm", "llm_prefill"),
     ("fusion", "speech_lm"),
-    ("flow_conditions", "flow_encoder", "flow_step", "flow_solver"),
+    ("flow_conditions", "first_flow_encoder", "first_flow_step", "flow_encoder", "flow_step"),
     ("vocoder",),
 )
 

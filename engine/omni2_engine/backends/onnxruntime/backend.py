@@ -66,12 +66,16 @@ class OnnxRuntimeBackend:
         with logged_load(stage, directory.manifest.precision.get(stage, "fp32")):
             return self.load(directory.graph(stage))
 
+    def has(self, directory: EngineDirectory, stage: str) -> bool:
+        """See `Backend.has`."""
+        return directory.graph(stage).is_file()
+
     def language_model(
         self, directory: EngineDirectory, stage: str, config: DecoderConfig, table: EmbeddingTable, sessions: int
     ) -> HostLanguageModel:
         """Load a language model; see `Backend.language_model`."""
-        quantised = directory.manifest.precision.get(stage, "fp32") != "fp32"
-        even_batches = self.even_batches and sessions > 1 and quantised
+        by_pairs = directory.manifest.precision.get(stage, "fp32") not in ("fp32", "w8a8")
+        even_batches = self.even_batches and sessions > 1 and by_pairs
         return HostLanguageModel(self.open(directory, stage), config, table, even_batches)
 
     def keep(self, directory: EngineDirectory) -> None:

@@ -138,7 +138,8 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
         Raises:
             BackendError: it has some.
         """
-        left = [stage for stage in DYNAMIC if directory.manifest.precision.get(stage) == "int8"]
+        stored = directory.manifest.precision
+        left = [stage for stage, kind in stored.items() if kind == "w8a8" or (stage in DYNAMIC and "int8" in kind)]
         if left:
             raise BackendError(
                 f"{directory.path} has {' and '.join(left)} in int8, which the CUDA provider leaves to one CPU thread",

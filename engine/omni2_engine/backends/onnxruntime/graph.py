@@ -9,7 +9,16 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime as ort
 
-from omni2_engine.backends.base.graph import Array, Arrays, BoundGraph, Shape, StateMemory, is_context, run_one_by_one
+from omni2_engine.backends.base.graph import (
+    Array,
+    Arrays,
+    BoundGraph,
+    CallBefore,
+    Shape,
+    StateMemory,
+    is_context,
+    run_one_by_one,
+)
 from omni2_engine.errors import BackendError
 from omni2_engine.system.reservation import Reservation
 
@@ -69,10 +78,18 @@ class OnnxRuntimeGraph:
             return dict(zip(self.outputs, self._session.run(None, dict(inputs)), strict=True))
 
     def run_chain(
-        self, bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+        self,
+        bound: Sequence[BoundGraph],
+        inputs: Arrays,
+        each: Sequence[Arrays],
+        carried: Mapping[str, str],
+        before: CallBefore | None = None,
     ) -> dict[str, Array]:
         """Run several times in a row; see `Graph.run_chain`."""
-        return run_one_by_one(bound, inputs, each, carried)
+        return run_one_by_one(bound, inputs, each, carried, before)
+
+    def expect(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Nothing to prepare; see `Graph.expect`."""
 
     def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
         """Memory for state; see `Graph.state`."""

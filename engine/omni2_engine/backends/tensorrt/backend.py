@@ -18,7 +18,7 @@ from omni2_engine.backends.tensorrt.plan import REBUILD, TensorRTPlan
 from omni2_engine.backends.tensorrt.runtime_cache import read_kernels, write_kernels
 from omni2_engine.errors import BackendError, EngineDirectoryError
 from omni2_engine.model.config import DecoderConfig
-from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.model.manifest import PREFILL_SUFFIX, EngineDirectory
 from omni2_engine.model.tables import EmbeddingTable
 
 
@@ -71,6 +71,12 @@ class TensorRTBackend:
         with logged_load(stage, entry.precision):
             return self._load(directory, stage, entry.file)
 
+    def has(self, directory: EngineDirectory, stage: str) -> bool:
+        """See `Backend.has`."""
+        wanted = (stage, self.target, self.library.flavour, self.library.version)
+        plans = directory.manifest.plans
+        return any((plan.stage, plan.target, plan.flavour, plan.version) == wanted for plan in plans)
+
     def _load(self, directory: EngineDirectory, stage: str, file: str) -> TensorRTGraph:
         before = self.free_memory()
         engine = self._deserialize(directory.path / file, stage)
@@ -86,7 +92,9 @@ class TensorRTBackend:
         self, directory: EngineDirectory, stage: str, config: DecoderConfig, table: EmbeddingTable, sessions: int
     ) -> DeviceLanguageModel:
         """Load a language model that decodes on the device; see `Backend.language_model`."""
-        return DeviceLanguageModel(self.open(directory, stage), config, table)
+        second = f"{stage}{PREFILL_SUFFIX}"
+        prefill = self.open(directory, second) if self.has(directory, second) else None
+        return DeviceLanguageModel(self.open(directory, stage), config, table, prefill)
 
     def keep(self, directory: EngineDirectory) -> None:
         """Store the kernels compiled so far; see `Backend.keep`."""

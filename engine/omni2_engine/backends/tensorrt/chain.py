@@ -1,4 +1,5 @@
-"""One plan several times in a row: all is enqueued at once, what a run makes for the next stays on the device.
+"""One plan several times in a row, behind a call of another: all is enqueued at once, what a run makes for the next
+stays on the device.
 
 A chain in shapes that have come before is recorded with the copies around it, and launched as one piece of work: ten
 Euler steps are some thousand kernels, each of which would otherwise cost the host a launch.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from omni2_engine._core import CudaGraph, CudaStream
 from omni2_engine.backends.base.graph import Array, Arrays, is_context
@@ -16,8 +18,18 @@ from omni2_engine.backends.cuda.staging import DeviceBuffer, StagingBuffer
 from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.tensorrt.plan import Execution, TensorRTPlan
 
+FIRST = -1  # number of the first call's arrays
 MOST_CALLS = 64  # that are kept: a shape with one state's memory each
 States = Sequence[Mapping[str, DeviceArray]]
+
+
+@dataclass(frozen=True)
+class FirstCall:
+    """See `CallBefore`; `plan` is what it calls."""
+
+    plan: TensorRTPlan
+    inputs: Arrays
+    passed: Mapping[str, str]
 
 
 class Chain:
@@ -34,26 +46,35 @@ class Chain:
         self._calls: OrderedDict[tuple[object, ...], ChainCall] = OrderedDict()
 
     def run(
-        self, states: States, inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+        self,
+        states: States,
+        inputs: Arrays,
+        each: Sequence[Arrays],
+        carried: Mapping[str, str],
+        first: FirstCall | None = None,
     ) -> dict[str, Array]:
         """Run once for every state.
 
         Args:
-            states: views of device memory, all in one shape.
+            states: views of device memory, all in one shape; empty where the plan has no state.
             inputs, each, carried: see `Graph.run_chain`.
+            first: a call before them, always of the same plan.
         """
-        shapes = tuple((name, array.shape) for given in (inputs, each[0]) for name, array in given.items())
+        given = (inputs, each[0], first.inputs if first else {})
+        shapes = tuple((name, array.shape) for arrays in given for name, array in arrays.items())
         # all arrays of a state lie in one piece of memory, in the same order
-        places = [min(view.address for view in state.values()) for state in states] if self._recorded else [len(states)]
+        places = [min((view.address for view in state.values()), default=0) for state in states]
+        places = places if self._recorded else [len(states)]
         key = (*places, *shapes)
         with self._stream.lock:
             if key not in self._calls:
                 execution = self._plan.execution(self._stream, few_shapes=True)
-                self._calls[key] = ChainCall(self._plan, execution, self._stream, self._recorded)
+                before = first.plan.execution(self._stream, few_shapes=True) if first else None
+                self._calls[key] = ChainCall(execution, before, self._stream, self._recorded)
                 if len(self._calls) > MOST_CALLS:
                     self._calls.popitem(last=False)
             self._calls.move_to_end(key)
-            return self._calls[key].run(states, inputs, each, carried)
+            return self._calls[key].run(states, inputs, each, carried, first)
 
 
 class ChainCall:
@@ -62,29 +83,40 @@ class ChainCall:
     The first call runs as it is, since TensorRT prepares much in it that cannot be recorded; the second is recorded.
 
     Args:
-        plan: what is run.
         execution: a context of its own: no other call may change what a recorded one relies on.
+        before: another, of the plan that is called first.
         stream: of the plan's stage.
         recorded: launch the chain as a CUDA graph.
     """
 
-    def __init__(self, plan: TensorRTPlan, execution: Execution, stream: StageStream, recorded: bool) -> None:
-        self._plan, self._execution, self._stream, self._recorded = plan, execution, stream, recorded
+    def __init__(self, execution: Execution, before: Execution | None, stream: StageStream, recorded: bool) -> None:
+        self._execution, self._before, self._stream, self._recorded = execution, before, stream, recorded
+        self._plan = execution.plan
         self._sent, self._fetched = StagingBuffer(stream.device), StagingBuffer(stream.device)
+        self._passed = DeviceBuffer(stream.device)  # what the first call makes
         # what is not fetched, twice: a run reads one half while it writes the other
         self._made = DeviceBuffer(stream.device)
         self._graph: CudaGraph | None = None
         self._ran = False
 
     def run(
-        self, states: States, inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+        self,
+        states: States,
+        inputs: Arrays,
+        each: Sequence[Arrays],
+        carried: Mapping[str, str],
+        first: FirstCall | None = None,
     ) -> dict[str, Array]:
         """See `Chain.run`."""
         own = {numbered(name, run): array for run, arrays in enumerate(each) for name, array in arrays.items()}
         given = {**inputs, **own}
+        if first:
+            given |= {numbered(name, FIRST): array for name, array in first.inputs.items()}
         if not self._ran:
-            dtypes = self._plan.dtypes
+            dtypes = {**(first.plan.dtypes if first else {}), **self._plan.dtypes}
             self._sent.lay_out({name: (array.shape, dtypes[base(name)]) for name, array in given.items()})
+            if first:
+                self._lay_out_first(first)
             self._lay_out_outputs(states[0], inputs, each[0])
         self._sent.fill(given)
         if self._ran and self._recorded:
@@ -99,10 +131,25 @@ class ChainCall:
         return {name: array.copy() for name, array in self._fetched.arrays.items()}
 
     def _record(self, states: States, each: Sequence[Arrays], carried: Mapping[str, str]) -> CudaGraph:
-        with self._execution.recording(f"{len(states)} calls of {self._plan.stage}") as recording:
+        what = f"{len(states)} calls of {self._plan.stage}"
+        if self._before:
+            self._before.require_recordable(what)
+        with self._execution.recording(what) as recording:
             self._enqueue(states, each, carried)
         self._graph = recording.graph
         return self._graph
+
+    def _lay_out_first(self, first: FirstCall) -> None:
+        """Set all shapes and addresses of the first call, and those of what it passes on."""
+        assert self._before is not None
+        for name, array in first.inputs.items():
+            self._before.set(name, self._sent.addresses[numbered(name, FIRST)], array.shape)
+        shapes, dtypes = self._before.output_shapes(), first.plan.dtypes
+        self._passed.lay_out({name: (shape, dtypes[name]) for name, shape in shapes.items()})
+        for name, address in self._passed.addresses.items():
+            self._before.set(name, address)
+            if name in first.passed:
+                self._execution.set(first.passed[name], address, shapes[name])
 
     def _lay_out_outputs(self, state: Mapping[str, DeviceArray], inputs: Arrays, own: Arrays) -> None:
         """Set all shapes, and lay the outputs out."""
@@ -121,6 +168,8 @@ class ChainCall:
 
     def _enqueue(self, states: States, each: Sequence[Arrays], carried: Mapping[str, str]) -> None:
         self._sent.send(self._stream.cuda)
+        if self._before:
+            self._before.enqueue()
         for run, state in enumerate(states):
             self._enqueue_one(run, state, each[run], carried, last=run == len(states) - 1)
         self._fetched.fetch(self._stream.cuda)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from omni2_engine._core import CudaGraph
-from omni2_engine.backends.base.graph import Array, Arrays, Shape, is_context
+from omni2_engine.backends.base.graph import Array, Arrays, CallBefore, Shape, is_context
 from omni2_engine.backends.cuda.array import DeviceArray
 from omni2_engine.backends.cuda.staging import DeviceBuffer, StagingBuffer, pinned_arrays
 from omni2_engine.backends.cuda.state import DeviceState
 from omni2_engine.backends.cuda.stream import GRAPHS_OFF, StageStream
-from omni2_engine.backends.tensorrt.chain import Chain, keep_contexts
+from omni2_engine.backends.tensorrt.chain import Chain, FirstCall, keep_contexts
 from omni2_engine.backends.tensorrt.plan import Execution, TensorRTPlan
 from omni2_engine.errors import BackendError
 
@@ -36,6 +36,7 @@ class TensorRTGraph:
         self.outputs: Mapping[str, Shape] = plan.outputs
         self.dtypes: Mapping[str, np.dtype[Any]] = plan.dtypes
         self.cuda_graphs = cuda_graphs
+        self._expected: set[frozenset[tuple[str, tuple[int, ...]]]] = set()  # names and shapes of inputs
         # every call of a graph with fixed shapes is alike
         self._stateless = self.bind({}, repeats=None not in chain(*plan.inputs.values()))
 
@@ -50,13 +51,28 @@ class TensorRTGraph:
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run with all inputs given; see `Graph.run`."""
+        if frozenset((name, array.shape) for name, array in inputs.items()) in self._expected:
+            return self._chain.run([{}], inputs, [{}], {})
         return self._stateless.run(inputs)
 
+    def expect(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Record calls in these shapes; see `Graph.expect`."""
+        self._expected.add(frozenset((name, tuple(shape)) for name, shape in shapes.items()))
+
     def run_chain(
-        self, bound: Sequence[Any], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+        self,
+        bound: Sequence[Any],
+        inputs: Arrays,
+        each: Sequence[Arrays],
+        carried: Mapping[str, str],
+        before: CallBefore | None = None,
     ) -> dict[str, Array]:
         """Run several times in a row; see `Graph.run_chain`."""
-        return self._chain.run([graph.state for graph in bound], inputs, each, carried)
+        first = None
+        if before is not None:
+            assert isinstance(before.graph, TensorRTGraph) and before.graph.stream is self.stream
+            first = FirstCall(before.graph.plan, before.inputs, before.passed)
+        return self._chain.run([graph.state for graph in bound], inputs, each, carried, first)
 
     @cached_property
     def _chain(self) -> Chain:

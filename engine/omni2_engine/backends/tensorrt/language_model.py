@@ -17,7 +17,7 @@ from omni2_engine.backends.tensorrt.decode_batch import DecodeBatch
 from omni2_engine.backends.tensorrt.decode_loop import DecodeLoop, serves
 from omni2_engine.backends.tensorrt.decode_step import KERNELS_OF_A_STEP
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
-from omni2_engine.backends.tensorrt.prefill import DevicePrefill
+from omni2_engine.backends.tensorrt.prefill import FEWEST, DevicePrefill
 from omni2_engine.model.config import DecoderConfig
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Choose
@@ -33,18 +33,23 @@ class DeviceLanguageModel(HostLanguageModel):
         graph: an `llm` or `speech_lm` plan.
         config: its dimensions.
         table: its token embeddings, copied to the device.
+        prefill: another plan of the model over the same caches, which all positions are fed by that are not decoded;
+            `graph` if None.
 
     Raises:
         BackendError: the device's kernels cannot be compiled.
+        EngineDirectoryError: the two plans have different caches.
         CapacityError: the device has no room for the table.
     """
 
-    def __init__(self, graph: TensorRTGraph, config: DecoderConfig, table: EmbeddingTable) -> None:
-        super().__init__(graph, config, table)
+    def __init__(
+        self, graph: TensorRTGraph, config: DecoderConfig, table: EmbeddingTable, prefill: TensorRTGraph | None = None
+    ) -> None:
+        super().__init__(graph, config, table, prefill=prefill)
         self._plan, self._stream, self._recorded = graph.plan, graph.stream, graph.cuda_graphs
         self._kernels = DeviceKernels(graph.stream.device, KERNELS_OF_A_STEP)
         self._device_table = DeviceTable(graph.stream.device, graph.stream.cuda, table)
-        self._prefill = DevicePrefill(graph)
+        self._prefill = DevicePrefill(prefill or graph)
         self._loops: WeakKeyDictionary[SlotCache, DecodeLoop] = WeakKeyDictionary()
 
     def nbytes(self, slots: int, capacity: int) -> int:
@@ -66,8 +71,8 @@ class DeviceLanguageModel(HostLanguageModel):
         return self._device_table.nbytes
 
     def on_host(self) -> HostLanguageModel:
-        """The same plan, called step by step; see `LanguageModel.on_host`."""
-        return HostLanguageModel(self._graph, self.config, self.table)
+        """The same plans, called step by step; see `LanguageModel.on_host`."""
+        return HostLanguageModel(self._graph, self.config, self.table, prefill=self._prefill_graph)
 
     def longest(self, choose: Choose) -> int:
         """As many as the token ring holds; see `LanguageModel.longest`."""
@@ -98,9 +103,17 @@ class DeviceLanguageModel(HostLanguageModel):
         return [next(found if serves(request.choose) else chosen) for request in requests]
 
     def warm_up(self, cache: SlotCache) -> None:
-        """Record every step that a conversation may take; see `LanguageModel.warm_up`. TensorRT-RTX compiles kernels
-        for each, which takes seconds: in the midst of a turn all other sessions would wait for it."""
+        """Record every step that a conversation may take, and the shortest prefill of every free slot; see
+        `LanguageModel.warm_up`. TensorRT-RTX compiles kernels for each, which takes seconds: in the midst of a turn all
+        other sessions would wait for it."""
         self._loops[cache].warm_up()
+        states = [cache.acquire() for _ in range(cache.free)]
+        for state in states:
+            for _ in range(2):  # the second call is recorded
+                self.extend(state, np.zeros((FEWEST[0], self.config.hidden), np.float32))
+                state.truncate(0)
+        for state in states:
+            state.release()
 
     def _fetch(self, states: Sequence[DecoderState]) -> None:
         """Copy prefill's outputs of these states to the host."""

@@ -152,10 +152,18 @@ class Execution:
         Raises:
             BackendError: also where TensorRT cannot be recorded.
         """
-        if not self.plan.library.can_record(self._context, self._stream.cuda.handle):
-            raise cannot_record(what, f"TensorRT says that its plan of {self.plan.stage} cannot be recorded")
+        self.require_recordable(what)
         with self._stream.recording(what) as recording:
             yield recording
+
+    def require_recordable(self, what: str) -> None:
+        """Refuse a context whose calls cannot be recorded.
+
+        Raises:
+            BackendError: TensorRT says so.
+        """
+        if not self.plan.library.can_record(self._context, self._stream.cuda.handle):
+            raise cannot_record(what, f"TensorRT says that its plan of {self.plan.stage} cannot be recorded")
 
     def enqueue(self) -> None:
         """Run on the stream's stream.

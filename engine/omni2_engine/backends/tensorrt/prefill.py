@@ -1,19 +1,25 @@
 """Prefill of a language model on the device; the host does not wait for it.
 
 Calls have few shapes, so that TensorRT-RTX can compile kernels for each: positions are padded. What is fed beyond the
-last one is written behind it in the cache, where no mask shows it before it is overwritten.
+last one is written behind it in the cache, where no mask shows it before it is overwritten. The shortest calls, those
+of a pair of groups to the speech LM, are recorded as CUDA graphs, one for each slot and each number of visible
+positions.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from omni2_engine._core import CudaGraph
+from omni2_engine.backends.base.graph import Arrays
 from omni2_engine.backends.cuda.array import DeviceArray
 from omni2_engine.backends.cuda.staging import StagingBuffer
+from omni2_engine.backends.tensorrt.chain import MOST_CALLS
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
 from omni2_engine.settings.tuning import DECODE
 
@@ -33,11 +39,9 @@ class DevicePrefill:
     """
 
     def __init__(self, graph: TensorRTGraph) -> None:
-        device = graph.stream.device
-        self._stream, self._stage = graph.stream, graph.plan.stage
-        self._execution = graph.plan.execution(graph.stream, few_shapes=True)
-        self._sent = StagingBuffer(device)
-        self._done = device.event()
+        self._graph = graph
+        self._longer = PrefillCall(graph, recorded=False)
+        self._shortest: OrderedDict[tuple[int, ...], PrefillCall] = OrderedDict()  # by what a recording relies on
         self.most = graph.most("embeds", 1) or 1
 
     def run(self, caches: Mapping[str, DeviceArray], start: int, embeds: Floats, logits: int, hidden: int) -> None:
@@ -53,7 +57,7 @@ class DevicePrefill:
             BackendError: TensorRT refuses.
             CapacityError: the device has no room for the inputs.
         """
-        execution, capacity = self._execution, min(cache.shape[2] for cache in caches.values())
+        capacity = min(cache.shape[2] for cache in caches.values())
         fed, visible = call_size(len(embeds), start, self.most, capacity)
         positions = np.arange(start, start + fed)
         inputs: dict[str, NDArray[Any]] = {
@@ -63,20 +67,83 @@ class DevicePrefill:
             "last": np.array([[len(embeds) - 1]], np.int64),
             "mask": (np.arange(visible)[None, :] <= positions[:, None])[None, None],
         }
+        self._call(fed, visible, caches, logits, hidden).run(inputs, caches, logits, hidden)
+
+    def _call(self, fed: int, visible: int, caches: Mapping[str, DeviceArray], logits: int, hidden: int) -> PrefillCall:
+        """What calls of this shape with this memory are made by."""
+        if fed != FEWEST[0] or not self._graph.cuda_graphs:
+            return self._longer
+        key = (visible, logits, hidden, *(cache.address for cache in caches.values()))
+        if key not in self._shortest:
+            self._shortest[key] = PrefillCall(self._graph, recorded=True)
+            if len(self._shortest) > MOST_CALLS:
+                self._shortest.popitem(last=False)[1].wait()
+        self._shortest.move_to_end(key)
+        return self._shortest[key]
+
+
+class PrefillCall:
+    """A call of the model that the host does not wait for.
+
+    Args:
+        graph: the model.
+        recorded: launch it as a CUDA graph from the second call on: all have one shape and one memory then.
+    """
+
+    def __init__(self, graph: TensorRTGraph, recorded: bool) -> None:
+        device = graph.stream.device
+        self._stream, self._stage = graph.stream, graph.plan.stage
+        # a context of its own: no other call may change what a recorded one relies on
+        self._execution = graph.plan.execution(graph.stream, few_shapes=True)
+        self._sent = StagingBuffer(device)
+        self._done = device.event()
+        self._recorded, self._ran = recorded, False
+        self._launched: CudaGraph | None = None
+
+    def run(self, inputs: Arrays, caches: Mapping[str, DeviceArray], logits: int, hidden: int) -> None:
+        """Make the call.
+
+        Args:
+            inputs: that are not state.
+            caches, logits, hidden: as of `DevicePrefill.run`.
+        """
         self._done.synchronize()  # the staging buffer is used again; there is rarely anything to wait for
+        if not (self._recorded and self._ran):
+            self._set(inputs, caches, logits, hidden)
+        self._sent.fill(inputs)
+        if self._recorded and self._ran:
+            launched = self._launched or self._record()
+            with self._stream.timed(self._stage):
+                self._stream.cuda.launch_graph(launched)
+        else:
+            with self._stream.timed(self._stage):
+                self._enqueue()
+            self._ran = True
+        self._stream.cuda.record(self._done)
+
+    def wait(self) -> None:
+        """Wait for the last call, whose memory is needed until then."""
+        self._done.synchronize()
+
+    def _set(self, inputs: Arrays, caches: Mapping[str, DeviceArray], logits: int, hidden: int) -> None:
+        """Set all shapes and addresses."""
+        execution = self._execution
         self._sent.lay_out({name: (array.shape, array.dtype) for name, array in inputs.items()})
         for name, array in inputs.items():
-            self._sent.arrays[name][...] = array
             execution.set(name, self._sent.addresses[name], array.shape)
-        for name, cache in caches.items():
-            execution.set(name, cache.address, cache.shape)
-            execution.set(f"new_{name}", cache.address)
+        execution.set_state(caches)
         execution.set("logits", logits)
         execution.set("hidden", hidden)
-        with self._stream.timed(self._stage):
-            self._sent.send(self._stream.cuda)
-            execution.enqueue()
-        self._stream.cuda.record(self._done)
+
+    def _record(self) -> CudaGraph:
+        with self._execution.recording(f"a short prefill of {self._stage}") as recording:
+            self._enqueue()
+        self._launched = recording.graph
+        return self._launched
+
+    def _enqueue(self) -> None:
+        self._sent.send(self._stream.cuda)
+        self._execution.enqueue()
 
 
 def padded_positions(count: int) -> int:

@@ -154,6 +154,25 @@ def joined(parts: Sequence[Tokens]) -> Tokens:
 
 
 @pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_the_shortest_prefill_is_one_launch_for_each_slot(
+    open_model: Open, calls: list[str], emulated: Any, cuda_graphs: bool
+) -> None:
+    """What the speech LM reads of a pair of groups; also where other slots and longer prompts come between."""
+    model = open_model(cuda_graphs)
+    cache = model.new_cache(2, 128)
+    model.warm_up(cache)
+    graphs, states = emulated.live()["graphs"], [cache.acquire() for _ in range(2)]
+    for count in (3, 9, 2, 4):
+        for state in states:
+            state.truncate(0)
+            calls.clear()
+            model.extend(state, model.embed(range(count)))
+            assert calls.count("CudaStream.launch_graph") == (cuda_graphs and count <= 4)
+    model._stream.cuda.synchronize()  # before the model's memory goes
+    assert emulated.live()["graphs"] == graphs
+
+
+@pytest.mark.parametrize("cuda_graphs", [True, False])
 def test_every_setting_gives_what_the_host_gives(open_model: Open, host: HostLanguageModel, cuda_graphs: bool) -> None:
     """Rows of different settings and lengths in one call, two calls each."""
     model = open_model(cuda_graphs)
@@ -334,7 +353,7 @@ def test_warming_up_records_what_most_need(open_model: Open, host: HostLanguageM
     model = open_model()
     cache = model.new_cache(SLOTS, CAPACITY)
     model.warm_up(cache)
-    assert calls.count("CudaStream.end_capture") == len(visible_sizes(cache.positions))
+    assert calls.count("CudaStream.end_capture") == len(visible_sizes(cache.positions)) + SLOTS  # a short prefill each
     calls.clear()
     request = asked(prefilled(model, cache.acquire(), 1), 1, 12)
     assert_same(model.decode_many([request])[0], alone(host, 1, 12))

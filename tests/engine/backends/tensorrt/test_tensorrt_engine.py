@@ -27,6 +27,7 @@ from omni2_engine.backends.tensorrt.prefill import FEWEST, GRANULE, call_size
 from omni2_engine.errors import BackendError, CapacityError, EngineDirectoryError
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.sampling import Sampling, Stream
+from omni2_engine.stages.flow_first import FEWEST_UNITS
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.tensorrt.shapes import Sizes
 
@@ -197,7 +198,8 @@ def test_the_encoder_is_recorded_unless_graphs_are_off(
     np.testing.assert_array_equal(sounds[0], sounds[2])
     encoder = [recorded for stage, recorded in fake_tensorrt.calls if stage == "encoder"]
     assert encoder == ([False, True] if cuda_graphs else [False] * 3)
-    assert fake_cuda.live()["graphs"] == (5 if cuda_graphs else 0)  # log-mel, encoder, steps of language models, solver
+    # log-mel, encoder, fusion, steps of language models, a short read, the flow of first units, first and later sound
+    assert fake_cuda.live()["graphs"] == (9 if cuda_graphs else 0)
 
 
 def test_every_stage_has_a_stream_of_its_own(
@@ -218,14 +220,42 @@ def test_what_an_engine_takes_is_said_before_it_is_taken(
     plan = engine.memory_plan
     assert plan is not None and str(plan) in caplog.messages
     assert "3 sessions, 6 s flow context: weights" in str(plan)
-    assert plan.parts["weights"] == 9 << 20  # what the stand-in takes for each of nine plans
+    assert plan.parts["weights"] == 11 << 20  # what the stand-in takes for each of eleven plans
     taken = plan.parts["text caches"] + plan.parts["speech caches"]
     held = sum(plan.parts[name] for name in ("weights", "working memory", "embeddings"))
     assert held + taken <= fake_cuda.live()["bytes"] <= 1.02 * (held + taken)
     turn = plan.parts["flow caches"] // 3
-    fake_cuda.set_memory(turn)  # room for one more turn
-    with pytest.raises(CapacityError, match=r"sessions, 6 s flow context: .* GiB too much — load with fewer sessions"):
+    fake_cuda.set_memory(held + taken + turn)  # room for the same again with one turn
+    said = r"sessions, 6 s flow context: .* GiB too much — load with sessions=1, with admission"
+    with pytest.raises(CapacityError, match=said):
         load(sessions=3)
+
+
+def test_what_does_not_fit_at_once_fits_as_the_error_says(
+    load: Callable[..., Engine], fake_cuda: Any, utterance: Callable[..., np.ndarray]
+) -> None:
+    """Room for the caches of three sessions and for one turn: with fewer sessions, or with turns that wait."""
+    plan = load(sessions=3).memory_plan
+    assert plan is not None
+    held, sessions, turns = (
+        sum(plan.parts[name] for name in names)
+        for names in (("weights", "working memory", "embeddings"), ("text caches", "speech caches"), ("flow caches",))
+    )
+    room = held + sessions + int(1.9 * turns / 3)
+    fake_cuda.set_memory(room)
+    with pytest.raises(CapacityError, match=r"GiB too much — load with sessions=(\d), with admission") as refused:
+        load(sessions=3)
+    fitting = int(refused.value.remedy.split("sessions=")[1][0])
+    assert 1 <= fitting < 3
+    fake_cuda.set_memory(room)
+    load(sessions=fitting).close()
+    fake_cuda.set_memory(room)
+    engine = load(sessions=3, admission="wait")
+    assert engine.memory_plan is not None and "3 sessions, 1 answered at once" in str(engine.memory_plan)
+    alone = answer(engine, utterance(1))
+    with ThreadPoolExecutor(3) as pool:
+        for text, sound in pool.map(lambda _: answer(engine, utterance(1)), range(3)):
+            assert text == alone[0] and sound.shape == alone[1].shape
 
 
 def test_a_turn_without_room_is_refused_and_the_next_one_answered(
@@ -384,20 +414,46 @@ def test_the_solver_is_called_in_few_shapes(
     run = Chain.run
 
     def noted(chain: Chain, states: Any, inputs: Any, *more: Any) -> Any:
-        shapes.add(inputs["mask"].shape)
+        if "mask" in inputs:
+            shapes.add(inputs["mask"].shape)
         return run(chain, states, inputs, *more)
 
     monkeypatch.setattr(Chain, "run", noted)
     engine = load()
     flow = engine.pipeline.decoder.flow
-    flow.warm_up()
+    engine.pipeline.decoder.warm_up()
     warmed, lengths = shapes.copy(), {flow._rows(frames) for frames in range(1, 200)}
+    lengths |= {flow.units_config.ratio * units for units in (FEWEST_UNITS, flow.units_config.block_units + 3)}
     shapes.clear()
     graphs = fake_cuda.live()["graphs"]
     for seed in (1, 2):
         answer(engine, utterance(seed))
     assert shapes and shapes <= warmed and {shape[2] for shape in shapes} <= lengths
-    assert fake_cuda.live()["graphs"] - graphs <= 4  # log-mel, encoder and steps of the language models
+    # log-mel, encoder and fusion, steps of the language models, short prefills over few positions and many
+    assert fake_cuda.live()["graphs"] - graphs <= 8
+
+
+def test_a_turns_first_units_are_one_recorded_graph_for_all_sessions(
+    load: Callable[..., Engine], fake_cuda: Any
+) -> None:
+    """Encoder and all steps: one copy there, one launch, one copy back, and nothing of the session's own."""
+    engine = load()
+    flow = engine.pipeline.decoder.flow
+    flow.warm_up()
+    graphs = fake_cuda.live()["graphs"]
+    for count in (7, 10):
+        state = flow.new_state(engine.voice_features())
+        state.steps[0]._memory._stream.cuda.synchronize()
+        fake_cuda.log_begin()
+        assert flow.step(state, list(range(count)), False).new == 2 * (count - engine.config.flow_encoder.lookahead)
+        log = [line.split(" ", 1)[1] for line in fake_cuda.log()]
+        assert [line for line in log if "copy" not in line and line != "host function"] == ["graph"]
+        assert log.count("host function") == 1 + flow.solver.steps
+        assert [line.rpartition(" ")[0] for line in log if "copy" in line] == [
+            "copy host to device",
+            "copy device to host",
+        ]
+    assert fake_cuda.live()["graphs"] == graphs
 
 
 @given(st.integers(1, 512), st.integers(0, 4000))

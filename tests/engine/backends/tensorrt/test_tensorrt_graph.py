@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
-from omni2_engine.backends.base.graph import run_one_by_one
+from omni2_engine.backends.base.graph import CallBefore, run_one_by_one
 from omni2_engine.backends.cuda.state import DeviceState
 from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
@@ -56,6 +59,15 @@ class Stage:
 def inputs(rng: np.random.Generator, rows: int, length: int) -> dict[str, np.ndarray]:
     x = rng.standard_normal((rows, 2, length, 4)).astype(np.float32)
     return {"x": x, "write": rng.integers(0, CAPACITY - length, rows)}
+
+
+def write_negative(path: Path) -> Path:
+    """A graph without state: a (B, 2, S, 4) → negative −a, and |a|, which nothing reads."""
+    value = functools.partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT, shape=["B", 2, "S", 4])
+    nodes = [helper.make_node("Neg", ["a"], ["negative"]), helper.make_node("Abs", ["a"], ["unread"])]
+    graph = helper.make_graph(nodes, "negative", [value("a")], [value("negative"), value("unread")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=10), path)
+    return path
 
 
 def what(log: list[str]) -> list[str]:
@@ -149,6 +161,46 @@ def test_runs_in_a_row_give_what_runs_one_by_one_do(make_graph: Make) -> None:
         assert set(results[0]) == set(results[1]) == {"doubled", "logits"}
         for name in results[0]:
             np.testing.assert_array_equal(results[0][name], results[1][name])
+
+
+def test_a_call_before_runs_in_a_row_hands_its_result_on_within_the_device(
+    fake_cuda: Any, make_graph: Make, open_plan: Callable[..., TensorRTPlan], tmp_path: Path
+) -> None:
+    graph, rng = make_graph(), np.random.default_rng(17)
+    other = TensorRTGraph(open_plan(write_negative(tmp_path / "b.onnx")), graph.stream, True)
+    each = [{"write": np.array([place])} for place in (0, 7)]
+    before = [
+        CallBefore(other, {"a": rng.standard_normal((1, 2, 3, 4)).astype(np.float32)}, {"negative": "x"})
+        for _ in range(3)
+    ]
+    for run in (graph.run_chain, run_one_by_one):
+        stages = [Stage(graph) for _ in each]
+        bound = [stage.graph.bind({name: a[:1] for name, a in stage.state.arrays.items()}) for stage in stages]
+        for call in before:  # the first runs as it is, the second is recorded, the third launched
+            fake_cuda.log_begin()
+            found = run(bound, {}, each, {}, call)
+            np.testing.assert_array_equal(found["doubled"], -2 * call.inputs["a"])
+        if run == graph.run_chain:
+            copies = [line for line in what(fake_cuda.log()) if "copy" in line and "to device 16" not in line]
+            assert [line.rpartition(" ")[0] for line in copies] == ["copy host to device", "copy device to host"]
+
+
+def test_calls_in_expected_shapes_are_recorded_and_others_are_not(
+    fake_cuda: Any, stage_stream: StageStream, open_plan: Callable[..., TensorRTPlan], tmp_path: Path
+) -> None:
+    graph, rng = (
+        TensorRTGraph(open_plan(write_negative(tmp_path / "b.onnx")), stage_stream, True),
+        np.random.default_rng(18),
+    )
+    graph.expect({"a": (1, 2, 3, 4)})
+    graph.expect({"a": (2, 2, 3, 4)})
+    recorded = []
+    for rows in (1, 2, 3, 1, 2, 3, 2, 1, 3):
+        given = rng.standard_normal((rows, 2, 3, 4)).astype(np.float32)
+        fake_cuda.log_begin()
+        np.testing.assert_array_equal(graph.run({"a": given})["negative"], -given)
+        recorded.append("graph" in what(fake_cuda.log()))
+    assert recorded == [False, False, False, True, True, False, True, True, False]
 
 
 def test_a_graph_without_state_runs_with_all_inputs(make_graph: Make) -> None:
