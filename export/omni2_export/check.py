@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.manifest import EngineDirectory
-from omni2_export.build.precision import snr_floors
+from omni2_export.build.precision import snr_floors, unscored_stages
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.verify.rows import Comparison, VerifyReport
 from omni2_export.verify.table import print_report
@@ -23,7 +23,8 @@ def compare_modules(directory: Path, checkpoint: Checkpoint) -> VerifyReport:
     from omni2_export.reference.checks import CHECKS, Subject  # with torch
 
     engine = EngineDirectory(directory)
-    comparison = Comparison(VerifyReport(), snr_floors(engine.manifest.precision))
+    stored = engine.manifest.precision
+    comparison = Comparison(VerifyReport(), snr_floors(stored), unscored_stages(stored))
     subject = Subject(engine, checkpoint, OnnxRuntimeBackend(), comparison)
     for check in CHECKS:
         check(subject)

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import onnx
 
-from omni2_engine.backends.base.graph import Array, Arrays, BoundGraph, Graph, Shape, StateMemory, run_one_by_one
+from omni2_engine.backends.base.graph import (
+    Array,
+    Arrays,
+    BoundGraph,
+    CallBefore,
+    Graph,
+    Shape,
+    StateMemory,
+    run_one_by_one,
+)
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.errors import EngineDirectoryError
 
@@ -115,10 +124,19 @@ class Tap:
         return self._graph.most(name, axis)
 
     def run_chain(
-        self, bound: Sequence[BoundGraph], inputs: Arrays, each: Sequence[Arrays], carried: Mapping[str, str]
+        self,
+        bound: Sequence[BoundGraph],
+        inputs: Arrays,
+        each: Sequence[Arrays],
+        carried: Mapping[str, str],
+        before: CallBefore | None = None,
     ) -> dict[str, Array]:
         """See `Graph.run_chain`; every run is remembered."""
-        return run_one_by_one(bound, inputs, each, carried)
+        return run_one_by_one(bound, inputs, each, carried, before)
+
+    def expect(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """See `Graph.expect`."""
+        self._graph.expect(shapes)
 
     def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
         """See `Graph.state`."""

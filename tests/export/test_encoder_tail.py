@@ -19,8 +19,11 @@ from omni2_engine.stages.encoder import SpeechEncoder
 from omni2_engine.stages.encoder_tail import CLEAR, MARGIN, EncoderTail, TailedEncoder
 from omni2_engine.stages.frontend import Frontend
 from omni2_export.build import PRESETS, BuildRequest, build_engine
+from omni2_export.build.encoder_tail import plan_tail_stage
 from omni2_export.checkpoint import open_checkpoint
+from omni2_export.graphs.linear import Precision
 from omni2_export.inspection import open_cut
+from omni2_export.speaker import read_voice_file
 from omni2_export.verify.rows import snr
 
 BACKEND = OnnxRuntimeBackend(1)
@@ -102,6 +105,23 @@ def test_the_tail_of_the_longest_speech_that_is_over(live: EngineDirectory, seco
     assert np.isfinite(found).all() and len(found) == c.positions
     if computed < c.context:
         assert found[-1, 0] == min(fitting) if seconds else max(tail.kept for tail in tails)
+
+
+def test_an_engine_for_gpus_alone_has_the_same_tails(
+    live: EngineDirectory, tiny_checkpoint: CheckpointPaths, repository: Path, tmp_path: Path
+) -> None:
+    """No stage before makes the encoder's graph, and this one leaves none behind."""
+    opened = open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder)
+    voice, written = read_voice_file(repository / "examples" / "voice.wav"), list[int]()
+    stage = plan_tail_stage(tmp_path / "none", opened, Precision.FP32, voice, [])
+    stage.write(tmp_path, written.append)
+    assert [path.name for path in tmp_path.iterdir()] == ["tables"]
+    assert sum(written) == pytest.approx(stage.size, rel=0.1)
+    ours, theirs = (EncoderTail.load(folder / "tables") for folder in (tmp_path, live.path))
+    assert len(ours) == len(theirs) > 1
+    for tail, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(tail.layers, expected.layers)
+        np.testing.assert_array_equal(tail.speech, expected.speech)
 
 
 def test_it_is_loaded_as_it_was_built_unless_told_otherwise(

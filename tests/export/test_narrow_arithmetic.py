@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -15,8 +16,9 @@ from omni2_bench.lab.probes import DECODED, Material, ask_flow, ask_language_mod
 from omni2_bench.random_checkpoint import PRESETS, CheckpointPaths, write_checkpoint
 from omni2_engine.backends.base.graph import Graph
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
+from omni2_engine.model.config import EstimatorConfig
 from omni2_engine.stages.flow import Flow
-from omni2_export.build.graphs import GraphSpec, graph_specs
+from omni2_export.build.graphs import GraphSpec, first_block_specs, graph_specs
 from omni2_export.checkpoint import Checkpoint, open_checkpoint
 from omni2_export.graphs.builder import FLOAT, GraphBuilder, Numerics
 from omni2_export.graphs.linear import Precision
@@ -76,28 +78,18 @@ def test_the_emulation_rounds_every_result(compute: ir.DataType, tmp_path: Path)
 def test_a_gpus_layout_changes_nothing(checkpoint: Checkpoint, specs: dict[str, GraphSpec], tmp_path: Path) -> None:
     """The layout that TensorRT wants against the CPU's: every output and the caches, over two calls."""
     config, capacity = checkpoint.config.estimator, 48
-    heads, random = 2 * config.heads, np.random.default_rng(3)
-    graphs = {}
-    for device in (False, True):
-        folder = tmp_path / str(device)
-        folder.mkdir()
-        numerics = Numerics(doubles=False, device=device)
-        graphs[device] = OnnxRuntimeBackend(1).load(specs["flow_step"].write(folder, Precision.FP32, numerics))
-    flat, first = graphs[False], graphs[True]
+    heads, width = 2 * config.heads, config.head_dim
+    flat, first = (load(specs["flow_step"], tmp_path / str(device), device) for device in (False, True))
     names = [name for name in flat.inputs if "keys" in name or "values" in name]
-    caches = {name: np.zeros((1, capacity, heads * config.head_dim), np.float32) for name in names}
-    theirs = {name: np.zeros((1, heads, capacity, config.head_dim), np.float32) for name in names}
+    caches = {name: np.zeros((1, capacity, heads * width), np.float32) for name in names}
+    theirs = {name: np.zeros((1, heads, capacity, 2 * width), np.float32) for name in first.inputs if "keys" in name}
     contexts = np.zeros([int(size or 0) for size in flat.inputs["contexts"]], np.float32)
     place = 0
     for frames in (14, 20):
         seen = place + frames
+        random = np.random.default_rng(frames)
         common = {
-            "z": random.standard_normal((1, frames, config.mel), np.float32),
-            "mu": random.standard_normal((1, frames, config.mel), np.float32),
-            "speaker": random.standard_normal((1, config.mel), np.float32),
-            "shifts": random.standard_normal([int(size or 0) for size in flat.inputs["shifts"]], np.float32),
-            "move": np.array([0.1, -0.02], np.float32),
-            "velocity_before": random.standard_normal((1, frames, config.mel), np.float32),
+            **step_inputs(flat, config, frames, random),
             "mask": random.random((1, 1, frames, seen)) < 0.7,
             "write": np.array([place], np.int64),
             "commit": np.array([frames], np.int64),
@@ -107,12 +99,94 @@ def test_a_gpus_layout_changes_nothing(checkpoint: Checkpoint, specs: dict[str, 
         ours = flat.run({**common, **{name: cache[:, :seen] for name, cache in caches.items()}})
         other = first.run({**common, **theirs})
         assert np.abs(ours["new_z"] - other["new_z"]).max() < 1e-5
-        for name, cache in caches.items():
-            cache[:, :seen] = ours[f"new_{name}"]
+        assert np.abs(ours["new_contexts"] - other["new_contexts"]).max() < 1e-5
+        for block, name in enumerate(theirs):
             theirs[name] = other[f"new_{name}"]
-            split = cache.reshape(1, capacity, heads, config.head_dim).transpose(0, 2, 1, 3)
-            assert np.abs(theirs[name] - split).max() < 1e-5
+            for part, kind in enumerate(("keys", "values")):
+                cache = caches[f"{kind}_{block}"]
+                cache[:, :seen] = ours[f"new_{kind}_{block}"]
+                split = cache.reshape(1, capacity, heads, width).transpose(0, 2, 1, 3)
+                assert np.abs(theirs[name][..., part * width : (part + 1) * width] - split).max() < 1e-5
         contexts, place = ours["new_contexts"], seen
+
+
+def test_the_first_step_without_state_is_one_with_empty_state(
+    checkpoint: Checkpoint, specs: dict[str, GraphSpec], tmp_path: Path
+) -> None:
+    config, frames = checkpoint.config.estimator, 22
+    stateless = load(first_block_specs(checkpoint.config, checkpoint.modules)["first_flow_step"], tmp_path / "1", True)
+    whole = load(specs["flow_step"], tmp_path / "2", False)
+    random = np.random.default_rng(5)
+    common = {**step_inputs(whole, config, frames, random), "mask": random.random((1, 1, frames, frames)) < 0.7}
+    common["mask"][..., 0] = True
+    state: dict[str, np.ndarray] = {
+        "write": np.array([0], np.int64),
+        "commit": np.array([0], np.int64),
+        "contexts": np.zeros([int(size or 0) for size in whole.inputs["contexts"]], np.float32),
+    }
+    shape = (1, frames, 2 * config.heads * config.head_dim)
+    caches = {name: np.zeros(shape, np.float32) for name in whole.inputs if "keys" in name or "values" in name}
+    expected, found = whole.run({**common, **state, **caches}), stateless.run(common)
+    assert sorted(found) == ["new_z", "velocity"]
+    for name, array in found.items():
+        assert np.abs(array - expected[name]).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["flow_encoder", "first_flow_encoder"])
+def test_the_encoder_of_a_gpu_is_the_cpus(
+    checkpoint: Checkpoint, specs: dict[str, GraphSpec], tmp_path: Path, name: str
+) -> None:
+    """With state over two calls, and without for a turn's first units."""
+    c, capacity = checkpoint.config.flow_encoder, 24
+    graphs = specs | first_block_specs(checkpoint.config, checkpoint.modules)
+    ours, theirs = load(specs["flow_encoder"], tmp_path / "1", False), load(graphs[name], tmp_path / "2", True)
+
+    def empty(graph: Graph) -> dict[str, np.ndarray]:
+        kept = {key: shape for key, shape in graph.inputs.items() if f"new_{key}" in graph.outputs}
+        lengths = {"capacity": capacity, "up_capacity": c.ratio * capacity}
+        return {
+            key: np.zeros([size if isinstance(size, int) else lengths[str(size)] for size in shape], np.float32)
+            for key, shape in kept.items()
+        }
+
+    states = [empty(graph) for graph in (ours, theirs)]
+    random, place = np.random.default_rng(6), 0
+    for count in (11,) if name.startswith("first") else (11, 7):
+        seen = place + count
+        asked = {
+            "units": random.integers(c.units, size=(1, count)),
+            "write": np.array([place], np.int64),
+            "commit": np.array([count], np.int64),
+            "present": np.ones((1, count, 1), np.float32),
+            "mask": random.random((1, 1, count, seen)) < 0.7,
+            "up_mask": random.random((1, 1, c.ratio * count, c.ratio * seen)) < 0.7,
+        }
+        asked["mask"][..., 0] = asked["up_mask"][..., 0] = True
+        results = [
+            graph.run({key: array for key, array in {**asked, **state}.items() if key in graph.inputs})
+            for graph, state in zip((ours, theirs), states, strict=True)
+        ]
+        assert np.abs(results[0]["mu"] - results[1]["mu"]).max() < 1e-5
+        states = [{key: result[f"new_{key}"] for key in state} for state, result in zip(states, results, strict=True)]
+        place = seen
+
+
+def load(spec: GraphSpec, folder: Path, device: bool) -> Graph:
+    """A graph in float32, as for a CPU or as for a GPU."""
+    folder.mkdir()
+    return OnnxRuntimeBackend(1).load(spec.write(folder, Precision.FP32, Numerics(doubles=False, device=device)))
+
+
+def step_inputs(graph: Graph, config: EstimatorConfig, frames: int, random: np.random.Generator) -> dict[str, Any]:
+    """What every step is given beside its state and its mask."""
+    return {
+        "z": random.standard_normal((1, frames, config.mel), np.float32),
+        "mu": random.standard_normal((1, frames, config.mel), np.float32),
+        "speaker": random.standard_normal((1, config.mel), np.float32),
+        "shifts": random.standard_normal([int(size or 0) for size in graph.inputs["shifts"]], np.float32),
+        "move": np.array([0.1, -0.02], np.float32),
+        "velocity_before": random.standard_normal((1, frames, config.mel), np.float32),
+    }
 
 
 class Graphs(Mapping[str, Graph]):

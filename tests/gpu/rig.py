@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from omni2_engine.backends.onnxruntime.cuda import PROVIDER, OnnxRuntimeCudaBack
 from omni2_engine.backends.tensorrt.backend import TensorRTBackend, target_of
 from omni2_engine.backends.tensorrt.library import MAINLINE, TensorRt, new_logger
 from omni2_engine.errors import BackendError, Omni2Error
-from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.model.manifest import MANIFEST, EngineDirectory
 from omni2_export.build import PRESETS, BuildRequest, build_engine, parse_precision
 from omni2_export.build.precision import GPU, device_floor
 from omni2_export.checkpoint import Checkpoint
@@ -96,8 +97,9 @@ def gpu_rig(checkpoint: Checkpoint, voice: Path, preset: str, folder: Path, foun
     target, kind = found
     path = folder / f"engine-{preset}"
     targets = f"{CPU},{target}" if kind == "tensorrt" else CPU
-    formats = parse_precision(preset, GPU)
-    build_engine(BuildRequest(checkpoint, path, [voice], PRESETS["exact"], targets, formats, SIZES))
+    exact, formats = PRESETS["exact"].loaded_with("tail"), parse_precision(preset, GPU).loaded_with("tail")
+    build_engine(BuildRequest(checkpoint, path, [voice], exact, targets, formats, SIZES))
+    _load_window(path)
     name = f"{target}, {kind}, {preset}"
     if kind == "cuda":
         return Rig(name, checkpoint, path, lambda graphs: OnnxRuntimeCudaBackend(), open_device)
@@ -107,9 +109,11 @@ def gpu_rig(checkpoint: Checkpoint, voice: Path, preset: str, folder: Path, foun
 def stand_in_rig(checkpoint: Checkpoint, voice: Path, folder: Path, cuda: FakeCuda) -> Rig:
     """The same with plans that ONNX Runtime executes in float32, on a device that is none."""
     path = folder / "engine"
-    build_engine(BuildRequest(checkpoint, path, [voice]))
+    build_engine(BuildRequest(checkpoint, path, [voice], PRESETS["exact"].loaded_with("tail")))
+    _load_window(path)
     (folder / "graphs").mkdir()
-    add_plans(path, checkpoint, TensorRt(None, MAINLINE, VERSION, None), "sm89", SIZES, folder / "graphs")
+    library = TensorRt(None, MAINLINE, VERSION, None)
+    add_plans(path, checkpoint, library, "sm89", SIZES, folder / "graphs", encoder="tail")
 
     def backend(cuda_graphs: bool) -> TensorRTBackend:
         module = FakeTensorRt(cuda)
@@ -117,6 +121,13 @@ def stand_in_rig(checkpoint: Checkpoint, voice: Path, folder: Path, cuda: FakeCu
         return TensorRTBackend(CudaDevice(cuda.path), library, cuda_graphs)
 
     return Rig("stand-in", checkpoint, path, backend, lambda: CudaDevice(cuda.path))
+
+
+def _load_window(engine: Path) -> None:
+    """Say in the manifest that an engine is loaded without its tails: one check asks for them."""
+    manifest = json.loads((engine / MANIFEST).read_text())
+    manifest["settings"]["encoder"] = "window"
+    (engine / MANIFEST).write_text(json.dumps(manifest))
 
 
 def threads() -> int:

@@ -10,6 +10,7 @@ import pytest
 from omni2_bench.lab.probes import QUESTIONS, Material, ProbeRow
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.stages.encoder_tail import DEVICE_SPEECH, EncoderTail, TailedEncoder
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.verify.rows import snr
 
@@ -57,6 +58,25 @@ def test_a_plan_keeps_its_floor(
     for array, decibels in kept(question, material, backend.open(changed.directory, question.name)).items():
         print(f"{changed.name}: {question.name}: {array} keeps {decibels:.0f} dB, at least {floor:.0f}")
         assert decibels >= floor, f"{array} keeps {decibels:.1f} dB, and at least {floor:.1f} are asked"
+
+
+def test_an_encoder_with_tails_keeps_the_encoders_floor(
+    preset: str, material: Material, rigs: Any, random_checkpoint: Checkpoint
+) -> None:
+    """For three seconds of speech, of which the CPU computes as many positions; run as it is, and recorded."""
+    changed = rigs(random_checkpoint, preset)
+    backend, config = changed.make_backend(True), random_checkpoint.config.encoder
+    tails = EncoderTail.load(changed.engine / "tables")
+    device, cpu = (
+        TailedEncoder(opened.open(changed.directory, "encoder_tail"), config, tails)
+        for opened in (backend, OnnxRuntimeBackend(threads()))
+    )
+    log_mel, end = material.log_mel.copy(), 2 * DEVICE_SPEECH[0]
+    log_mel[:, :, end:] = log_mel.min()
+    log_mel[:, :, end - 1] = log_mel.max()
+    expected, floor = cpu(log_mel).astype(np.float64), changed.floor(backend, "encoder")
+    for _ in range(2):
+        assert snr(device(log_mel).astype(np.float64), expected) >= floor
 
 
 def test_a_plan_that_rounds_unasked_misses_its_floor(rig: Rig, material: Material) -> None:

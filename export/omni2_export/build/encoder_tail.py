@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,9 @@ from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.config import WHISPER_HOP, WHISPER_SAMPLE_RATE, EncoderConfig
 from omni2_engine.stages.encoder_tail import ENCODER_TAIL, MARGIN, EncoderTail
 from omni2_engine.stages.frontend import Frontend
-from omni2_export.build.graphs import GraphSpec
-from omni2_export.build.stages import BuildStage, OnBytes, stage_key
-from omni2_export.checkpoint.tensors import Tensors
+from omni2_export.build.graphs import GraphSpec, graph_specs
+from omni2_export.build.stages import BuildStage, OnBytes, file_identity, graph_bytes, stage_key
+from omni2_export.checkpoint import Checkpoint
 from omni2_export.graphs.builder import GraphBuilder
 from omni2_export.graphs.encoder import build_encoder_tail
 from omni2_export.graphs.linear import Precision
@@ -30,38 +30,42 @@ FLOOR = -0.7  # log-mel of their silence, amid those of recordings: how loud the
 
 
 def plan_tail_stage(
-    built: Path,
-    config: EncoderConfig,
-    tensors: Tensors,
-    precision: Precision,
-    log_mel: GraphSpec,
-    speech: Floats,
-    after: str,
+    built: Path, given: Checkpoint, precision: Precision, speech: Floats, before: Sequence[BuildStage]
 ) -> BuildStage:
-    """The stage that comes after the encoder's.
+    """The stage that makes the tails, and the graph for a CPU that reads them.
 
     Args:
-        built: the folder of the engine at work, which has the encoder by the time this stage is written.
-        config, tensors, precision: of the encoder.
-        log_mel: the spectrogram's graph.
+        built: the folder of the engine at work, which has the encoder by the time this stage is written if a stage
+            before makes it. An engine for GPUs alone has none: then the stage writes one in float32, and removes it.
+        given: the checkpoint.
+        precision: of the encoder on a CPU.
         speech: (n,) float32 in ±1 at 16 kHz, a recording of speech.
-        after: key of the encoder's stage.
+        before: the stages before this one.
     """
+    c, tensors = given.config.encoder, given.modules["encoder"]
+    specs = graph_specs(given.config, given.modules)
+    encoder = next((stage for stage in before if stage.name == "encoder"), None)
 
     def write(directory: Path, on_bytes: OnBytes) -> None:
-        graphs, tables = directory / "graphs", directory / "tables"
-        graphs.mkdir()
+        tables = directory / "tables"
         tables.mkdir()
-        encoder = built / "graphs" / "encoder.onnx"
-        g = GraphBuilder(ENCODER_TAIL, WrittenWeights(encoder))
-        build_encoder_tail(g, config, tensors, precision)
-        g.save(graphs / f"{ENCODER_TAIL}.onnx")
-        for tail in make_tails(encoder, config, log_mel, speech):
-            on_bytes(tail.save(tables))
+        with tempfile.TemporaryDirectory(prefix="encoder-", dir=directory) as folder:
+            if encoder:
+                graph = built / "graphs" / "encoder.onnx"
+                (directory / "graphs").mkdir()
+                g = GraphBuilder(ENCODER_TAIL, WrittenWeights(graph))
+                build_encoder_tail(g, c, tensors, precision)
+                g.save(directory / "graphs" / f"{ENCODER_TAIL}.onnx")
+            else:
+                graph = specs["encoder"].write(Path(folder), Precision.FP32, on_bytes=on_bytes)
+            for tail in make_tails(graph, c, specs["log_mel"], speech):
+                on_bytes(tail.save(tables))
 
-    c, heard = config, hashlib.sha256(speech.tobytes()).hexdigest()
+    after = encoder.key if encoder else [given.config.model_dump(mode="json"), file_identity(given.sources["encoder"])]
     kept = [_kept(c, seconds) for seconds in _lengths(c)]
     size = 4 * c.layers * c.width * sum(kept) + 4 * c.positions * c.output * len(kept)
+    size += 0 if encoder else graph_bytes(tensors, 4)
+    heard = hashlib.sha256(speech.tobytes()).hexdigest()
     return BuildStage(ENCODER_TAIL, stage_key(ENCODER_TAIL, after, SECONDS, FLOOR, heard), size, write)
 
 
@@ -71,7 +75,8 @@ def make_tails(encoder: Path, config: EncoderConfig, log_mel: GraphSpec, speech:
     Args:
         encoder: the graph of `build_encoder`.
         config: its dimensions.
-        log_mel, speech: see `plan_tail_stage`.
+        log_mel: the spectrogram's graph.
+        speech: see `plan_tail_stage`.
 
     Raises:
         BackendError: ONNX Runtime cannot run it.

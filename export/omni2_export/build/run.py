@@ -20,11 +20,12 @@ from omni2_engine.model.manifest import (
     RUNTIME_CACHE,
     SCHEMA_VERSION,
     TIMING_CACHE,
+    LoadSettings,
     Manifest,
     PlanEntry,
 )
 from omni2_export.build.encoder_tail import plan_tail_stage
-from omni2_export.build.graphs import LONGEST_CONTEXT, graph_specs
+from omni2_export.build.graphs import LONGEST_CONTEXT
 from omni2_export.build.precision import GPU_PRESETS, PRESETS, Precisions
 from omni2_export.build.stages import (
     BuildStage,
@@ -120,6 +121,11 @@ class BuildRequest:
         if len(set(names)) < len(names):
             raise SettingError("two voices have the same file name", "rename one: a voice is called after its file")
 
+    @property
+    def settings(self) -> LoadSettings:
+        """How the engine is loaded unless told otherwise: as its plans are meant to be, if it has some."""
+        return self.formats.settings if self.targets.gpus else self.precisions.settings
+
 
 def build_engine(request: BuildRequest, progress: Progress | None = None) -> Manifest:
     """Build an engine directory.
@@ -145,8 +151,10 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Man
         stages = [*voices, *plan_shared_stages(request.checkpoint)]
         if request.targets.cpu:
             stages += plan_graph_stages(request.checkpoint, request.precisions)
-            if request.precisions.settings.encoder == "tail":
-                stages.append(_tail_stage(request, workspace.path, prompts[request.voices[0]], stages))
+        if request.settings.encoder == "tail":
+            voice = prompts[request.voices[0]]
+            precision = request.precisions.of("encoder")
+            stages.append(plan_tail_stage(workspace.path, request.checkpoint, precision, voice, stages))
         plans = _plan_stages(request, library, scratch, workspace) if library else []
         stages += plans
         missing = [stage for stage in stages if not workspace.has(stage.name, stage.key)]
@@ -167,16 +175,6 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Man
         manifest = _manifest(request, workspace, [plan.entry for plan in plans])
         workspace.finish(manifest)
     return manifest
-
-
-def _tail_stage(request: BuildRequest, built: Path, voice: np.ndarray, before: list[BuildStage]) -> BuildStage:
-    given = request.checkpoint
-    encoder = next(stage for stage in before if stage.name == "encoder")
-    log_mel = graph_specs(given.config, given.modules)["log_mel"]
-    precision = request.precisions.of("encoder")
-    return plan_tail_stage(
-        built, given.config.encoder, given.modules["encoder"], precision, log_mel, voice, encoder.key
-    )
 
 
 def _plan_stages(
@@ -239,7 +237,7 @@ def _manifest(request: BuildRequest, workspace: Workspace, plans: Iterable[PlanE
         targets=targets.names,
         positions=LONGEST_CONTEXT if targets.cpu else request.sizes.rotary_positions(config),
         default_voice=request.voices[0].stem,
-        settings=request.formats.settings if targets.gpus else request.precisions.settings,
+        settings=request.settings,
         # ONNX Runtime is installed as "onnxruntime" or as "onnxruntime-gpu", and says its version itself
         tools={
             "python": platform.python_version(),

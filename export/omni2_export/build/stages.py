@@ -10,19 +10,20 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import onnx_ir as ir
 
 from omni2_engine.errors import CheckpointError
 from omni2_engine.sampling import DrawKey, Stream, normal
 from omni2_engine.text import ChatTemplate, UnitTable
 from omni2_engine.text.units import NO_UNIT
-from omni2_export.build.graphs import LONGEST_CONTEXT, GraphSpec, graph_specs
+from omni2_export.build.graphs import LONGEST_CONTEXT, GraphSpec, Reductions, graph_specs
 from omni2_export.build.precision import Precisions
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.linear import Precision
-from omni2_export.tokenizer_files import special_tokens, write_tokenizer
+from omni2_export.tokenizer_files import load_tokenizer, special_tokens, write_tokenizer
 
-BUILDER_VERSION = 6  # raise when a graph builder changes what it writes, so that old stages are not reused
+BUILDER_VERSION = 8  # raise when a graph builder changes what it writes, so that old stages are not reused
 NOISE_FRAMES = 15_000  # spec §8.2
 NOISE_SEED = 1986  # any constant will do; this is the original's seed
 BYTES = {  # per weight of a linear layer, its share of the scales included
@@ -30,6 +31,9 @@ BYTES = {  # per weight of a linear layer, its share of the scales included
     Precision.INT8: 1 + 4 / 128,
     Precision.INT4: 0.5 + 4 / 128,
     Precision.DYNAMIC: 1.0,
+    Precision.FP8: 1.0,
+    Precision.MIXED: 0.85,  # 0.8 in large language models, 0.87 in small ones
+    Precision.W8A8: 1.0,
 }
 CPU_BYTES = {**BYTES, Precision.INT4: 0.75}  # smaller blocks, and int8 in part
 OnBytes = Callable[[int], None]
@@ -102,6 +106,10 @@ def plan_shared_stages(checkpoint: Checkpoint) -> list[BuildStage]:
 
 def plan_graph_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[BuildStage]:
     """The graphs that ONNX Runtime runs, in the order they are built."""
+    scored = voiced_ids(checkpoint) if precisions.units_alone else None
+    caches = ir.DataType.FLOAT16 if precisions.half_caches else None
+    reduced: dict[str, object] = {} if scored is None else {"speech_lm": scored}
+    reduced |= {} if caches is None else {"flow_step": caches.name}
 
     def stage(spec: GraphSpec) -> BuildStage:
         precision = precisions.of(spec.stage) if spec.quantised else Precision.FP32
@@ -114,10 +122,20 @@ def plan_graph_stages(checkpoint: Checkpoint, precisions: Precisions) -> list[Bu
         sources = checkpoint.sources[spec.module] if spec.module else []
         size = graph_bytes(checkpoint.modules[spec.module], CPU_BYTES[precision]) if spec.module else 0
         dimensions = checkpoint.config.model_dump(mode="json")
-        key = stage_key(spec.name, dimensions, precision.value, LONGEST_CONTEXT, file_identity(sources))
+        less = [reduced[spec.name]] if spec.name in reduced else []
+        key = stage_key(spec.name, dimensions, precision.value, LONGEST_CONTEXT, file_identity(sources), *less)
         return BuildStage(spec.name, key, size, write)
 
-    return [stage(spec) for spec in graph_specs(checkpoint.config, checkpoint.modules).values()]
+    specs = graph_specs(checkpoint.config, checkpoint.modules, reductions=Reductions(scored, caches))
+    return [stage(spec) for spec in specs.values()]
+
+
+def voiced_ids(checkpoint: Checkpoint) -> list[int]:
+    """Ids of speech tokens that say a unit by themselves, and of the end, ascending."""
+    table = UnitTable.build(load_tokenizer(checkpoint.speech_tokenizer).tokenizer).table
+    voiced = np.flatnonzero((table >= 0) & (table < checkpoint.config.flow_encoder.units))
+    known = voiced[voiced < checkpoint.config.speech_lm.vocab]
+    return sorted({*known.tolist(), checkpoint.config.tokens.speech_eos})
 
 
 def _noise_writer(mel: int) -> Callable[[Path, OnBytes], None]:

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option(help="Whisper .pt or .safetensors, if the checkpoint has no encoder weights")
         ] = None,
         precision: Annotated[
-            str, typer.Option(help="exact, balanced, fast or live; then changes such as fast,encoder=fp32")
+            str, typer.Option(help="exact, balanced, fast, live (GPU: fp8, mixed); then changes: fast,encoder=fp32")
         ] = "exact",
         encoder: Annotated[
             str | None, typer.Option(help="window, or tail to compute no silence, unless told otherwise when loaded")
@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
 
         targets = parse_targets(target)
         precisions = parse_precision(precision if targets.cpu else "exact").loaded_with(encoder)
-        formats = parse_precision(precision if targets.gpus else "exact", GPU)
+        formats = parse_precision(precision if targets.gpus else "exact", GPU).loaded_with(encoder)
         sizes = Sizes(sessions, max_context, max_new_tokens, left_context=left_context)
         if targets.gpus:
             check_buildable(targets.gpus)

@@ -1,4 +1,4 @@
-"""Attention of heads side by side in a batch, with a width that its kernels have."""
+"""Attention of heads side by side in a batch: as one operator, and written out as products."""
 
 from __future__ import annotations
 
@@ -30,3 +30,38 @@ def attend(
         inputs = [g.op("Pad", part, g.constant([0, surplus]), None, g.constant([3])) for part in inputs]
     attended = g.op("Attention", *inputs, *([] if mask is None else [mask]), scale=scale)
     return g.slice(attended, 0, width, axis=3) if surplus else attended
+
+
+def attend_by_products(
+    g: GraphBuilder,
+    query: ir.Value,
+    key: ir.Value,
+    value: ir.Value,
+    mask: ir.Value | None = None,
+    bias: ir.Value | None = None,
+    leading: int = 1,
+) -> ir.Value:
+    """softmax(q·kᵀ, mask) · v in matrix products, the softmax in float32.
+
+    TensorRT-RTX 1.7 makes one kernel of it too, and that one reads heads out of the products before it and writes what
+    the product behind it reads. With `Attention` each of the four is copied by a kernel of its own, and seven more make
+    a list of tiles of the mask (`bench kernels`).
+
+    Args:
+        query: (heads, queries, width), scaled.
+        key, value: (heads, positions, width).
+        mask: (1, queries, positions) bool, True where a query may look; all of them without it.
+        bias: (heads, queries, positions), added to the scores.
+        leading: axes before that of positions, where there are more than heads.
+
+    Returns:
+        (heads, queries, width).
+    """
+    scores = g.op("MatMul", query, g.transpose(key, *range(leading), leading + 1, leading))
+    with g.precise():
+        if bias is not None:
+            scores = g.add(scores, bias)
+        if mask is not None:
+            scores = g.op("Where", mask, scores, g.constant(g.lowest))
+        weights = g.op("Softmax", scores, axis=-1)
+    return g.op("MatMul", weights, value)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from omni2_engine.model.config import EncoderConfig
 from omni2_export.checkpoint.tensors import Tensors
-from omni2_export.graphs.attention import attend
+from omni2_export.graphs.attention import attend, attend_by_products
 from omni2_export.graphs.builder import FLOAT, INT64_MAX, GraphBuilder
 from omni2_export.graphs.linear import LinearWriter, Precision
 from omni2_export.graphs.norms import layer_norm
@@ -25,7 +27,7 @@ def build_encoder(graph: GraphBuilder, config: EncoderConfig, tensors: Tensors, 
     x = _convolutions(g, tensors, g.input("log_mel", FLOAT, [1, c.mel_bins, c.frames]))
     with g.precise():
         x = g.add(x, g.weight("positional_embedding", tensors.read("positional_embedding")))
-    encoded = _layers(g, c, tensors, precision, x, None)
+    encoded = _layers(g, c, tensors, precision, x, [])
     kept = g.slice(encoded, 0, c.positions * c.stack, axis=1)
     g.output(_project(g, c, tensors, kept), "speech", FLOAT, [1, c.positions, c.output])
 
@@ -35,19 +37,20 @@ def build_encoder_tail(graph: GraphBuilder, config: EncoderConfig, tensors: Tens
 
     The weights are those of `build_encoder`.
 
-    Inputs: log_mel (1, mel_bins, 2n + 2) float32, zeros beyond the window, n a multiple of `stack`; tail (2·layers,
-        heads, kept, width / heads) float16: keys and values of every layer in turn at the window's last positions, of
-        which the last context − n are read.
+    Inputs: log_mel (1, mel_bins, 2n + 2) float32, zeros beyond the window, n a multiple of `stack`; tail_i (2, heads,
+        kept, width / heads) float16 for every layer: its keys and its values at the window's last positions, of which
+        the last context − n are read.
     Outputs: speech (1, n / stack, output) float32.
     """
     g, c = graph, config
     mel = g.input("log_mel", FLOAT, [1, c.mel_bins, "frames"])
-    tail = g.input("tail", ir.DataType.FLOAT16, [2 * c.layers, c.heads, "kept", c.width // c.heads])
+    shape = (2, c.heads, "kept", c.width // c.heads)
+    tails = [g.input(f"tail_{layer}", ir.DataType.FLOAT16, shape) for layer in range(c.layers)]
     x = g.slice(_convolutions(g, tensors, mel), 0, -1, axis=1)  # the last has half of what it reads
     with g.precise():
         embedding = g.weight("positional_embedding", tensors.read("positional_embedding"))
         x = g.add(x, g.slice(embedding, 0, g.size(x, 1), axis=0))
-    encoded = _layers(g, c, tensors, precision, x, tail)
+    encoded = _layers(g, c, tensors, precision, x, tails)
     g.output(_project(g, c, tensors, encoded), "speech", FLOAT, [1, "positions", c.output])
 
 
@@ -58,9 +61,9 @@ def _convolutions(g: GraphBuilder, tensors: Tensors, mel: ir.Value) -> ir.Value:
 
 
 def _layers(
-    g: GraphBuilder, c: EncoderConfig, tensors: Tensors, precision: Precision, x: ir.Value, tail: ir.Value | None
+    g: GraphBuilder, c: EncoderConfig, tensors: Tensors, precision: Precision, x: ir.Value, tails: Sequence[ir.Value]
 ) -> ir.Value:
-    """The transformer and its last norm over x (1, n, width), which also looks at the positions of `tail` behind it."""
+    """The transformer and its last norm over x (1, n, width), which looks at the positions of `tails` behind it too."""
     linear, width = LinearWriter(g, tensors, precision), c.width // c.heads
     for layer in range(c.layers):
         path = f"blocks.{layer}"
@@ -70,11 +73,15 @@ def _layers(
             g.split_heads(p, c.heads, width) for p in g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
         )
         key.name, value.name = f"keys_{layer}", f"values_{layer}"
-        if tail is not None:
+        if tails:
             missing = g.op("Sub", g.constant([c.context]), g.size(x, 1))
-            key = g.concat(key, _last(g, tail, 2 * layer, missing), axis=2)
-            value = g.concat(value, _last(g, tail, 2 * layer + 1, missing), axis=2)
-        attended = attend(g, query, key, value, None, width, scale=width**-0.5)
+            key, value = (
+                g.concat(part, _last(g, tails[layer], row, missing), axis=2) for row, part in enumerate((key, value))
+            )
+        if tails and g.numerics.device:
+            attended = _attend_by_products(g, query, key, value, width)
+        else:
+            attended = attend(g, query, key, value, None, width, scale=width**-0.5)
         x = g.residual(x, linear(g.merge_heads(attended, c.heads, width), f"{path}.attn.out"))
         normed = layer_norm(g, tensors, x, f"{path}.mlp_ln", LAYER_NORM_EPS)
         inner = g.op("Gelu", linear(normed, f"{path}.mlp.0"))
@@ -82,11 +89,18 @@ def _layers(
     return g.op("Identity", layer_norm(g, tensors, x, "ln_post", LAYER_NORM_EPS), name="encoder_out")
 
 
+def _attend_by_products(g: GraphBuilder, query: ir.Value, key: ir.Value, value: ir.Value, width: int) -> ir.Value:
+    """`attend` of (1, heads, …, width). TensorRT puts a tail behind keys and values in one kernel here (`bench
+    kernels`)."""
+    parts = (g.mul(query, width**-0.5), key, value)
+    query, key, value = (g.op("Squeeze", part, g.constant([0])) for part in parts)
+    return g.op("Unsqueeze", attend_by_products(g, query, key, value), g.constant([0]))
+
+
 def _last(g: GraphBuilder, tail: ir.Value, row: int, positions: ir.Value) -> ir.Value:
-    """The last positions of one row of the tail: (1, heads, positions, width)."""
+    """The last positions of one row of a layer's tail: (1, heads, positions, width)."""
     starts = g.concat(g.constant([row]), g.op("Sub", g.size(tail, 2), positions), axis=0)
-    part = g.op("Slice", tail, starts, g.constant([row + 1, INT64_MAX]), g.constant([0, 2]))
-    return g.op("Cast", part, to=int(g.current))
+    return g.op("Slice", tail, starts, g.constant([row + 1, INT64_MAX]), g.constant([0, 2]))
 
 
 def _project(g: GraphBuilder, c: EncoderConfig, tensors: Tensors, encoded: ir.Value) -> ir.Value:

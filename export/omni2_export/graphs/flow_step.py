@@ -8,16 +8,16 @@ no head is ever transposed. For a GPU caches are head first, see `Numerics.devic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 
 from omni2_engine.model.config import EstimatorConfig
 from omni2_export.checkpoint.tensors import Tensors
-from omni2_export.graphs.attention import attend
-from omni2_export.graphs.builder import BOOL, FLOAT, INT64, Dim, GraphBuilder, in_float32
-from omni2_export.graphs.convolution import convolve, keep_context
+from omni2_export.graphs.builder import FLOAT, GraphBuilder, in_float32
+from omni2_export.graphs.convolution import convolve
+from omni2_export.graphs.flow_state import EstimatorState, FrameFirst, HeadFirst, NoState
 from omni2_export.graphs.linear import LinearWriter, Precision
 from omni2_export.graphs.norms import layer_norm
 
@@ -44,29 +44,59 @@ def mish(g: GraphBuilder, x: ir.Value) -> ir.Value:
 
 
 def build_flow_step(
-    graph: GraphBuilder, config: EstimatorConfig, tensors: Tensors, precision: Precision = Precision.FP32
+    graph: GraphBuilder,
+    config: EstimatorConfig,
+    tensors: Tensors,
+    precision: Precision = Precision.FP32,
+    caches: ir.DataType | None = None,
 ) -> None:
     """Add one solver step to `graph`. `precision` is of the transformer blocks' linear layers, nine tenths of the work;
     convolutions stay float32: nothing normalises what they read, and quantised they cost the mel 5 dB for 1 % of time.
+    `caches` is the type of keys and values on a CPU, if not that of the graph.
 
     Inputs:
         z, mu (1, t, mel) float32; speaker (1, mel) float32; mask (1, 1, t, T) bool, True where a frame may look;
         write (1) int64: the first frame's place in the caches; commit (1) int64: how many of the frames are final after
         this call; shifts (resnets, width) float32: this step's row of `build_flow_conditions`; move (2) float32: how
         far this step's velocity moves z, and how far the one before; velocity_before (1, t, mel) float32: that one;
-        contexts (k−1, 2, Σ channels): left context of every causal convolution, side by side; keys_i, values_i
-        (1, T, 2·heads·head_dim), for a GPU (1, 2·heads, capacity, head_dim), per transformer block; all of these of the
-        type the graph computes in.
+        contexts (k−1, 2, Σ channels): left context of every causal convolution, side by side; caches per transformer
+        block, see `FrameFirst` and, for a GPU, `HeadFirst`; all of these of the type the graph computes in, but for
+        the caches where `caches` says otherwise.
     Outputs:
-        new_z, velocity (1, t, mel) float32; new_contexts; new_keys_i, new_values_i, bound to the inputs' memory.
+        new_z, velocity (1, t, mel) float32; new_contexts; new_… caches, bound to the inputs' memory.
         Inside: estimator_in (2, t, 3·mel) [x, μ, speaker] (the condition channels are always zero and left out),
         velocities (2, t, mel).
     """
-    g, c = graph, config
+    context, widths = _context_frames(tensors), _context_widths(config)
+
+    def kept(linear: LinearWriter) -> EstimatorState:
+        if graph.numerics.device:
+            return HeadFirst(graph, config, context, widths, tensors)
+        return FrameFirst(graph, config, context, widths, linear, caches or graph.compute)
+
+    _add_step(graph, config, tensors, precision, kept)
+
+
+def build_first_flow_step(graph: GraphBuilder, config: EstimatorConfig, tensors: Tensors) -> None:
+    """Add one solver step over a turn's first block, while no block is finished: it reads no state and leaves none.
+
+    Inputs and outputs are those of `build_flow_step` without state, write and commit; the mask is (1, 1, t, t).
+    """
+    _add_step(graph, config, tensors, Precision.FP32, lambda linear: NoState(graph, config, linear))
+
+
+def _add_step(
+    g: GraphBuilder,
+    c: EstimatorConfig,
+    tensors: Tensors,
+    precision: Precision,
+    state: Callable[[LinearWriter], EstimatorState],
+) -> None:
     z = g.input("z", FLOAT, [1, "t", c.mel])
     mu = g.input("mu", FLOAT, [1, "t", c.mel])
     speaker = g.input("speaker", FLOAT, [1, c.mel])
-    velocities = _Estimator(g, c, tensors, precision).build(_guidance_rows(g, z, mu, speaker))
+    linear = LinearWriter(g, tensors, precision)
+    velocities = _Estimator(g, c, tensors, linear, state(linear)).build(_guidance_rows(g, z, mu, speaker))
     move = g.input("move", FLOAT, [2])
     before = g.input("velocity_before", FLOAT, [1, "t", c.mel])
     velocities = g.op("Transpose", velocities, perm=[1, 0, 2], name="velocities")
@@ -79,6 +109,18 @@ def build_flow_step(
     g.output(moved, "new_z", FLOAT, [1, "t", c.mel])
 
 
+def _context_frames(tensors: Tensors) -> int:
+    """Frames that a causal convolution reads before the first one it makes."""
+    return tensors.shape(f"{ESTIMATOR}.final_block.block.0.weight")[2] - 1
+
+
+def _context_widths(c: EstimatorConfig) -> list[int]:
+    """Input channels of every causal convolution in the order they run."""
+    resnets = len(resnet_paths(c))
+    first, last = [3 * c.mel, c.width], [2 * c.width, c.width]
+    return [*first, c.width, *([c.width] * (2 * (resnets - 2))), *last, c.width, c.width]
+
+
 def _guidance_rows(g: GraphBuilder, z: ir.Value, mu: ir.Value, speaker: ir.Value) -> ir.Value:
     """The estimator's input (t, 2, 3·mel), the row with the conditions first."""
     spread = g.op("Expand", g.op("Unsqueeze", speaker, g.constant([1])), g.op("Shape", z))
@@ -88,25 +130,13 @@ def _guidance_rows(g: GraphBuilder, z: ir.Value, mu: ir.Value, speaker: ir.Value
 
 
 class _Estimator:
-    """The velocity network with its state: contexts of the convolutions, caches of the transformer blocks.
+    """The velocity network over the state of a turn, or over none."""
 
-    Contexts and blocks are taken in the order in which the layers are added.
-    """
-
-    def __init__(self, g: GraphBuilder, c: EstimatorConfig, tensors: Tensors, precision: Precision) -> None:
-        self.g, self.c, self.tensors = g, c, tensors
-        self.linear = LinearWriter(g, tensors, precision)
-        self.mask = g.input("mask", BOOL, [1, 1, "t", "T"])
-        self.write = g.input("write", INT64, [1])
-        self.commit = g.input("commit", INT64, [1])
+    def __init__(
+        self, g: GraphBuilder, c: EstimatorConfig, tensors: Tensors, linear: LinearWriter, state: EstimatorState
+    ) -> None:
+        self.g, self.c, self.tensors, self.linear, self.state = g, c, tensors, linear, state
         self.shifts = g.input("shifts", FLOAT, [len(resnet_paths(c)), c.width])
-        widths = self._context_widths()
-        frames = tensors.shape(f"{ESTIMATOR}.final_block.block.0.weight")[2] - 1
-        self.context_shape = [frames, 2, sum(widths)]
-        contexts = g.input("contexts", g.compute, self.context_shape)
-        self.contexts = iter(g.ops("Split", contexts, g.constant(widths), outputs=len(widths), axis=-1))
-        self.new_contexts: list[ir.Value] = []
-        self.block = 0
 
     def build(self, rows: ir.Value) -> ir.Value:
         """Velocities (t, 2, mel) for the estimator's input (t, 2, 3·mel)."""
@@ -119,14 +149,8 @@ class _Estimator:
         x = self._stage(g.concat(x, skip, axis=-1), paths[-1], len(paths) - 1)
         x = self._causal(x, f"{ESTIMATOR}.up_blocks.0.2")
         x = self._convolution_block(x, f"{ESTIMATOR}.final_block")
-        g.output(g.concat(*self.new_contexts, axis=-1), "new_contexts", g.compute, self.context_shape)
+        self.state.keep()
         return convolve(g, self.tensors, x, f"{ESTIMATOR}.final_proj", axis=0)
-
-    def _context_widths(self) -> list[int]:
-        """Input channels of every causal convolution in the order they run."""
-        c, resnet = self.c, len(resnet_paths(self.c))
-        first, last = [3 * c.mel, c.width], [2 * c.width, c.width]
-        return [*first, c.width, *([c.width] * (2 * (resnet - 2))), *last, c.width, c.width]
 
     def _stage(self, x: ir.Value, path: str, index: int) -> ir.Value:
         """A resnet and the transformer blocks behind it."""
@@ -147,58 +171,17 @@ class _Estimator:
         return mish(self.g, self._norm(self._causal(x, f"{path}.block.0", inputs), f"{path}.block.2"))
 
     def _causal(self, x: ir.Value, layer: str, inputs: int | None = None) -> ir.Value:
-        """A convolution of x (t, 2, channels) behind its left context."""
-        extended = self.g.concat(next(self.contexts), x, axis=0)
-        self.new_contexts.append(keep_context(self.g, extended, self.commit, self.context_shape[0], axis=0))
-        return convolve(self.g, self.tensors, extended, layer, 0, inputs)
+        return self.state.convolve(x, self.tensors, layer, inputs)
 
     def _norm(self, x: ir.Value, name: str) -> ir.Value:
         return layer_norm(self.g, self.tensors, x, name, NORM_EPS)
 
     def _transformer(self, x: ir.Value, path: str) -> ir.Value:
         g = self.g
-        normed = self._norm(x, f"{path}.norm1")
-        # three products: side by side in one they would have to be taken apart again
-        attended = self._attend(*(self.linear(normed, f"{path}.attn1.to_{part}") for part in "qkv"))
-        self.block += 1
+        attended = self.state.attend(self._norm(x, f"{path}.norm1"), f"{path}.attn1")
         x = g.residual(x, self.linear(attended, f"{path}.attn1.to_out.0"))
         inner = self.linear(self._norm(x, f"{path}.norm3"), f"{path}.ff.net.0.proj")
         return g.residual(x, self.linear(g.op("Gelu", inner), f"{path}.ff.net.2"))
-
-    def _attend(self, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
-        """Attention of this call's frames over the caches and themselves; all (t, 2, heads·width).
-
-        The heads of both rows are side by side: what one row knows the other never sees, as two groups of heads of one
-        sequence.
-        """
-        g, heads, width = self.g, 2 * self.c.heads, self.c.head_dim
-        query, key, value = (g.reshape(part, [1, -1, heads * width]) for part in (query, key, value))
-        attended = (self._head_first if g.numerics.device else self._as_they_lie)(query, key, value)
-        return g.reshape(attended, [-1, 2, self.c.heads * width])
-
-    def _as_they_lie(self, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
-        g, heads, width = self.g, 2 * self.c.heads, self.c.head_dim
-        shape: list[Dim] = [1, "T", heads * width]
-        caches = [self._updated("keys", key, shape, 1), self._updated("values", value, shape, 1)]
-        query = g.mul(query, width**-0.5)
-        return g.op("Attention", query, *caches, self.mask, scale=1.0, q_num_heads=heads, kv_num_heads=heads)
-
-    def _head_first(self, query: ir.Value, key: ir.Value, value: ir.Value) -> ir.Value:
-        """With caches (1, heads, capacity, width), of which the first T positions are cut out."""
-        g, heads, width = self.g, 2 * self.c.heads, self.c.head_dim
-        shape: list[Dim] = [1, heads, "capacity", width]
-        query, key, value = (g.split_heads(part, heads, width) for part in (query, key, value))
-        whole = [self._updated("keys", key, shape, 2), self._updated("values", value, shape, 2)]
-        caches = [g.slice(cache, 0, g.size(self.mask, 3), axis=2) for cache in whole]
-        query = g.mul(query, width**-0.5)
-        return g.merge_heads(attend(g, query, caches[0], caches[1], self.mask, width, scale=1.0), heads, width)
-
-    def _updated(self, kind: str, new: ir.Value, shape: Sequence[Dim], axis: int) -> ir.Value:
-        """This block's cache of keys or values with new ones in it; `axis` is that of time."""
-        cache = self.g.input(f"{kind}_{self.block}", self.g.compute, shape)
-        updated = self.g.op("TensorScatter", cache, new, self.write, axis=axis)
-        self.g.output(updated, f"new_{kind}_{self.block}", self.g.compute, shape)
-        return updated
 
 
 @in_float32  # 1000·t is beyond what narrower types tell apart, and it runs once

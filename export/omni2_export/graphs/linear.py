@@ -1,5 +1,5 @@
-"""Linear layers at each precision: as the graph computes, weight-only int8/int4 in blocks along the input, dynamically
-quantised int8.
+"""Linear layers at each precision: as the graph computes, weight-only int8/int4 in blocks along the input, int8 with
+activations quantised in every call, as a whole or row by row, products in fp8.
 
 A layer y = x Wᵀ + b is stored as W in ONNX's (input, output) order. Several layers that read the same x may be stored
 as one; their label is their names joined by "+".
@@ -20,6 +20,10 @@ from omni2_export.graphs.numerics import FLOATS
 
 ROWS_AT_ONCE = 1 << 22  # elements read from the checkpoint at once, so that a layer of any size stays cheap
 BLOCK = 128  # weights per scale
+E4M3_MOST = 448.0  # the largest number of fp8's format E4M3
+PRODUCT_SCALE = (
+    2.0**-14
+)  # of sums of products of two such numbers, so that they fit float16: the least it has to all digits
 FINE_BLOCK = 32  # the same of int4 on a CPU: scales take a fifth of the bytes, and errors are a third less
 
 
@@ -30,6 +34,9 @@ class Precision(StrEnum):
     INT8 = "int8"  # weight-only, one scale per 128 inputs; for a GPU one per output channel
     INT4 = "int4"  # weight-only, one scale per 32 inputs; for a GPU per 128
     DYNAMIC = "dynamic"  # int8 weights per output channel, activations quantised per call
+    FP8 = "fp8"  # E4M3 weights per output channel, activations quantised per position
+    MIXED = "mixed"  # of a language model, see `build_language_model`: int4 where it loses least, else int8
+    W8A8 = "w8a8"  # int8 weights per output channel, activations quantised per row, which rows of others do not change
 
 
 def block_size(inputs: int, most: int = BLOCK) -> int | None:
@@ -107,8 +114,13 @@ class LinearWriter:
         if precision is Precision.DYNAMIC:
             with g.precise():
                 return self._dynamic(x, names, label, inputs, total)
+        if precision is Precision.W8A8:
+            with g.precise():
+                return self._rowwise(x, names, label, inputs, total)
         if by_channel:
             return self._channelwise(x, names, label, inputs, total)
+        if precision is Precision.FP8:
+            return self._fp8(x, names, label, inputs, total)
         assert block is not None
         return self._blockwise(x, names, label, inputs, total, block, 8 if precision is Precision.INT8 else 4)
 
@@ -157,34 +169,74 @@ class LinearWriter:
     def _channelwise(self, x: ir.Value, names: Sequence[str], label: str, inputs: int, total: int) -> ir.Value:
         """int8 weights per output channel, for TensorRT: it fuses such scales into the product, and writes weights in
         blocks of int8 out in 16 bits in every call (see `omni2_export.tensorrt.lowered`)."""
-        weight, scale = self._per_channel(names, label, inputs, total, self.graph.current)
+        weight, scale = self._per_channel(names, label, inputs, total, self.graph.current, ir.DataType.INT8)
         return self.graph.op("MatMul", x, self.graph.op("DequantizeLinear", weight, scale, axis=1))
 
     def _dynamic(self, x: ir.Value, names: Sequence[str], label: str, inputs: int, total: int) -> ir.Value:
         """int8 weights per output channel; x is quantised to uint8 as a whole, so x must belong to one session only."""
         g = self.graph
-        weight, scale = self._per_channel(names, label, inputs, total, FLOAT)
+        weight, scale = self._per_channel(names, label, inputs, total, FLOAT, ir.DataType.INT8)
         quantised, x_scale, x_zero = g.ops("DynamicQuantizeLinear", x, outputs=3)
         product = g.op("Cast", g.op("MatMulInteger", quantised, weight, x_zero), to=int(FLOAT))
         return g.mul(product, g.mul(scale, x_scale))
 
-    def _per_channel(
-        self, names: Sequence[str], label: str, inputs: int, total: int, stored: ir.DataType
-    ) -> tuple[ir.Value, ir.Value]:
-        """int8 weights (inputs, total), and their scales (total,) in the type they are stored in."""
+    def _rowwise(self, x: ir.Value, names: Sequence[str], label: str, inputs: int, total: int) -> ir.Value:
+        """int8 weights per output channel; every row of x is quantised to uint8 around 128 by its own greatest
+        magnitude, so that the rows of a call do not depend on each other.
+
+        The product of scales has a 1 in it that no optimiser can fold: with it ONNX Runtime converts and scales the
+        integers in the product's own kernel.
+        """
         g = self.graph
+        weight, scale = self._per_channel(names, label, inputs, total, FLOAT, ir.DataType.INT8)
+        rows = g.reshape(x, [-1, inputs])
+        peaks = g.op("ReduceMax", g.op("Abs", rows), g.constant([1]), keepdims=0)
+        steps = g.mul(g.op("Max", peaks, g.constant(float(np.finfo(np.float32).tiny) * 127)), 1 / 127)
+        middle = g.op("Expand", g.constant(np.array(128, np.uint8)), g.op("Shape", steps))
+        quantised = g.op("QuantizeLinear", rows, steps, middle, axis=0)
+        product = g.op("MatMulInteger", quantised, weight, g.constant(np.array(128, np.uint8)))
+        one = g.op("Cast", g.op("Min", g.op("Size", x), g.constant(np.array(1, np.int64))), to=int(FLOAT))
+        scaled = g.mul(g.op("Cast", product, to=int(FLOAT)), g.mul(scale, one))
+        scaled = g.mul(scaled, g.op("Unsqueeze", steps, g.constant([1])))
+        shape = g.concat(g.op("Shape", x, start=0, end=-1), g.constant([total]), axis=0)
+        return g.op("Reshape", scaled, shape)
+
+    def _fp8(self, x: ir.Value, names: Sequence[str], label: str, inputs: int, total: int) -> ir.Value:
+        """Both factors in E4M3: weights with a scale per output channel, activations with one per position.
+
+        TensorRT takes constant scales alone. So every position is divided by its largest number first, and multiplied
+        with it afterwards; both become part of the kernels before and after, and the product is one of fp8.
+        """
+        g = self.graph
+        weight, scale = self._per_channel(names, label, inputs, total, g.current, ir.DataType.FLOAT8E4M3FN)
+        with g.precise():
+            largest = g.op("ReduceMax", g.op("Abs", x), g.constant([-1]), keepdims=1)
+            largest = g.op("Max", largest, g.constant(float(np.finfo(np.float32).tiny)))
+            zero = g.constant(np.zeros((), ml_dtypes.float8_e4m3fn))
+            codes = g.op("QuantizeLinear", g.op("Div", x, largest), g.constant(1 / E4M3_MOST), zero)
+        factors = g.op("DequantizeLinear", codes, g.constant(PRODUCT_SCALE))
+        product = g.op("MatMul", factors, g.op("DequantizeLinear", weight, scale, axis=1))
+        with g.precise():
+            return g.mul(product, g.mul(largest, 1 / (E4M3_MOST * PRODUCT_SCALE)))
+
+    def _per_channel(
+        self, names: Sequence[str], label: str, inputs: int, total: int, stored: ir.DataType, kind: ir.DataType
+    ) -> tuple[ir.Value, ir.Value]:
+        """Weights (inputs, total), `kind` INT8 or FLOAT8E4M3FN, and their scales (total,) of the type `stored`."""
+        g, whole = self.graph, kind == ir.DataType.INT8
         scales = np.empty(total, np.float32)
 
         def fill(view: np.ndarray) -> None:
             for column, rows in self.pieces(names):
-                scale = np.maximum(np.abs(rows).max(axis=1), np.finfo(np.float32).tiny) / 127
+                scale = np.maximum(np.abs(rows).max(axis=1), np.finfo(np.float32).tiny) / (127 if whole else E4M3_MOST)
                 scale = _as_stored(scale, stored)
-                codes = np.clip(np.rint(rows / scale[:, None]), -128, 127)
-                view[:, column : column + len(rows)] = codes.astype(np.int8).T
+                codes = rows / scale[:, None]
+                codes = np.clip(np.rint(codes), -128, 127) if whole else np.clip(codes, -E4M3_MOST, E4M3_MOST)
+                view[:, column : column + len(rows)] = codes.astype(view.dtype).T
                 scales[column : column + len(rows)] = scale
 
-        weight = g.stored(f"{label}.weight_q8", ir.DataType.INT8, (inputs, total), fill)
-        return weight, g.weight(f"{label}.weight_scale", scales)
+        name = f"{label}.weight_q8" if whole else f"{label}.weight_fp8"
+        return g.stored(name, kind, (inputs, total), fill), g.weight(f"{label}.weight_scale", scales)
 
 
 def _as_stored(scales: np.ndarray, dtype: ir.DataType) -> np.ndarray:

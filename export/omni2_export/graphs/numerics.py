@@ -24,7 +24,7 @@ WRITING = frozenset({"ScatterElements", "ScatterND", "TensorScatter"})
 # Operators whose output has one type for inputs of any type.
 BOOLEAN = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or"})
 COUNTING = frozenset({"ArgMax", "ArgMin", "NonZero", "Shape", "Size"})
-LIKE_INPUT = {"Where": 1, "DequantizeLinear": 1}  # others' output is of their first input's type
+LIKE_INPUT = {"Where": 1, "QuantizeLinear": 2, "DequantizeLinear": 1}  # others' output is of their first input's type
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def output_types(
         return [ir.DataType.UINT8, FLOAT, ir.DataType.UINT8]
     if kind == "Cast":
         made = ir.DataType(attributes["to"])
+    elif kind == "QuantizeLinear":
+        made = ir.DataType.UINT8
     elif kind == "ConstantOfShape":
         made = attributes["value"].dtype
     elif kind == "MatMulInteger":

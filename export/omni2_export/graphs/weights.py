@@ -25,6 +25,7 @@ STORAGE = {
     ir.DataType.FLOAT: np.dtype(np.float32),
     ir.DataType.INT8: np.dtype(np.int8),
     ir.DataType.INT4: np.dtype(np.uint8),  # two values a byte
+    ir.DataType.FLOAT8E4M3FN: np.dtype(ml_dtypes.float8_e4m3fn),
     ir.DataType.FLOAT16: np.dtype(np.float16),
     ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
 }

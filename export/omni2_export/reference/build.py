@@ -13,11 +13,10 @@ from torch import nn
 from omni2_engine.model.config import ModelConfig
 from omni2_export.checkpoint import Checkpoint, Tensors
 from omni2_export.reference.fusion import TorchFusion
+from omni2_export.reference.qwen2 import Qwen2
 from omni2_export.reference.solver import TorchFlow
 from omni2_export.reference.vocoder import HiFT
 from omni2_export.reference.whisper import TorchSpeechEncoder
-
-from .qwen2 import Qwen2
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from omni2_export.reference.qwen2 import Qwen2
 from omni2_export.reference.read_write import embed
-
-from .qwen2 import Qwen2
 
 SPEECH_SLOT = -200  # stands for a whole utterance in a prompt's ids
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from omni2_export.reference.fusion import TorchFusion
-
-from .qwen2 import Qwen2
+from omni2_export.reference.qwen2 import Qwen2
 
 LAST_WRITE = 1024  # speech tokens the final write may have at most
 SPEECH_TOP_K = 50  # the speech LM's sampling setting in force upstream

@@ -1,4 +1,5 @@
-"""Reads what must be known about a graph: which dimensions change from call to call, which nodes are islands."""
+"""Reads what must be known about a graph: which dimensions change from call to call, which nodes are islands, how many
+products are of fp8."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ class Facts:
     Args:
         inputs: shape per input; dimensions that are names may change from call to call.
         islands: nodes that compute in float32 on purpose, and the casts at their borders.
+        fp8: products whose activations are quantised to fp8.
     """
 
     inputs: dict[str, tuple[int | str, ...]]
     islands: frozenset[str]
+    fp8: int = 0
 
 
 def read_facts(path: Path) -> Facts:
@@ -44,6 +47,7 @@ def read_facts(path: Path) -> Facts:
     return Facts(
         {value.name: _shape(value) for value in model.graph.inputs if value.name},
         frozenset(node.name for node in model.graph if node.name and ISLAND in node.metadata_props),
+        sum(node.op_type == "QuantizeLinear" for node in model.graph),
     )
 
 

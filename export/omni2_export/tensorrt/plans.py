@@ -10,7 +10,9 @@ import onnx_ir as ir
 
 from omni2_engine.errors import SettingError
 from omni2_engine.model.config import ModelConfig
-from omni2_export.build.graphs import GraphSpec, graph_specs
+from omni2_engine.model.manifest import PREFILL_SUFFIX
+from omni2_engine.stages.encoder_tail import ENCODER_TAIL
+from omni2_export.build.graphs import GraphSpec, first_block_specs, graph_specs, tail_spec
 from omni2_export.build.precision import Precisions
 from omni2_export.build.stages import BYTES, graph_bytes
 from omni2_export.checkpoint.tensors import Tensors
@@ -21,8 +23,9 @@ from omni2_export.tensorrt.shapes import Sizes, Space, plan_spaces
 
 TENSORRT_TYPES = {ir.DataType.FLOAT: "FLOAT", ir.DataType.FLOAT16: "HALF", ir.DataType.BFLOAT16: "BF16"}
 
+LLM_PREFILL = f"llm{PREFILL_SUFFIX}"
 
-OLDEST = {"bf16": 80}  # compute capability × 10 from which on hardware multiplies a type
+OLDEST = {"bf16": 80, "fp8": 89}  # compute capability × 10 from which on hardware multiplies a type
 
 
 @dataclass(frozen=True)
@@ -64,23 +67,27 @@ def plan_specs(
         formats: what stages compute in and store, for a GPU.
         sizes: what the plans are to hold.
     """
-    graphs = graph_specs(config, modules, sizes.rotary_positions(config))
+    graphs = graph_specs(config, modules, sizes.rotary_positions(config)) | first_block_specs(config, modules)
+    if formats.plan_storage(LLM_PREFILL) is not None:
+        graphs[LLM_PREFILL] = replace(graphs["llm"], name=LLM_PREFILL)
+    if formats.settings.encoder == "tail":
+        graphs[ENCODER_TAIL] = tail_spec(config, modules)
     expected = _expected(config)
 
     def plan(name: str, space: Space) -> PlanSpec:
         graph = graphs[name]
-        numerics = formats.numerics(graph.stage)
-        precision = formats.stages.get(graph.stage, "fp32")
+        numerics, stage = formats.numerics(graph.stage), LLM_PREFILL if name == LLM_PREFILL else graph.stage
+        precision = formats.plan_storage(stage) or "fp32"
         if not graph.quantised:
             precision = precision.partition("+")[0]
-        storage = formats.of(graph.stage) if graph.quantised else Precision.FP32
+        storage = formats.of(stage) if graph.quantised else Precision.FP32
         other = 4.0 if numerics.compute == ir.DataType.FLOAT else 2.0  # bytes of a weight that is not quantised
         matrix = other if storage is Precision.FP32 else BYTES[storage]
         size = graph_bytes(modules[graph.module], matrix, other) if graph.module else 0
         found = replace(expected[name], compute=TENSORRT_TYPES[numerics.compute])
         return PlanSpec(graph, precision, storage, numerics, space, found, size)
 
-    return [plan(name, space) for name, space in plan_spaces(config, sizes).items()]
+    return [plan(name, space) for name, space in plan_spaces(config, sizes).items() if name in graphs]
 
 
 def check_formats(specs: Iterable[PlanSpec], targets: Iterable[str]) -> None:
@@ -106,11 +113,15 @@ def _expected(c: ModelConfig) -> dict[str, ExpectedNetwork]:
     return {
         "log_mel": ExpectedNetwork(),
         "encoder": ExpectedNetwork(c.encoder.layers, masked=False),  # every position sees the whole window
-        "llm": ExpectedNetwork(c.llm.layers, 2 * c.llm.layers),
+        ENCODER_TAIL: ExpectedNetwork(c.encoder.layers, masked=False, by_products=True),
+        "llm": ExpectedNetwork(c.llm.layers, c.llm.layers, by_products=True),
+        LLM_PREFILL: ExpectedNetwork(c.llm.layers, c.llm.layers, by_products=True),
         "fusion": ExpectedNetwork(),
-        "speech_lm": ExpectedNetwork(c.speech_lm.layers, 2 * c.speech_lm.layers),
-        "flow_encoder": ExpectedNetwork(layers, 2 * layers),
+        "speech_lm": ExpectedNetwork(c.speech_lm.layers, c.speech_lm.layers, by_products=True),
+        "flow_encoder": ExpectedNetwork(layers, 2 * layers, by_products=True),
         "flow_conditions": ExpectedNetwork(),
-        "flow_step": ExpectedNetwork(blocks, 2 * blocks),
+        "flow_step": ExpectedNetwork(blocks, blocks, by_products=True),
+        "first_flow_encoder": ExpectedNetwork(layers, by_products=True),
+        "first_flow_step": ExpectedNetwork(blocks, by_products=True),
         "vocoder": ExpectedNetwork(),
     }

@@ -11,14 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from omni2_engine.backends.tensorrt.prefill import padded_positions
 from omni2_engine.engine import MAX_CONTEXT, MOST_SESSIONS
 from omni2_engine.errors import SettingError
-from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, ModelConfig
+from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, EncoderConfig, ModelConfig
+from omni2_engine.model.manifest import PREFILL_SUFFIX
 from omni2_engine.settings.tuning import TURN
+from omni2_engine.stages.encoder_tail import ENCODER_TAIL
 from omni2_engine.stages.flow import LEFT_CONTEXT, WORKING_BLOCKS
 from omni2_engine.turn.options import LAST_WRITE, MAX_NEW_TOKENS
 
 GRANULE = 64  # the length of a cache is a multiple of this number of positions
+USUAL_SPEECH = 300  # positions that the encoder computes for a question of five seconds
 PREFILL = 512  # positions of one call; a longer prompt takes several
 
 Shape = tuple[int, ...]
@@ -121,7 +125,7 @@ def cache_length(positions: int) -> int:
 
 
 def plan_spaces(c: ModelConfig, sizes: Sizes) -> dict[str, Space]:
-    """The shapes of every plan, in the order they are built."""
+    """The shapes of every plan that a preset may ask for, in the order they are built."""
     units, ratio = sizes.units(c), c.flow_encoder.ratio
     frames = units.times(ratio)
     seen = cache_length(max(sizes.speech_positions(c), units.most))
@@ -132,7 +136,9 @@ def plan_spaces(c: ModelConfig, sizes: Sizes) -> dict[str, Space]:
     return {
         "log_mel": Space(),
         "encoder": Space(),
+        ENCODER_TAIL: _encoder_tail(c.encoder),
         "llm": _language_model(sizes.positions(c), sizes.sessions),
+        f"llm{PREFILL_SUFFIX}": _prefill(sizes.positions(c), sizes.sessions, c),
         "fusion": Space({}, {"n": Range(1, c.read, c.read * sizes.sessions)}),
         "speech_lm": _language_model(sizes.speech_positions(c), sizes.sessions),
         "flow_encoder": Space(
@@ -141,14 +147,34 @@ def plan_spaces(c: ModelConfig, sizes: Sizes) -> dict[str, Space]:
         ),
         "flow_conditions": Space({}, {"k": Range(1, c.estimator.steps, c.estimator.steps)}),
         "flow_step": Space({"capacity": solver}, {"t": frames, "T": _up_to(solver)}),
+        "first_flow_encoder": Space({}, {"n": units, "m": frames}),
+        "first_flow_step": Space({}, {"t": frames}),
         "vocoder": Space({"B": 1}, {"F": new, "samples": new.times(c.vocoder.hop), "cached": cached}),
     }
+
+
+def _encoder_tail(c: EncoderConfig) -> Space:
+    """From a single vector's positions to the whole window, and what that leaves to read, at least a position."""
+    whole = c.positions * c.stack
+    computed = (c.stack, min(USUAL_SPEECH // c.stack * c.stack, whole), whole)
+    kept = (max(c.context - n, 1) for n in reversed(computed))
+    return Space({}, {"frames": Range(*(2 * n + 2 for n in computed)), "kept": Range(*kept)})
 
 
 def _language_model(positions: int, sessions: int) -> Space:
     capacity = cache_length(positions)
     ranges = {"B": Range(1, sessions, sessions), "S": Range(1, 1, min(PREFILL, capacity)), "T": _up_to(capacity)}
     return Space({"capacity": capacity}, ranges)
+
+
+def _prefill(positions: int, sessions: int, c: ModelConfig) -> Space:
+    """Of a plan that prefills one session at a time, mostly a spoken question."""
+    capacity = cache_length(positions)
+    most = min(PREFILL, capacity)
+    usual = min(padded_positions(c.encoder.positions), most)
+    return Space(
+        {"capacity": capacity}, {"B": Range(1, 1, sessions), "S": Range(1, usual, most), "T": _up_to(capacity)}
+    )
 
 
 def _up_to(capacity: int) -> Range:

@@ -33,7 +33,8 @@ class PlanStage(BuildStage):
     @property
     def memory(self) -> int:
         """Bytes of memory that building it takes, about."""
-        return building_memory(self.size, self.spec.expected.attentions, self.spec.storage is Precision.INT4)
+        packed = self.spec.storage in (Precision.INT4, Precision.MIXED)
+        return building_memory(self.size, self.spec.expected.attentions, packed)
 
 
 def make_plan_stages(
@@ -76,7 +77,7 @@ def make_plan_stages(
                 plan=str(plan),
                 target=target,
                 profile=spec.space.profile(facts.inputs),
-                expected=replace(spec.expected, islands=facts.islands),
+                expected=replace(spec.expected, islands=facts.islands, fp8=facts.fp8),
                 timing_cache=str(timing_cache(target)),
             )
             on_built(entry, have_built(order))

@@ -18,7 +18,7 @@ from typing import Any
 from omni2_engine.backends.tensorrt.library import RTX, TensorRt, find_tensorrt
 from omni2_engine.errors import Omni2Error
 from omni2_export.tensorrt.audit import ExpectedNetwork, require_sound
-from omni2_export.tensorrt.lowered import Lowered, read_listing, require_lean
+from omni2_export.tensorrt.lowered import Lowered, read_listing, require_fused, require_lean
 from omni2_export.tensorrt.network import Network
 from omni2_export.tensorrt.shapes import Profile
 
@@ -86,7 +86,10 @@ def build_plan(library: TensorRt, order: Order) -> Built:
             "free memory and disk space and run the same build again; if that does not help, report this",
         )
     lowered = read_listing(library.logger.messages.listing)
-    require_lean(lowered, name)
+    if library.flavour == RTX:  # mainline TensorRT is not asked for its kernels
+        require_lean(lowered, name, order.expected.fp8)
+        if order.expected.by_products and order.expected.compute != "FLOAT":
+            require_fused(lowered, order.expected.attentions, name)
     _keep_timings(library, config, order)
     return Built(layers, parsed - began, time.perf_counter() - parsed, _highest_memory(), lowered)
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from omni2_engine.backends.base.graph import Graph
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.engine import Engine
-from omni2_engine.stages.flow import block_mask
 from omni2_engine.stages.flow_solver import FlowSolver
+from omni2_engine.stages.flow_window import block_mask
 from omni2_export.inspection import open_cut
 from omni2_export.speaker import fbank
 from omni2_export.verify.compare import FileComparison
@@ -86,6 +86,8 @@ def _compare_encoder(engine: Engine, backend: OnnxRuntimeBackend, compare: FileC
     }
     inputs = {name: array for name, array in inputs.items() if name in graph.inputs}
     outputs = graph.run(inputs | fresh_state(graph, inputs, {"capacity": count, "up_capacity": frames}))
+    if "posemb" in wanted:  # the graph's table begins with a position that no key has
+        outputs["positions"] = outputs["positions"][:, 1:]
     for name in wanted:
         compare.close(f"{call}_{name}", ("flow_encoder",), outputs[INSIDE[name]], relative=DEVIATION)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -80,11 +80,14 @@ class Comparison:
     Args:
         report: where they go.
         floors: SNR floor in dB of every stage that is quantised (`build.precision.snr_floors`).
+        unscored: stages whose head leaves tokens out (`build.precision.unscored_stages`): logits of minus infinity are
+            not compared there.
     """
 
-    def __init__(self, report: VerifyReport, floors: Mapping[str, float]) -> None:
+    def __init__(self, report: VerifyReport, floors: Mapping[str, float], unscored: Collection[str] = ()) -> None:
         self.report = report
         self.floors = dict(floors)
+        self.unscored = frozenset(unscored)
 
     def quantised(self, stages: Sequence[str]) -> bool:
         """Whether one of the stages is."""
@@ -126,6 +129,9 @@ class Comparison:
             relative: the same as a share of the expected array's standard deviation.
         """
         ours, theirs = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+        if ours.shape == theirs.shape and not self.unscored.isdisjoint(stages):
+            scored = ours != -np.inf
+            ours, theirs = ours[scored], theirs[scored]
         if self.quantised(stages):
             measure = Measure.SNR
             limit = _together([self.floors[stage] for stage in stages if stage in self.floors])

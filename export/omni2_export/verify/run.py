@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.engine import Engine
-from omni2_export.build.precision import snr_floors
+from omni2_export.build.precision import snr_floors, unscored_stages
 from omni2_export.verify.compare import FileComparison
 from omni2_export.verify.decoder import compare_units
 from omni2_export.verify.goldens import Golden, read_goldens
@@ -45,7 +45,8 @@ def verify_engine(
     files, strangers = read_goldens(directory, engine.config)
     goldens = {golden.name: golden for golden in files}
     engine = _on_host(engine)
-    comparison = Comparison(VerifyReport(), snr_floors(engine.directory.manifest.precision))
+    stored = engine.directory.manifest.precision
+    comparison = Comparison(VerifyReport(), snr_floors(stored), unscored_stages(stored))
     backend = OnnxRuntimeBackend(threads)
     for golden in goldens.values():
         progress(golden.name)

@@ -130,6 +130,26 @@ def test_what_has_not_changed_is_reused(
     assert len(watcher.said) == 1 and watcher.said[0].startswith("building fusion sm89 needs about ")
 
 
+def test_a_second_plan_for_prefill_is_built_beside_the_first(
+    engine: Path, small_checkpoint: CheckpointPaths, library: TensorRt, voice: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "engine"
+    link.symlink_to(engine)
+    opened = open_checkpoint(small_checkpoint.model, decoder=small_checkpoint.decoder)
+    formats, watcher = parse_precision("balanced,llm=fp8+mixed", GPU), Watcher()
+    request = BuildRequest(opened, link, [voice], target="sm89", sizes=Sizes(3, 500), formats=formats)
+    manifest = build_engine(request, watcher)
+    assert {"llm sm89", "llm_prefill sm89"} <= set(watcher.built) and "vocoder sm89" in watcher.reused
+    directory = EngineDirectory(link)
+    directory.check()
+    decode, prefill = (
+        directory.plan(stage, "sm89", library.flavour, library.version) for stage in ("llm", "llm_prefill")
+    )
+    assert (decode.precision, prefill.precision) == ("bf16+mixed", "bf16+fp8")
+    assert decode.dimensions["capacity"] == prefill.dimensions["capacity"]
+    assert manifest.preset == "custom" and {decode.file, prefill.file} <= set(manifest.files)
+
+
 def test_too_little_memory_ends_it_before_it_begins(
     library: TensorRt, small_checkpoint: CheckpointPaths, voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,7 @@ def test_a_plan_is_built(order: Order) -> None:
 
 
 def test_an_order_survives_the_way(order: Order) -> None:
-    sent = replace(order, expected=ExpectedNetwork(3, 6, False, "HALF", frozenset({"a", "b"})))
+    sent = replace(order, expected=ExpectedNetwork(3, 6, False, compute="HALF", islands=frozenset({"a", "b"})))
     received = Order.from_json(sent.to_json())
     assert received.expected == sent.expected and received.graph == sent.graph
     assert {name: tuple(map(tuple, shapes)) for name, shapes in received.profile.items()} == sent.profile
@@ -96,7 +96,9 @@ def test_a_process_that_ends_before_it_has_its_order(order: Order, monkeypatch: 
 def test_an_interrupt_ends_the_process(order: Order, tmp_path: Path) -> None:
     """The process listens to nothing while TensorRT is at work, so it is ended from outside."""
     note = tmp_path / "pid"
-    worker = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    # it is told its order once it is known to its parent
+    begun = f"input(); open({str(note)!r}, 'w').write(str(os.getpid()))"
+    worker = f"import os, time; {begun}; time.sleep(600)"
     script = (
         "import signal, sys\n"
         "from omni2_export.tensorrt import process\n"
