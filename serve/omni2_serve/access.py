@@ -6,7 +6,7 @@ import hmac
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from time import time
+from time import monotonic, time
 from urllib.parse import urlsplit
 
 from omni2_engine.errors import SettingError
@@ -27,12 +27,14 @@ class Secret:
 
     Args:
         value: "ek_…".
-        expires_at: seconds since 1970.
+        expires_at: seconds since 1970, for the client to read.
+        until: the same by `time.monotonic`, which counts: the time of day may be set meanwhile.
         config: settings of the sessions that it opens.
     """
 
     value: str
-    expires_at: float
+    expires_at: int
+    until: float
     config: SessionConfig
 
 
@@ -73,7 +75,7 @@ class Access:
             RequestError: the key is not right.
         """
         secret = self._secrets.get(key) if key is not None else None
-        if secret is not None and secret.expires_at > time():
+        if secret is not None and secret.until > monotonic():
             return secret.config
         self.check(key)
         return config
@@ -105,11 +107,11 @@ class Access:
                 code="invalid_value",
                 param="expires_after.seconds",
             )
-        now = time()
-        self._secrets = {value: secret for value, secret in self._secrets.items() if secret.expires_at > now}
+        now = monotonic()
+        self._secrets = {value: secret for value, secret in self._secrets.items() if secret.until > now}
         if len(self._secrets) >= MOST_SECRETS:
             raise RequestError("there are too many client secrets", "wait until some expire", code="too_many_secrets")
-        secret = Secret(f"ek_{secrets.token_hex(24)}", int(now) + seconds, config)
+        secret = Secret(f"ek_{secrets.token_hex(24)}", int(time()) + seconds, now + seconds, config)
         self._secrets[secret.value] = secret
         return secret
 

@@ -6,6 +6,8 @@ import asyncio
 import ipaddress
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -13,9 +15,12 @@ import typer
 
 from omni2_engine.cli.require import require
 from omni2_engine.errors import SettingError
+from omni2_engine.system.log_names import NamesConversation
 
 if TYPE_CHECKING:
+    from omni2_engine.schedule.threaded import Order
     from omni2_engine.turn.options import Chunks
+    from omni2_serve.recogniser.process import RecogniserProcess
 
 KEY_VARIABLE = "OMNI2_API_KEY"
 WHO, WHAT, MACHINE, RAY = "Who may come in", "What it does", "Machine and memory", "Several processes"
@@ -61,6 +66,14 @@ def register(app: typer.Typer) -> None:
             str,
             typer.Option(help="growing costs less, fixed gives the same samples at any load", rich_help_panel=WHAT),
         ] = "growing",
+        recogniser: Annotated[
+            str | None,
+            typer.Option(help="folder or name of a Whisper model that writes down what is said", rich_help_panel=WHAT),
+        ] = None,
+        order: Annotated[
+            str,
+            typer.Option(help="deadline, or arrival to measure what deadlines are worth", rich_help_panel=MACHINE),
+        ] = "deadline",
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt", rich_help_panel=MACHINE)] = "auto",
         threads: Annotated[int | None, typer.Option(help="processor threads", rich_help_panel=MACHINE)] = None,
         max_context: Annotated[
@@ -91,12 +104,15 @@ def register(app: typer.Typer) -> None:
         ```
         """
         require("serve", "prometheus_client", "starlette", "uvicorn", "websockets")
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(conversation)s %(name)s %(message)s")
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(NamesConversation())
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         logging.getLogger("omni2_engine.turn").setLevel(logging.WARNING)
         from omni2_engine import Engine, Options
         from omni2_serve.access import LOOPBACK, Access, host_name
         from omni2_serve.app import make_app
+        from omni2_serve.collection import leave_out_what_is_loaded
         from omni2_serve.engine_host import engine_host
         from omni2_serve.limits import ServiceLimits
         from omni2_serve.server import DrainingServer, bound
@@ -111,8 +127,14 @@ def register(app: typer.Typer) -> None:
             )
         if (certificate is None) != (certificate_key is None):
             raise SettingError("a certificate comes with its key", "give --certificate and --certificate-key")
+        if recogniser is not None:
+            require("recogniser", "faster_whisper")
         if ray:
             _refuse_with_ray(certificate=certificate, api_key_file=api_key_file, allow_origin=allow_origin)
+            if order != "deadline":
+                raise SettingError("--order does not go with --ray", "measure it on a single server")
+            if recogniser is not None:
+                raise SettingError("--recogniser does not go with --ray", "leave it out, or run servers without Ray")
             from omni2_serve.ray_command import serve_with_ray
 
             settings = {
@@ -130,6 +152,7 @@ def register(app: typer.Typer) -> None:
                 "chunks": chunks,
                 "max_context": max_context,
                 "left_context": left_context,
+                "drain": drain,
                 "no_auth": no_auth,
             }
             serve_with_ray(settings, host, port)
@@ -138,15 +161,18 @@ def register(app: typer.Typer) -> None:
         names = LOOPBACK | {host_name(origin.partition("://")[2]) for origin in origins} if local else None
         access = Access([] if no_auth else keys, names, origins)
         listening = bound(host, port)  # before the model is loaded, which takes its time
-        loaded = Engine.load(
-            engine,
-            sessions=sessions,
-            device=device,
-            threads=threads,
-            max_context=max_context,
-            left_context=left_context,
-        )
-        with loaded:
+        with ExitStack() as held:
+            writes = held.enter_context(_recogniser(recogniser))
+            loaded = Engine.load(
+                engine,
+                sessions=sessions,
+                device=device,
+                threads=threads,
+                max_context=max_context,
+                left_context=left_context,
+                order=cast("Order", order),
+            )
+            held.enter_context(loaded)
             model = engine_host(
                 loaded,
                 typed_turns=typed_turns,
@@ -155,13 +181,27 @@ def register(app: typer.Typer) -> None:
                 seed=seed,
                 chunks=chosen,
             )
-            service = Service(model, ServiceLimits(sessions=sessions, requests=sessions, drain=drain), access)
+            limits = ServiceLimits(sessions=sessions, requests=sessions, drain=drain)
+            service = Service(model, limits, access, recogniser=writes)
             ssl = (str(certificate), str(certificate_key)) if certificate is not None else None
             server = DrainingServer(make_app(service), service, ssl)
+            leave_out_what_is_loaded()
             address = f"{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
             listening.listen()  # from now on a client is kept waiting, and not refused
             typer.echo(f"{model.name} listens at http{'s' if ssl else ''}://{address}, Realtime at /v1/realtime")
             asyncio.run(server.serve([listening]))
+
+
+@contextmanager
+def _recogniser(model: str | None) -> Iterator[RecogniserProcess | None]:
+    """The recogniser while the server runs; None where none is wanted."""
+    if model is None:
+        yield None
+        return
+    from omni2_serve.recogniser.process import RecogniserProcess
+
+    with closing(RecogniserProcess(model)) as process:
+        yield process
 
 
 def _refuse_with_ray(**given: object) -> None:

@@ -35,7 +35,7 @@ async def client_secret(request: Request, service: Service) -> Response:
     """
     service.access.check(sent_key(request.headers.get("authorization")))
     wanted = await read_json(request, SecretRequest, service.limits.message)
-    config = service.config().updated(wanted.session, service.host.voices)
+    config = service.changed(service.config(), wanted.session)
     secret = service.access.new_secret(config, wanted.expires_after.seconds)
     shown = service.named(config).shown()
-    return JSONResponse({"value": secret.value, "expires_at": int(secret.expires_at), "session": shown})
+    return JSONResponse({"value": secret.value, "expires_at": secret.expires_at, "session": shown})

@@ -48,7 +48,9 @@ def engine_host(
         )
 
     def open_session(voice: str, system: str | None) -> Session:
-        return engine.session(voice=voice, system=system, typed_turns=typed_turns, history_turns=0, seed=seed)
+        return engine.session(
+            voice=voice, system=system, typed_turns=typed_turns, history_turns=history_turns, seed=seed
+        )
 
     def check_typed(text: str) -> None:
         settled.check_typed(engine.config)
@@ -62,6 +64,7 @@ def engine_host(
         most_tokens=settled.max_new_tokens,
         soft_end=SPECULATE_AFTER if speculate else None,
         check_typed=check_typed,
+        check_answer=partial(engine.prompts.check_typed, what="answer"),
         check_instructions=partial(engine.prompts.check_typed, what="instructions"),
         open=open_conversation,
         session=open_session,

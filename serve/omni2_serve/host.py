@@ -23,6 +23,7 @@ class Host:
         most_tokens: of text in an answer.
         soft_end: see `Detection`.
         check_typed: raises a `SettingError` for a typed turn that the model cannot be given.
+        check_answer: the same for the text of an answer that was given elsewhere.
         check_instructions: the same for a system prompt.
         open: begins a conversation with a voice, turn detection and a system prompt; raises a `CapacityError` where
             there is no room for one.
@@ -38,6 +39,7 @@ class Host:
     most_tokens: int
     soft_end: float | None
     check_typed: Callable[[str], None]
+    check_answer: Callable[[str], None]
     check_instructions: Callable[[str], None]
     open: Callable[[str, Detection | None, str | None], LiveConversation]
     session: Callable[[str, str | None], Session]

@@ -21,6 +21,8 @@ class ServiceLimits:
             no faster than it could be spoken. A recording may be sent at once if it is shorter.
         append: of sound in one event.
         uncommitted: of sound that a client without turn detection may send before it commits it.
+        unheard: of sound that was sent and that the processor has not come to, before the session is closed: the
+            machine has too much to do. More than `ahead`.
         unread: for which a client may leave what it is sent unread, before the connection is given up.
         drain: that a server which is to stop waits for answers to end.
     """
@@ -33,5 +35,6 @@ class ServiceLimits:
     ahead: float = 60.0
     append: float = 60.0
     uncommitted: float = 120.0
+    unheard: float = 120.0
     unread: float = 20.0
     drain: float = 60.0

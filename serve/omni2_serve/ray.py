@@ -20,15 +20,17 @@ from omni2_engine.errors import BackendError
 from omni2_engine.turn.options import Chunks
 from omni2_serve.access import LOOPBACK, Access
 from omni2_serve.app import make_app
+from omni2_serve.collection import leave_out_what_is_loaded
 from omni2_serve.engine_host import engine_host
 from omni2_serve.limits import ServiceLimits
+from omni2_serve.ray_stopping import follow
 from omni2_serve.service import Service
 from ray import serve
 
 KEY_VARIABLE = "OMNI2_API_KEY"
 SPARE = 16  # requests a replica takes beyond its conversations, so that it can refuse them itself, at once
 STUCK = 120.0  # seconds without a first sound, after which a replica counts as broken
-LAST_MINUTE = 60.0  # seconds beyond the longest conversation that a replica gets to end
+LAST_WORDS = 5.0  # seconds beyond `drain` for connections to close
 ROUTER: Any = "omni2_serve.ray_router:FewestConversations"
 
 
@@ -40,12 +42,18 @@ class ReplicaSettings(BaseModel):
         sessions: conversations of one replica.
         replicas: of them at first, and at least.
         most_replicas: where conversations fill them; `replicas` if it is less.
+        upscale_delay: seconds for which conversations have to fill three quarters of the places before a replica more
+            comes.
+        downscale_delay: seconds for which a replica less would do, before one goes.
+        surge: per cent of the replicas that an upgrade may start before it stops old ones, rounded up. 0 stops old
+            ones first: where no GPU is left for a new one beside them.
         device: "auto", "cpu", "cuda" or "tensorrt".
         gpus: that Ray reserves for a replica: 1 for a GPU of its own, 0 for none, shares for several on one.
         cpus: processor cores that Ray reserves for a replica; its threads on the CPU.
         typed_turns, history_turns, speculate, seed, chunks: as of `omni2-engine serve`.
         max_context, left_context: see `Engine.load`.
         length: seconds of a conversation at most.
+        drain: seconds that a replica which is to stop waits for answers to end.
         no_auth: let clients in without a key from other machines too. Without it, and without keys, a server answers
             only under the names of this machine.
     """
@@ -56,6 +64,9 @@ class ReplicaSettings(BaseModel):
     sessions: int = Field(4, ge=1)
     replicas: int = Field(1, ge=1)
     most_replicas: int = Field(0, ge=0)
+    upscale_delay: float = Field(5.0, ge=0)
+    downscale_delay: float = Field(600.0, ge=0)
+    surge: int = Field(100, ge=0, le=100)
     device: str = "auto"
     gpus: float = Field(0.0, ge=0)
     cpus: int = Field(1, ge=1)
@@ -67,6 +78,7 @@ class ReplicaSettings(BaseModel):
     max_context: int = 4096
     left_context: float = 30.0
     length: float = Field(3600.0, gt=0)
+    drain: float = Field(60.0, ge=0)
     no_auth: bool = False
 
 
@@ -102,24 +114,36 @@ class Replica:
         self._service = Service(host, limits, Access(wanted, names))
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        """The application, once the engine is warm."""
-        return make_app(self._service)
+        """The application, once the engine is warm; in the event loop of its requests."""
+        self._stopping = follow(self._service.draining)
+        app = make_app(self._service)
+        leave_out_what_is_loaded()
+        return app
 
     def check_health(self) -> None:
-        """Asked by Ray every few seconds; a replica that raises is replaced.
+        """Asked by Ray every few seconds; a replica that raises three times is stopped, and another takes its place.
 
         Raises:
-            BackendError: no sound has come of a turn for two minutes.
+            BackendError: the device is lost, or no sound has come of a turn for two minutes.
         """
+        self._engine.backend.free_memory()  # raises what is wrong with the device
         if (waited := self._engine.longest_wait) > STUCK:
             raise BackendError(f"a turn has waited {waited:.0f} s for its first sound", "the replica is replaced")
 
 
-def app(settings: ReplicaSettings) -> Application:
+def app(arguments: dict[str, Any]) -> Application:
     """The deployment, for `serve run`, Ray's configuration files, and `omni2-engine serve --ray`.
 
     API keys come from the variable OMNI2_API_KEY, one or several with commas.
+
+    Args:
+        arguments: fields of `ReplicaSettings`. Ray would make the object itself, but of annotations that are classes,
+            which ours are not until they are asked for.
+
+    Raises:
+        ValidationError: one is missing, unknown or out of bounds.
     """
+    settings = ReplicaSettings.model_validate(arguments)
     keys = [key for key in os.environ.get(KEY_VARIABLE, "").split(",") if key]
     most = max(settings.replicas, settings.most_replicas)
     scaling = AutoscalingConfig(
@@ -127,8 +151,8 @@ def app(settings: ReplicaSettings) -> Application:
         max_replicas=most,
         initial_replicas=settings.replicas,
         target_ongoing_requests=0.75 * settings.sessions,
-        upscale_delay_s=5.0,
-        downscale_delay_s=600.0,
+        upscale_delay_s=settings.upscale_delay,
+        downscale_delay_s=settings.downscale_delay,
     )
     deployment: Any = serve.deployment(
         Replica,
@@ -136,7 +160,8 @@ def app(settings: ReplicaSettings) -> Application:
         max_ongoing_requests=settings.sessions + SPARE,
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
         health_check_period_s=5.0,
-        graceful_shutdown_timeout_s=settings.length + LAST_MINUTE,
+        graceful_shutdown_timeout_s=settings.drain + LAST_WORDS,
+        max_surge_percent=settings.surge,
         request_router_config=RequestRouterConfig(request_router_class=ROUTER),
         **({"autoscaling_config": scaling} if most > settings.replicas else {"num_replicas": settings.replicas}),
     )

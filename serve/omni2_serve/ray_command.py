@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 
 import typer
@@ -14,10 +14,12 @@ from omni2_engine.errors import BackendError
 
 PROXY_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"  # read by Ray's proxies when they start
 CALLBACK = "omni2_serve.ray_proxy:middlewares"
+APPLICATION = "omni2"
+LOOK = 0.2  # seconds between two looks at whether a signal has come, and whether the replicas have drained
 
 
 def serve_with_ray(settings: Mapping[str, object], host: str, port: int) -> None:
-    """Deploy, and wait for SIGINT or SIGTERM; then conversations end by themselves before Ray stops.
+    """Deploy, and wait for SIGINT or SIGTERM; then all replicas drain before Ray stops. A second signal skips the rest.
 
     Args:
         settings: fields of `ReplicaSettings`.
@@ -31,17 +33,20 @@ def serve_with_ray(settings: Mapping[str, object], host: str, port: int) -> None
     os.environ.setdefault(PROXY_CALLBACK, CALLBACK)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no word leaves the machine unasked
     import ray
-    from omni2_serve.ray import ReplicaSettings, app
+    from omni2_serve.ray import app
     from ray import serve
 
     ray.init(ignore_reinit_error=True, include_dashboard=False)
     serve.start(http_options={"host": host, "port": port})
-    serve.run(app(ReplicaSettings.model_validate(settings)), route_prefix="/")
+    serve.run(app(dict(settings)), name=APPLICATION, route_prefix="/")
     typer.echo(f"{settings['replicas']} replicas listen at http://{host}:{port}, Realtime at /v1/realtime")
-    stopped = threading.Event()
+    came: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
-    ends: list[Callable[[], None]] = [serve.shutdown, ray.shutdown]
-    for end in ends:
-        end()
+        signal.signal(number, lambda number, _: came.append(number))
+    while not came:
+        time.sleep(LOOK)
+    serve.delete(APPLICATION, _blocking=False)  # `serve.shutdown` alone ends the proxies at once, and all answers
+    while APPLICATION in serve.status().applications and len(came) < 2:
+        time.sleep(LOOK)
+    serve.shutdown()
+    ray.shutdown()

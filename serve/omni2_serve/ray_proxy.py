@@ -1,4 +1,4 @@
-"""What Ray's proxies do beside passing messages on: a client whose replica has died is told to connect again.
+"""What Ray's proxies do beside passing messages on: clients that have no replica, or none any more, are told so.
 
 Ray's proxies load `middlewares` by the variable RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH. `omni2-engine serve --ray`
 sets it.
@@ -9,11 +9,18 @@ from __future__ import annotations
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from omni2_serve.protocol.errors import SERVER, RequestError
+from omni2_serve.replies import problem
+
 RESTARTED = 1012  # close code "service restart": connect again
+NO_REPLICA = RequestError("no replica takes conversations", "ask again later", code="server_busy", kind=SERVER)
 
 
 class ReconnectNotice:
-    """Closes a WebSocket that its replica has left open.
+    """Has words for WebSockets where Ray's proxy has pages.
+
+    Where no replica lets one in, it is refused with 503 and Retry-After. Where its replica has left one open, it is
+    closed with 1012.
 
     Args:
         app: Ray's proxy.
@@ -37,10 +44,14 @@ class ReconnectNotice:
 
         async def sending(message: Message) -> None:
             nonlocal opened, closed
-            opened = opened or message["type"] == "websocket.accept"
-            if opened and not message["type"].startswith("websocket."):
-                return  # an error page of the proxy, which an open WebSocket has no room for
-            closed = closed or message["type"] == "websocket.close"
+            kind = message["type"]
+            if not kind.startswith("websocket."):  # a page of the proxy: it has no replica, or has lost it
+                if not opened and not closed:
+                    closed = True
+                    await problem(NO_REPLICA)(scope, receive, send)
+                return
+            opened = opened or kind == "websocket.accept"
+            closed = closed or kind in ("websocket.close", "websocket.http.response.start")
             await send(message)
 
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
+from omni2_serve.ray_stopping import announce
+
 
 class FewestConversations(RequestRouter):
     """Looks at all replicas. Ray's own router compares two of them at random, and may find both full while a third is
@@ -15,3 +17,8 @@ class FewestConversations(RequestRouter):
     ) -> list[list[RunningReplica]]:
         """All of them as equals: Ray asks each for its load and takes the least."""
         return [candidate_replicas]
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """Ray says which replicas run: one that it has begun to stop is not among them."""
+        super().update_replicas(replicas)
+        announce(replicas)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import time
+from typing import Any
 
+from omni2_engine.system.log_names import conversation
 from omni2_serve.access import Access
 from omni2_serve.host import Host
 from omni2_serve.limits import ServiceLimits
@@ -15,6 +17,7 @@ from omni2_serve.metrics import Metrics
 from omni2_serve.protocol.errors import SERVER, RequestError
 from omni2_serve.protocol.ids import new_id
 from omni2_serve.protocol.session_config import SessionConfig
+from omni2_serve.recogniser.base import Recogniser
 
 RETRY_AFTER = 5  # seconds after which one that was not let in may ask again
 
@@ -28,6 +31,7 @@ class Service:
         limits: see `ServiceLimits`.
         access: see `Access`.
         metrics: see `Metrics`.
+        recogniser: writes down what the user says; None for none.
 
     Attributes:
         draining: set when the server is to stop: no new client comes in.
@@ -40,6 +44,7 @@ class Service:
     limits: ServiceLimits = field(default_factory=ServiceLimits)
     access: Access = field(default_factory=Access)
     metrics: Metrics = field(default_factory=Metrics)
+    recogniser: Recogniser | None = None
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     sessions: int = 0
     requests: int = 0
@@ -50,9 +55,19 @@ class Service:
         config = SessionConfig(model=self.host.name, expires_at=int(time() + self.limits.length))
         return config.updated({}, self.host.voices)
 
+    def changed(self, config: SessionConfig, changes: Mapping[str, Any]) -> SessionConfig:
+        """Settings with some of them changed, before a session has begun.
+
+        Raises:
+            RequestError: a value makes no sense, or cannot be done.
+        """
+        name = None if self.recogniser is None else self.recogniser.name
+        return config.updated(changes, self.host.voices, recogniser=name)
+
     def named(self, config: SessionConfig) -> SessionConfig:
-        """These settings for one session more."""
+        """These settings for one session more. What is logged from here on, in this task, has the session's id."""
         changes = {"id": new_id("sess"), "expires_at": int(time() + self.limits.length)}
+        conversation.set(str(changes["id"]))
         return config.model_copy(update=changes)
 
     @contextmanager

@@ -1,9 +1,9 @@
-// `@openai/agents-realtime`: every kind of turn. Arguments: the server's address, a recording (WAV, 24 kHz, 16 bits, mono).
-import { readFileSync } from "node:fs";
+// `@openai/agents-realtime`: every kind of turn. Arguments: as of openai_client.py.
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import assert from "node:assert/strict";
 import { RealtimeAgent, RealtimeSession } from "@openai/agents-realtime";
 
-const [address, recording] = process.argv.slice(2);
+const [address, recording, hold] = process.argv.slice(2);
 const speech = readFileSync(recording).subarray(44);
 const silence = Buffer.alloc(48_000);
 const url = `ws://${address}/v1/realtime?model=any`;
@@ -47,6 +47,13 @@ class Talk {
     }
   }
 
+  /** A turn. What the SDK sends when speech begins goes before the silence that ends it. */
+  async ask() {
+    this.say(silence, speech);
+    await this.until("input_audio_buffer.speech_started");
+    this.say(silence);
+  }
+
   /** What the SDK has made of the conversation's last message of a role. */
   last(role) {
     return this.session.history.filter((item) => item.role === role).at(-1);
@@ -66,7 +73,7 @@ talk.session.transport.updateSessionConfig({
 await talk.until("session.updated");
 
 console.log("a spoken turn");
-talk.say(silence, speech, silence);
+await talk.ask();
 await talk.until("input_audio_buffer.committed");
 await talk.until("sdk audio");
 let done = await talk.until("response.done");
@@ -83,7 +90,8 @@ for (const text of ["one", "two"]) {
 }
 
 console.log("cancel");
-talk.say(speech, silence);
+writeFileSync(hold, "");
+await talk.ask();
 await talk.until("sdk audio");
 talk.session.interrupt();
 await talk.until("sdk audio_interrupted");
@@ -91,10 +99,10 @@ done = await talk.until("response.done");
 assert.equal(done.response.status_details.reason, "client_cancelled");
 
 console.log("barge-in, truncate, retrieve");
-talk.say(speech, silence);
+await talk.ask();
 await talk.until("sdk audio");
-talk.say(speech, silence);
-await talk.until("input_audio_buffer.speech_started");
+await talk.ask();
+rmSync(hold);
 await talk.until("sdk audio_interrupted");
 const truncated = await talk.until("conversation.item.truncated");
 const retrieved = await talk.until("conversation.item.retrieved");

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import wave
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Engine
 from omni2_engine.audio.source import read_native
-from omni2_engine.live.events import Event, SoundMade
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import PRESETS
 from omni2_export.checkpoint import open_checkpoint
@@ -22,6 +18,7 @@ from omni2_serve.engine_host import engine_host
 from omni2_serve.limits import ServiceLimits
 from omni2_serve.service import Service
 
+from ..held_answers import holding
 from ..serve.client import pcm
 from ..serve.running import RunningServer
 
@@ -32,35 +29,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if config.getoption("--clients") else True
 
 
-class InRealTime:
-    """A live conversation whose sound comes no faster than it is played, so that an answer can be interrupted."""
-
-    def __init__(self, conversation: Any) -> None:
-        self._conversation = conversation
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._conversation, name)
-
-    def __aiter__(self) -> InRealTime:
-        return self
-
-    async def __anext__(self) -> Event:
-        event: Event = await anext(self._conversation)
-        if isinstance(event, SoundMade):
-            await asyncio.sleep(event.chunk.duration)
-        return event
+@pytest.fixture(scope="session")
+def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """While this file is there, an answer goes no further than its first sound until it is interrupted."""
+    return tmp_path_factory.mktemp("hold") / "hold"
 
 
 @pytest.fixture(scope="session")
-def address(repository: Path) -> Iterator[str]:
-    """Where a server of the demonstration model listens; `make demo` uses the same engine directory."""
+def address(repository: Path, hold: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a server of the demonstration model listens."""
     paths = CheckpointPaths.below(repository / "examples" / "model")
-    opened, path = open_checkpoint(paths.model, decoder=paths.decoder), repository / "build" / "demo" / "engine"
+    opened, path = open_checkpoint(paths.model, decoder=paths.decoder), tmp_path_factory.mktemp("demo") / "engine"
     build_engine(BuildRequest(opened, path, [repository / "examples" / "voice.wav"], PRESETS["balanced"]))
     with Engine.load(path, sessions=2) as engine:
-        host = engine_host(engine, typed_turns=True)
-        paced = replace(host, open=lambda *settings: InRealTime(host.open(*settings)))  # type: ignore[arg-type, return-value]
-        server = RunningServer(Service(paced, ServiceLimits(sessions=8)))
+        host = holding(engine_host(engine, typed_turns=True, chunks="fixed"), held=hold.exists)
+        server = RunningServer(Service(host, ServiceLimits(sessions=8)))
         yield server.address
         server.stop()
 

@@ -1,10 +1,11 @@
-"""`livekit-plugins-openai`: every kind of turn. Arguments: the server's address, a recording (WAV, 24 kHz, mono)."""
+"""`livekit-plugins-openai`: every kind of turn. Arguments: as of openai_client.py."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import wave
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -78,7 +79,7 @@ async def heard(generation: llm.GenerationCreatedEvent) -> tuple[str, str, float
     raise AssertionError("no message")
 
 
-async def main(address: str, speech: bytes) -> None:
+async def main(address: str, speech: bytes, hold: Path) -> None:
     async with aiohttp.ClientSession() as http:
         talk = Talk(address, http)
         await talk.until("session.updated")
@@ -99,6 +100,7 @@ async def main(address: str, speech: bytes) -> None:
         assert (await talk.until("session.updated"))["session"]["instructions"] == "Be brief."
 
         print("cancel")
+        hold.touch()
         talk.say(speech + SILENCE)
         assert await talk.spoken.get() == "began" and await talk.spoken.get() == "ended"
         generation = await talk.spoken.get()
@@ -113,11 +115,13 @@ async def main(address: str, speech: bytes) -> None:
         assert await talk.spoken.get() == "began" and await talk.spoken.get() == "ended"
         generation = await talk.spoken.get()
         await talk.until("response.output_audio.delta")
-        talk.say(speech + SILENCE)
+        talk.say(speech)
         assert await talk.spoken.get() == "began"
+        hold.unlink()
         name, text, seconds = await heard(generation)
         talk.session.truncate(message_id=name, modalities=["audio"], audio_end_ms=100)
         assert (await talk.until("conversation.item.truncated"))["item_id"] == name
+        talk.say(SILENCE)
         assert await talk.spoken.get() == "ended"
         await heard(await talk.spoken.get())
 
@@ -138,4 +142,4 @@ async def main(address: str, speech: bytes) -> None:
 
 with wave.open(sys.argv[2]) as recording:
     question = recording.readframes(recording.getnframes())
-asyncio.run(main(sys.argv[1], question))
+asyncio.run(main(sys.argv[1], question, Path(sys.argv[3])))

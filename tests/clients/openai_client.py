@@ -1,4 +1,8 @@
-"""`openai` for Python: every kind of turn. Arguments: the server's address, a recording (WAV, 24 kHz, mono)."""
+"""`openai` for Python: every kind of turn.
+
+Arguments: the server's address, a recording (WAV, 24 kHz, 16 bits, mono), a file. While it is there, the server holds
+answers back after their first sound until they are interrupted.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import base64
 import sys
 import wave
+from pathlib import Path
 from typing import Any
 
 from openai import AsyncOpenAI
@@ -36,7 +41,7 @@ async def type_(connection: AsyncRealtimeConnection, text: str) -> None:
     await connection.response.create()
 
 
-async def main(address: str, speech: bytes) -> None:
+async def main(address: str, speech: bytes, hold: Path) -> None:
     client = AsyncOpenAI(base_url=f"http://{address}/v1", websocket_base_url=f"ws://{address}/v1", api_key="any")
     assert [model.id async for model in await client.models.list()]
     async with client.realtime.connect(model="any") as connection:
@@ -61,6 +66,7 @@ async def main(address: str, speech: bytes) -> None:
             assert done.status == "completed" and done.output[0].content[0].transcript, done
 
         print("cancel")
+        hold.touch()
         await say(connection, speech + SILENCE)
         await until(connection, "response.output_audio.delta")
         await connection.response.cancel()
@@ -70,14 +76,16 @@ async def main(address: str, speech: bytes) -> None:
         print("barge-in, truncate, retrieve")
         await say(connection, speech + SILENCE)
         sounded = await until(connection, "response.output_audio.delta")
-        await say(connection, speech + SILENCE)
+        await say(connection, speech)
         await until(connection, "input_audio_buffer.speech_started")
+        hold.unlink()
         done = (await until(connection, "response.done")).response
         assert (done.status, done.status_details.reason) == ("cancelled", "turn_detected"), done
         await connection.conversation.item.truncate(item_id=sounded.item_id, content_index=0, audio_end_ms=100)
         await until(connection, "conversation.item.truncated")
         await connection.conversation.item.retrieve(item_id=sounded.item_id)
         assert (await until(connection, "conversation.item.retrieved")).item.id == sounded.item_id
+        await say(connection, SILENCE)
         done = (await until(connection, "response.done")).response
         assert done.status == "completed", done
 
@@ -94,4 +102,4 @@ async def main(address: str, speech: bytes) -> None:
 
 with wave.open(sys.argv[2]) as recording:
     question = recording.readframes(recording.getnframes())
-asyncio.run(main(sys.argv[1], question))
+asyncio.run(main(sys.argv[1], question, Path(sys.argv[3])))

@@ -1,4 +1,4 @@
-"""`pipecat-ai`: every kind of turn. Arguments: the server's address, a recording (WAV, 24 kHz, 16 bits, mono).
+"""`pipecat-ai`: every kind of turn. Arguments: as of openai_client.py.
 
 Any error but two ends pipecat's session, so a wrong event is one of these two: a cancel of nothing.
 """
@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 import wave
+from pathlib import Path
 from typing import Any
 
 from pipecat.frames.frames import (
@@ -36,7 +37,7 @@ from pipecat.workers.runner import WorkerRunner
 RATE = 24_000
 PIECE = RATE // 20
 SILENCE = bytes(2 * RATE)
-PATIENCE = 30.0  # seconds
+LONGEST = 100.0  # seconds that a step may take, on a machine however busy
 
 
 class Taken(FrameProcessor):
@@ -56,7 +57,7 @@ class Taken(FrameProcessor):
         """Take frames up to one of these kinds."""
         taken: list[Frame] = []
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(LONGEST):
                 while not taken or not isinstance(taken[-1], kinds):
                     taken.append(await self.frames.get())
         except TimeoutError:
@@ -91,7 +92,7 @@ def service(address: str) -> OpenAIRealtimeLLMService:
     return OpenAIRealtimeLLMService(api_key="any", base_url=f"ws://{address}/v1/realtime", settings=settings)
 
 
-async def talk(address: str, speech: bytes) -> None:
+async def talk(address: str, speech: bytes, hold: Path) -> None:
     llm, taken, errors = service(address), Taken(), Errors()
     items: dict[str, Any] = {}
 
@@ -114,10 +115,24 @@ async def talk(address: str, speech: bytes) -> None:
     frames = await taken.until(LLMFullResponseEndFrame)
     assert any(isinstance(frame, LLMTextFrame) for frame in frames)
 
+    async def ask() -> None:
+        """A turn. When speech begins pipecat truncates the answer before, which must reach the server before this turn
+        has ended and has an answer of its own.
+        """
+        await say(SILENCE + speech)
+        await taken.until(ProposedUserStartedSpeakingFrame)
+        await say(SILENCE)
+
+    async def retrieve_nothing() -> None:
+        try:
+            await llm.retrieve_conversation_item("none")
+            raise AssertionError("there is no such item")
+        except Exception as error:
+            assert "no item" in str(error), error
+
     print("spoken turns")
     for _ in range(2):
-        await say(SILENCE + speech + SILENCE)
-        await taken.until(ProposedUserStartedSpeakingFrame)
+        await ask()
         await taken.until(ProposedUserStoppedSpeakingFrame)
         frames = await taken.until(LLMFullResponseEndFrame)
         sound = sum(len(frame.audio) for frame in frames if isinstance(frame, TTSAudioRawFrame))
@@ -126,33 +141,28 @@ async def talk(address: str, speech: bytes) -> None:
     print("retrieve")
     name = next(name for name, item in items.items() if item is not None and item.role == "user")
     assert (await llm.retrieve_conversation_item(name)).id == name
-    try:
-        await llm.retrieve_conversation_item("none")
-        raise AssertionError("there is no such item")
-    except Exception as error:
-        assert "no item" in str(error), error
+    await retrieve_nothing()
 
     print("barge-in, truncate")
-    await say(speech + SILENCE)
+    hold.touch()
+    await ask()
     await taken.until(TTSAudioRawFrame)
-    await say(speech + SILENCE)
-    await taken.until(ProposedUserStartedSpeakingFrame)
+    await ask()
     await taken.until(LLMFullResponseEndFrame)  # of the answer that was interrupted
     await taken.until(TTSAudioRawFrame)
-    await taken.until(LLMFullResponseEndFrame)
 
     print("cancel, twice")
-    await say(speech + SILENCE)
-    await taken.until(TTSAudioRawFrame)
     for _ in range(2):
         await llm.send_client_event(events.ResponseCancelEvent())
     await taken.until(LLMFullResponseEndFrame)
+    hold.unlink()
 
     print("reconnect")
     await worker.queue_frame(BotStoppedSpeakingFrame())  # as the player says; else it truncates the old session's item
-    await asyncio.sleep(0.1)
+    await taken.until(BotStoppedSpeakingFrame)
     await llm.reset_conversation()
-    await say(SILENCE + speech + SILENCE)
+    await retrieve_nothing()  # answered once the session has been set up: what is said now ends as it was asked to
+    await ask()
     await taken.until(TTSAudioRawFrame)
     await taken.until(LLMFullResponseEndFrame)
 
@@ -161,11 +171,16 @@ async def talk(address: str, speech: bytes) -> None:
     assert not errors.seen, errors.seen
 
 
+async def main(address: str, speech: bytes, hold: Path) -> None:
+    """`talk`, or the end of the process: cancelled, the pipeline waits for an end that does not come."""
+    try:
+        await talk(address, speech, hold)
+    except BaseException:
+        traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(1)
+
+
 with wave.open(sys.argv[2]) as recording:
     question = recording.readframes(recording.getnframes())
-try:
-    asyncio.run(asyncio.wait_for(talk(sys.argv[1], question), 4 * PATIENCE))
-except BaseException:
-    traceback.print_exc()
-    sys.stdout.flush()
-    os._exit(1)  # the pipeline's tasks do not end by themselves
+asyncio.run(main(sys.argv[1], question, Path(sys.argv[3])))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,9 @@ import pytest
 import soundfile
 import soxr
 
+from ..waiting import SOON
+
+HERE = Path(__file__).parent
 MICROPHONE_RATE = 48_000
 PACKAGES = "build/clients/agents/node_modules"  # where `make test-clients` installs tests/clients/package.json
 IN_A_BROWSER = ("test_page.py", "test_agents_webrtc.py")
@@ -24,15 +30,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.fixture(scope="session")
-def demo_engine_dir(repository: Path) -> Path:
-    """The demonstration model as `make demo` builds it, and where."""
+def demo_engine_dir(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demonstration model as `make demo` builds it."""
     from omni2_bench.random_checkpoint import CheckpointPaths
     from omni2_export.build import BuildRequest, build_engine
     from omni2_export.build.precision import PRESETS
     from omni2_export.checkpoint import open_checkpoint
 
     paths = CheckpointPaths.below(repository / "examples" / "model")
-    opened, path = open_checkpoint(paths.model, decoder=paths.decoder), repository / "build" / "demo" / "engine"
+    opened, path = open_checkpoint(paths.model, decoder=paths.decoder), tmp_path_factory.mktemp("demo") / "engine"
     build_engine(BuildRequest(opened, path, [repository / "examples" / "voice.wav"], PRESETS["balanced"]))
     return path
 
@@ -75,6 +81,33 @@ class Browser:
     def close(self) -> None:
         for browser in self._running:
             browser.close()
+
+
+class Speaker:
+    """Speaks into a page's microphone at the moment a test chooses.
+
+    Args:
+        page: on which nothing was opened yet.
+    """
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+        page.add_init_script(path=HERE / "microphone.js")
+
+    def say(self, recording: Path) -> None:
+        """Begin to; the page has asked for the microphone already."""
+        wav = io.BytesIO()
+        soundfile.write(wav, _sound(recording), MICROPHONE_RATE, subtype="PCM_16", format="WAV")
+        self._page.evaluate("wav => say(wav)", base64.b64encode(wav.getvalue()).decode())
+
+
+def until(page: Any, condition: str, look: Callable[[], None] = lambda: None) -> None:
+    """Until a JavaScript expression holds. It may await; `look` may find that it never will."""
+    last = time.monotonic() + SOON
+    while not page.evaluate(f"async () => !!({condition})"):
+        look()
+        assert time.monotonic() < last, f"after {SOON:.0f} s not yet: {condition}\n{page.inner_text('body')}"
+        page.wait_for_timeout(20)
 
 
 def _sound(sound: Path | float) -> np.ndarray[Any, Any]:

@@ -3,169 +3,76 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import os
-import re
 import signal
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
-import numpy as np
-import psutil
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
 pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
 
+from .clusters import Cluster, command, eventually, free_port
+from .talking import Talker, open_when_free, refusal
+
 SESSIONS, REPLICAS = 2, 2
-START = 300  # seconds of patience with a loaded machine
-
-
-class Cluster:
-    """`omni2-engine serve --ray` in a process of its own.
-
-    Args:
-        engine: its directory.
-    """
-
-    def __init__(self, engine: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [
-            sys.executable, "-m", "omni2_engine", "serve", str(engine), "--ray", "--replicas", str(REPLICAS),
-            "--sessions", str(SESSIONS), "--port", str(port), "--chunks", "fixed",
-        ]  # fmt: skip
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self._lines: list[str] = []
-        listens = threading.Event()
-        threading.Thread(target=self._read, args=(listens,), daemon=True).start()
-        if not listens.wait(START):
-            self.stop()
-            raise AssertionError("".join(self._lines[-30:]))
-        self.address = f"ws://127.0.0.1:{port}/v1/realtime?model=omni2"
-
-    def _read(self, listens: threading.Event) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.append(line)
-            if re.search(r"replicas listen at", line):
-                listens.set()
-
-    def replicas(self) -> list[psutil.Process]:
-        """Their processes."""
-        own = psutil.Process(self._process.pid).children(recursive=True)
-        return [
-            process
-            for process in own
-            if "ServeReplica" in " ".join(process.cmdline()) or "ServeReplica" in process.name()
-        ]
-
-    def stop(self) -> None:
-        """End everything."""
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(120)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        subprocess.run([sys.executable, "-m", "ray.scripts.scripts", "stop", "--force"], capture_output=True)
 
 
 @pytest.fixture(scope="module")
-def cluster(tiny_engine_dir: Path) -> Iterator[Cluster]:
-    running = Cluster(tiny_engine_dir)
-    yield running
-    running.stop()
+def port() -> int:
+    return free_port()
 
 
-def question(number: int) -> str:
-    """Half a second of noise, 24 kHz s16le."""
-    noise = 3000 * np.random.default_rng(number).standard_normal(12_000)
-    return base64.b64encode(noise.astype("<i2").tobytes()).decode()
+@pytest.fixture(scope="module")
+def address(port: int) -> str:
+    return f"ws://127.0.0.1:{port}/v1/realtime?model=omni2"
 
 
-async def open_session(address: str) -> ClientConnection:
-    client = await connect(address, max_size=None)
-    assert json.loads(await client.recv())["type"] == "session.created"
-    audio = {"input": {"turn_detection": None}}
-    await client.send(json.dumps({"type": "session.update", "session": {"type": "realtime", "audio": audio}}))
-    while json.loads(await client.recv())["type"] != "session.updated":
-        pass
-    return client
+@pytest.fixture(scope="module")
+def cluster(tiny_engine_dir: Path, port: int) -> Iterator[Cluster]:
+    options = ["--replicas", REPLICAS, "--sessions", SESSIONS, "--port", port, "--chunks", "fixed"]
+    serve = command("serve", tiny_engine_dir, "--ray", *options)
+    with TemporaryDirectory(prefix="ray", dir="/tmp") as folder:  # whose path has to be short, for Ray's sockets
+        running = Cluster(serve, Path(folder), "replicas listen at")
+        try:
+            yield running
+        finally:
+            running.stop()
 
 
-async def ask(client: ClientConnection, number: int) -> bytes:
-    """The sound of the answer to a recorded question."""
-    content = [{"type": "input_audio", "audio": question(number)}]
-    item = {"type": "message", "role": "user", "content": content}
-    await client.send(json.dumps({"type": "conversation.item.create", "item": item}))
-    await client.send(json.dumps({"type": "response.create"}))
-    sound = b""
-    while True:
-        event: dict[str, Any] = json.loads(await client.recv())
-        assert event["type"] != "error", event
-        if event["type"] == "response.output_audio.delta":
-            sound += base64.b64decode(event["delta"])
-        if event["type"] == "response.done":
-            assert event["response"]["status"] in ("completed", "incomplete"), event
-            return sound
-
-
-async def close_code(client: ClientConnection) -> int | None:
-    """With what code the server closes."""
-    try:
-        while True:
-            await client.recv()
-    except ConnectionClosed as error:
-        return error.rcvd.code if error.rcvd is not None else None
-
-
-async def open_when_free(address: str) -> ClientConnection:
-    """A session as soon as there is a place."""
-    async with asyncio.timeout(START):
-        while True:
-            try:
-                return await open_session(address)
-            except (InvalidStatus, ConnectionClosed, OSError):
-                await asyncio.sleep(0.5)
-
-
-async def spread(address: str) -> list[ClientConnection]:
+async def spread(address: str) -> list[Talker]:
     """As many sessions as there are places."""
     return [await open_when_free(address) for _ in range(SESSIONS * REPLICAS)]
 
 
-def test_conversations_go_where_places_are_free_and_no_further(cluster: Cluster) -> None:
+async def close_code(client: Talker) -> int | None:
+    return (await client.end())[1]
+
+
+def test_conversations_go_where_places_are_free_and_no_further(cluster: Cluster, address: str) -> None:
     async def main() -> None:
-        clients = await spread(cluster.address)  # which a router that fills one replica first could not place at once
-        with pytest.raises(InvalidStatus) as refused:
-            await connect(cluster.address)
-        assert refused.value.response.status_code == 503
-        assert int(refused.value.response.headers["Retry-After"]) > 0
+        clients = await spread(address)  # which a router that fills one replica first could not place at once
+        status, retry_after = await refusal(address)
+        assert status == 503 and int(retry_after or 0) > 0
         for client in clients:
             await client.close()
 
     asyncio.run(main())
 
 
-def test_a_replica_that_dies_takes_only_its_own_conversations_along(cluster: Cluster) -> None:
+def test_a_replica_that_dies_takes_only_its_own_conversations_along(cluster: Cluster, address: str) -> None:
     """Its clients are told to connect again; the others' sound is what it is alone; a new replica takes its place."""
 
     async def main() -> None:
-        alone = await open_when_free(cluster.address)
-        expected = [await ask(alone, 1), await ask(alone, 2)]
+        alone = await open_when_free(address)
+        expected = [await alone.ask(1), await alone.ask(2)]
         await alone.close()
-        clients = await spread(cluster.address)
-        assert [await ask(client, 1) for client in clients] == [expected[0]] * len(clients)
-        answers = [asyncio.create_task(ask(client, 2)) for client in clients]
-        os.kill(cluster.replicas()[0].pid, signal.SIGKILL)
+        clients = await spread(address)
+        assert [await client.ask(1) for client in clients] == [expected[0]] * len(clients)
+        answers = [asyncio.create_task(client.ask(2)) for client in clients]
+        os.kill(cluster.replicas()[0], signal.SIGKILL)
         found = await asyncio.gather(*answers, return_exceptions=True)
         lost = [client for client, answer in zip(clients, found, strict=True) if isinstance(answer, ConnectionClosed)]
         kept = [answer for answer in found if not isinstance(answer, ConnectionClosed)]
@@ -183,9 +90,40 @@ def test_a_replica_that_dies_takes_only_its_own_conversations_along(cluster: Clu
         assert told + len(lost) == SESSIONS
         for client in clients:
             await client.close()
-        again = await spread(cluster.address)  # all places, the dead replica's among them
-        assert await ask(again[-1], 1) == expected[0]
+        again = await spread(address)  # all places, the dead replica's among them
+        assert await again[-1].ask(1) == expected[0]
         for client in again:
             await client.close()
 
     asyncio.run(main())
+
+
+def test_when_it_is_stopped_answers_are_heard_to_their_end(cluster: Cluster, address: str) -> None:
+    """No new conversation, the rest of the answer, and then 1001, in this order; idle conversations end at once."""
+
+    async def main() -> None:
+        alone = await open_when_free(address)
+        expected = await alone.ask(1)
+        await alone.close()
+        eventually(lambda: len(cluster.replicas()) == REPLICAS)
+        clients = await spread(address)
+        asking, idle = clients[: SESSIONS * REPLICAS // 2], clients[SESSIONS * REPLICAS // 2 :]
+        for pid in cluster.replicas():
+            cluster.hold(pid)
+        running = [asyncio.create_task(client.begin(1)) for client in asking]
+        await asyncio.gather(*running)
+        cluster.terminate()
+        assert [await client.end() for client in idle] == [(["server_stopping"], 1001)] * len(idle)
+        status, retry_after = await refusal(address)
+        assert status == 503 and int(retry_after or 0) > 0
+        assert all(client.sounds == [] for client in asking)
+        for pid in cluster.replicas():
+            cluster.release(pid)
+        for client in asking:
+            kinds, code = await client.end()
+            assert kinds[-2:] == ["response.done", "server_stopping"] and code == 1001
+            assert client.sounds == [expected]
+        assert await asyncio.to_thread(cluster.join) == 0
+
+    asyncio.run(main())
+    eventually(lambda: not cluster.replicas())

@@ -14,6 +14,8 @@ from pydantic import BaseModel, TypeAdapter
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 
+from ..waiting import SOON
+
 KINDS = {
     kind.model_fields["type"].annotation.__args__[0]: TypeAdapter(kind)
     for kind in get_args(get_args(RealtimeServerEvent)[0])
@@ -116,7 +118,9 @@ async def connect(address: str, key: str | None = None, **options: Any) -> Async
     """A client that has been greeted."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     headers |= options.pop("headers", {})
-    async with open_socket(f"ws://{address}/v1/realtime?model=any", additional_headers=headers, **options) as socket:
+    patient = {"open_timeout": SOON, "ping_interval": None}  # a busy machine is not a broken one
+    url = f"ws://{address}/v1/realtime?model=any"
+    async with open_socket(url, additional_headers=headers, **(patient | options)) as socket:
         client = Client(socket)
         await client.until("session.created")
         yield client

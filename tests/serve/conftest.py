@@ -13,6 +13,7 @@ from omni2_serve.access import Access
 from omni2_serve.engine_host import engine_host
 from omni2_serve.host import Host
 from omni2_serve.limits import ServiceLimits
+from omni2_serve.recogniser.base import Recogniser
 from omni2_serve.service import Service
 
 from .running import RunningServer
@@ -36,8 +37,13 @@ def new_server(host: Host) -> Iterator[Any]:
     """Makes servers with limits and access of their own."""
     servers: list[RunningServer] = []
 
-    def make(limits: ServiceLimits | None = None, access: Access | None = None, host: Host = host) -> RunningServer:
-        service = Service(host, limits or ServiceLimits(drain=2.0), access or Access())
+    def make(
+        limits: ServiceLimits | None = None,
+        access: Access | None = None,
+        host: Host = host,
+        recogniser: Recogniser | None = None,
+    ) -> RunningServer:
+        service = Service(host, limits or ServiceLimits(drain=2.0), access or Access(), recogniser=recogniser)
         servers.append(RunningServer(service))
         return servers[-1]
 

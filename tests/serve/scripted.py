@@ -24,11 +24,13 @@ class ScriptedConversation:
     Attributes:
         calls: (name, arguments) of every call.
         fed, frames: samples that were fed, and themselves.
+        unheard: see `LiveConversation`.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.fed = 0
+        self.unheard = 0.0
         self.frames: list[Any] = []
         self._events: deque[Event] = deque()
         self._lock = threading.Lock()
@@ -63,6 +65,9 @@ class ScriptedConversation:
 
     def respond(self, **options: Any) -> None:
         self._note("respond", **options)
+
+    def answered(self, text: str) -> None:
+        self._note("answered", text=text)
 
     def interrupt(self, heard: float | None = None) -> None:
         self._note("interrupt", heard=heard)
@@ -113,6 +118,7 @@ class Script:
             most_tokens=256,
             soft_end=None,
             check_typed=lambda text: None,
+            check_answer=lambda text: None,
             check_instructions=lambda text: None,
             open=self._open,
             session=self._open,

@@ -78,6 +78,8 @@ def test_what_cannot_be_is_said_before_the_model_is_loaded(tiny_engine_dir: Path
     for option, problem in (
         (("--api-key-file", tmp_path / "keys"), "too short"),
         (("--certificate", tmp_path / "keys"), "comes with its key"),
+        (("--order", "fifo"), "order is 'fifo'"),
+        (("--ray", "--order", "arrival"), "does not go with --ray"),
     ):
         code, said = refused(tiny_engine_dir, "--port", "0", *option)
         assert code == 2 and problem in said

@@ -74,12 +74,16 @@ def test_a_client_secret_opens_a_session_with_its_settings(new_server: Any) -> N
 
 
 def test_a_client_secret_expires(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr("omni2_serve.access.time", lambda: now)
+    """After its seconds, however often the clock is set meanwhile."""
+    now, set_to = 1000.0, 5000.0
+    monkeypatch.setattr("omni2_serve.access.monotonic", lambda: now)
+    monkeypatch.setattr("omni2_serve.access.time", lambda: set_to)
     access = Access(keys=[KEY])
     secret = access.new_secret("settings", 10)  # type: ignore[arg-type]
+    assert secret.expires_at == 5010
+    now, set_to = 1009.5, 8600.0
     assert access.session(secret.value, "others") == "settings"  # type: ignore[arg-type]
-    now = 1010.5
+    now, set_to = 1010.5, 1400.0
     with pytest.raises(Exception, match="API key"):
         access.session(secret.value, "others")  # type: ignore[arg-type]
 

@@ -43,6 +43,8 @@ JSON = st.recursive(
 PART = st.one_of(
     st.fixed_dictionaries({"type": st.just("input_text"), "text": st.text(max_size=20)}),
     st.fixed_dictionaries({"type": st.just("input_audio"), "audio": SOUND}),
+    st.fixed_dictionaries({"type": st.just("output_text"), "text": st.text(max_size=20)}),
+    st.fixed_dictionaries({"type": st.just("output_audio"), "transcript": st.text(max_size=20)}),
 )
 ITEM = st.fixed_dictionaries(
     {"type": st.just("message"), "role": st.sampled_from(["user", "system", "assistant"]), "content": st.lists(PART)},
@@ -84,6 +86,7 @@ SPOKEN = st.sampled_from(
         (live.SpeechBegan(100, 0), live.SpeechEnded(200, 300), live.Committed(0, 300, True)),
         (live.Committed(0, 300, False),),
         (live.Failed(None, ValueError("x")),),
+        (live.TurnAdded(),),
     ]
 )
 MADE = st.lists(st.sampled_from([live.TextWritten(0, "Yes. "), live.SoundMade(0, chunk(1, seconds=0.02))]), max_size=3)
@@ -215,7 +218,7 @@ def test_a_reader_that_stops_is_given_up(new_server: Any) -> None:
 
 
 def test_sockets_that_vanish_leave_nothing(server: Any, served_engine: Engine) -> None:
-    """Half-closed, reset, and closed in the middle of a handshake, of a frame and of an answer."""
+    """Half-closed, reset, and closed in the middle of a handshake, of a frame and of an answer, which is counted."""
     host, port = server.address.split(":")
     shake = (
         f"GET /v1/realtime HTTP/1.1\r\nHost: {server.address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -259,6 +262,8 @@ def test_sockets_that_vanish_leave_nothing(server: Any, served_engine: Engine) -
             await asyncio.sleep(0.01)
         async with server.client() as client:
             assert (await client.ask("one"))["status"] == "completed"
+        (counted,) = server.service.metrics.turns.collect()
+        assert sum(sample.value for sample in counted.samples if sample.name == "omni2_turns_total") == 4
 
     asyncio.run(left())
 

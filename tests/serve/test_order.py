@@ -11,6 +11,7 @@ import pytest
 
 from omni2_engine.errors import CapacityError, SettingError
 from omni2_engine.live import events as live
+from omni2_serve.limits import ServiceLimits
 
 from .client import Client
 from .scripted import METRICS, Script, ScriptedConversation, chunk
@@ -89,6 +90,21 @@ def test_an_interruption(session: Any) -> None:
         await client.until("conversation.item.truncated")
         await client.send("conversation.item.retrieve", item_id=item)
         assert (await client.until("conversation.item.retrieved"))["item"] == retrieved
+
+    session(talk)
+
+
+def test_an_answer_is_truncated_before_the_next_one_is_asked_for(session: Any) -> None:
+    async def talk(client: Client, conversation: ScriptedConversation) -> None:
+        conversation.happens(*SPOKEN, live.SoundMade(0, chunk(0)), live.Finished(0, "end", METRICS))
+        item = (await client.until("response.done"))["response"]["output"][0]["id"]
+        cut = {"item_id": item, "content_index": 0, "audio_end_ms": 1}
+        await client.type("two")
+        await client.send("response.create")
+        await client.send("conversation.item.truncate", event_id="late", **cut)
+        error = await client.error()
+        assert (error["event_id"], error["param"]) == ("late", "item_id")
+        assert "truncate" not in [name for name, _ in conversation.calls]
 
     session(talk)
 
@@ -256,6 +272,20 @@ def test_the_voice_can_change_until_the_conversation_begins(session: Any, script
         await client.send("session.update", session={"type": "realtime", "audio": {"output": {"voice": "own"}}})
         assert (await client.error())["code"] == "cannot_update_voice"
         assert (await client.update(instructions="x"))["audio"]["output"]["voice"] == "other"
+
+    session(talk)
+
+
+def test_a_session_that_is_not_heard_in_time_ends(session: Any, script: Script) -> None:
+    async def talk(client: Client, conversation: ScriptedConversation) -> None:
+        conversation.unheard = ServiceLimits().unheard
+        await client.append(bytes(9_600))
+        await client.update(instructions="x")  # it goes on so far
+        conversation.unheard += 0.1
+        await client.append(bytes(9_600))
+        assert (await client.error())["code"] == "server_full"
+        await client.socket.wait_closed()
+        assert client.socket.close_code == 1013
 
     session(talk)
 

@@ -271,8 +271,8 @@ def test_instructions_change_between_turns(session: Any) -> None:
         (
             "conversation.item.create",
             {"item": {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "No."}]}},
-            "unsupported_item",
-            "item",
+            "invalid_value",
+            "previous_item_id",
         ),
         (
             "conversation.item.create",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from time import time
 from typing import Any
 
@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from omni2_engine import Session
 from omni2_engine.errors import Omni2Error
+from omni2_engine.system.log_names import conversation
 from omni2_engine.turn.chunk import Chunk
 from omni2_serve.access import sent_key
 from omni2_serve.bodies import read_json
@@ -24,10 +25,11 @@ from omni2_serve.chat.request import ChatQuestion, ChatRequest, question
 from omni2_serve.protocol.errors import RequestError
 from omni2_serve.protocol.ids import new_id
 from omni2_serve.protocol.usage import usage
-from omni2_serve.realtime.session import in_words
+from omni2_serve.realtime.failures import in_words
 from omni2_serve.service import Service
 from omni2_serve.sound.files import encode_file
 from omni2_serve.sound.formats import PCM, Encoder, Floats, to_base64
+from omni2_serve.threads import on_a_thread
 
 KEPT = 3600  # seconds: an answer's sound is not kept at all, and clients want a time
 
@@ -40,6 +42,8 @@ async def chat_completion(request: Request, service: Service) -> Response:
     """
     service.access.check(sent_key(request.headers.get("authorization")))
     asked = await read_json(request, ChatRequest, service.limits.message)
+    name = new_id("chatcmpl")
+    conversation.set(name)
     with ExitStack() as held:
         try:
             wanted = question(asked, service.host)
@@ -47,7 +51,7 @@ async def chat_completion(request: Request, service: Service) -> Response:
             session = held.enter_context(service.host.session(wanted.voice, wanted.system))
         except Omni2Error as error:
             raise in_words(error) from None
-        completion = Completion(service.host.name, wanted, session)
+        completion = Completion(name, service.host.name, wanted, session)
         if asked.stream:
             shows_usage = asked.stream_options is not None and asked.stream_options.include_usage
             events = completion.events(held.pop_all(), shows_usage)
@@ -61,15 +65,16 @@ class Completion:
     """One answer.
 
     Args:
+        id: its own, which lines of the log name too.
         model: its name.
         question: what is asked.
         session: answers.
     """
 
+    id: str
     model: str
     question: ChatQuestion
     session: Session
-    id: str = field(default_factory=lambda: new_id("chatcmpl"))
     created: int = field(default_factory=lambda: int(time()))
 
     async def whole(self) -> dict[str, Any]:
@@ -78,7 +83,7 @@ class Completion:
         text = "".join(chunk.text for chunk in chunks)
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if self.question.format is not None:
-            data = await asyncio.to_thread(_file, chunks, self.question.format)
+            data = await on_a_thread(partial(_file, chunks, self.question.format))
             audio = {
                 "id": new_id("audio"),
                 "data": to_base64(data),
@@ -123,6 +128,8 @@ class Completion:
         asked = self.question
         chunks = self.session.astream(asked.audio, text=asked.text, **asked.options)
         try:
+            if asked.earlier:
+                await self.session.aadd_turns(asked.earlier, **asked.options)
             async with aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from omni2_engine import EarlierTurn
 from omni2_engine.sampling import Sampling
 from omni2_engine.turn.options import TurnOptions
 from omni2_serve.host import Host
@@ -44,6 +45,7 @@ class Message(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Annotated[TextPart | AudioPart, Field(discriminator="type")]] | None = None
+    audio: dict[str, Any] | None = None
 
 
 class OutputAudio(BaseModel):
@@ -93,6 +95,7 @@ class ChatQuestion:
         voice: name.
         options: of the turn.
         format: of the answer's sound; None where none is wanted.
+        earlier: turns of the conversation before, in their order.
     """
 
     audio: bytes | None
@@ -101,6 +104,7 @@ class ChatQuestion:
     voice: str
     options: TurnOptions
     format: str | None
+    earlier: tuple[EarlierTurn, ...] = ()
 
 
 def question(request: ChatRequest, host: Host) -> ChatQuestion:
@@ -117,15 +121,58 @@ def question(request: ChatRequest, host: Host) -> ChatQuestion:
         raise _unsupported("response_format", "the model writes as it speaks")
     system = [message for message in request.messages if message.role in SYSTEM]
     others = [message for message in request.messages if message.role not in SYSTEM]
-    if len(others) != 1 or others[0].role != "user":
-        raise _unsupported(
-            "messages", "one user message is answered, and earlier turns cannot be given; talk live for a conversation"
-        )
-    audio, text = _content(others[0])
-    if text is not None:
-        host.check_typed(text)
     instructions = "\n\n".join(_content(message)[1] or "" for message in system) or None
-    return ChatQuestion(audio, text, instructions, _voice(request, host), _options(request, host), _format(request))
+    earlier, (audio, text) = _turns(others, host)
+    return ChatQuestion(
+        audio, text, instructions, _voice(request, host), _options(request, host), _format(request), earlier
+    )
+
+
+def _turns(messages: list[Message], host: Host) -> tuple[tuple[EarlierTurn, ...], tuple[bytes | None, str | None]]:
+    """The turns before, and sound or text of the question.
+
+    Raises:
+        RequestError: the messages are not questions and their answers, and a question at the end.
+    """
+    earlier: list[EarlierTurn] = []
+    asked: list[tuple[bytes | None, str | None]] = []
+    for message in messages:
+        if message.role == "user":
+            asked.append(_content(message))
+            continue
+        if message.role != "assistant" or not asked:
+            raise _unsupported("messages", "messages are the user's, each with the answer behind it but the last")
+        audio, text = _one_question(asked, host)
+        earlier.append(EarlierTurn(_answer(message, host), audio, text))
+        asked = []
+    if not asked:
+        raise _unsupported("messages", "the last message is the user's")
+    return tuple(earlier), _one_question(asked, host)
+
+
+def _one_question(asked: list[tuple[bytes | None, str | None]], host: Host) -> tuple[bytes | None, str | None]:
+    """Sound or text of the user's messages that are answered as one."""
+    if len(asked) > 1 and any(audio is not None for audio, _ in asked):
+        raise _unsupported("messages", "a recording is answered alone: no other user message stands beside it")
+    audio, _ = asked[0]
+    if audio is not None:
+        return audio, None
+    text = "\n".join(text or "" for _, text in asked)
+    host.check_typed(text)
+    return None, text
+
+
+def _answer(message: Message, host: Host) -> str:
+    """Text of an answer that was given before; it may be empty."""
+    if message.content is None and message.audio is not None:
+        raise _unsupported("messages", "the sound of answers is not kept: send the answer's transcript as its content")
+    parts = [] if message.content is None or isinstance(message.content, str) else message.content
+    if any(isinstance(part, AudioPart) for part in parts):
+        raise _unsupported("messages", "an answer is text: send its transcript")
+    text = message.content if isinstance(message.content, str) else ""
+    text += "".join(part.text for part in parts if isinstance(part, TextPart))
+    host.check_answer(text)
+    return text
 
 
 def _content(message: Message) -> tuple[bytes | None, str | None]:

@@ -8,7 +8,7 @@ export const QUESTIONS = [
   "How many days does February have?",
   "It is three o'clock now. What time will it be in two hours?",
   "Count down from five to one.",
-  "How do you spell dog?",
+  "Please spell water.",
   "What is the capital of Germany?",
   "What is the capital of Scotland?",
   "What is your name?",

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from omni2_serve.protocol.client_events import NewItem
+from omni2_serve.protocol.client_events import NewItem, Part
 from omni2_serve.protocol.errors import RequestError
 from omni2_serve.protocol.ids import new_id
 
@@ -22,11 +22,12 @@ class Item:
 
     Args:
         role: who said it.
-        text: what was typed, or is answered. The model makes no transcript of what it hears.
+        text: what was typed, or is answered; of the user's speech what a recogniser has written down.
         spoken: by voice.
         status: of its making.
         id: its name.
         answered: an answer to it has begun.
+        given: an answer that was made elsewhere.
         interrupted: of a spoken answer: the model's memory of it was cut when the user began to speak.
         marks: of a spoken answer: (seconds of sound before a piece, the answer's text up to what it speaks).
         seconds: of sound that the client was sent.
@@ -38,6 +39,7 @@ class Item:
     status: Status = "completed"
     id: str = field(default_factory=lambda: new_id("item"))
     answered: bool = False
+    given: bool = False
     interrupted: bool = False
     marks: list[tuple[float, str]] = field(default_factory=list)
     seconds: float = 0.0
@@ -56,7 +58,7 @@ class Item:
     def _part(self) -> dict[str, Any]:
         if self.role != "assistant":
             if self.spoken:
-                return {"type": "input_audio", "audio": None, "transcript": None}
+                return {"type": "input_audio", "audio": None, "transcript": self.text or None}
             return {"type": "input_text", "text": self.text}
         if self.spoken:
             return {"type": "output_audio", "audio": None, "transcript": self.text}
@@ -90,6 +92,11 @@ class ItemList:
     def last_answer(self) -> Item | None:
         """The last one of the assistant."""
         return next((item for item in reversed(self._items) if item.role == "assistant"), None)
+
+    @property
+    def last_made(self) -> Item | None:
+        """The last one of the assistant that was made here."""
+        return next((item for item in reversed(self._items) if item.role == "assistant" and not item.given), None)
 
     @property
     def system(self) -> str:
@@ -161,6 +168,10 @@ class ItemList:
         place = self._place(item)
         return self._items[place - 1].id if place else None
 
+    def after(self, item: Item) -> list[Item]:
+        """All that follow it."""
+        return self._items[self._place(item) + 1 :]
+
     def _place(self, item: Item) -> int:
         return next(index for index, known in enumerate(self._items) if known is item)
 
@@ -172,11 +183,25 @@ class ItemList:
         raise RequestError("the conversation has no item of this id", code=code, param=param)
 
 
-def checked(new: NewItem) -> tuple[Role, str, list[str]]:
+@dataclass(frozen=True)
+class NewMessage:
     """What a client's new item says.
 
-    Returns:
-        Role, typed text, and pieces of sound in base64; of the last two one is empty.
+    Args:
+        role: who said it.
+        text: that was typed or answered; empty of the user's speech.
+        spoken: by voice.
+        sound: of the user's speech, pieces in base64; empty elsewhere.
+    """
+
+    role: Role
+    text: str = ""
+    spoken: bool = False
+    sound: tuple[str, ...] = ()
+
+
+def checked(new: NewItem) -> NewMessage:
+    """What a client's new item says. The user's speech that comes as a transcript alone counts as typed.
 
     Raises:
         RequestError: the model cannot take such an item.
@@ -186,14 +211,34 @@ def checked(new: NewItem) -> tuple[Role, str, list[str]]:
             f"an item of type {new.type[:40]!r} cannot be taken", "use messages: the model calls no tools"
         )
     if new.role == "assistant":
-        raise _unsupported("an answer that the model did not give cannot be put into its memory", "leave it out")
+        return _answer(new.content)
     sound = [part.audio for part in new.content if part.type == "input_audio" and part.audio]
-    texts = [part.text for part in new.content if part.type == "input_text" and part.text]
+    texts = [text for part in new.content if not (part.type == "input_audio" and part.audio) and (text := _said(part))]
     if len(sound) + len(texts) < len(new.content) or not new.content:
         raise _unsupported("a message is of input_text or of input_audio, and not empty", "leave other content out")
     if sound and (texts or new.role != "user"):
         raise _unsupported("a message is either spoken by the user or typed", "send one item for each")
-    return new.role, "\n".join(texts), sound
+    return NewMessage(new.role, "\n".join(texts), bool(sound), tuple(sound))
+
+
+def _said(part: Part) -> str | None:
+    """Text of the user's, or the system's."""
+    if part.type == "input_audio":
+        return part.transcript
+    return part.text if part.type == "input_text" else None
+
+
+def _answer(content: list[Part]) -> NewMessage:
+    """An answer that was given elsewhere; what was heard of it may be nothing."""
+    spoken = [part.transcript for part in content if part.type in ("output_audio", "audio")]
+    typed = [part.text for part in content if part.type in ("output_text", "text")]
+    texts = [text for text in (*spoken, *typed) if text is not None]
+    if not content or len(texts) < len(content) or (spoken and typed):
+        raise _unsupported(
+            "an answer is of output_text with its text, or of output_audio with its transcript",
+            "send one of these: of an answer's sound nothing enters the model's memory",
+        )
+    return NewMessage("assistant", "".join(texts), bool(spoken))
 
 
 def _unsupported(problem: str, remedy: str) -> RequestError:

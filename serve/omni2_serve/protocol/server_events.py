@@ -73,6 +73,27 @@ def item_truncated(item_id: str, audio_end_ms: int) -> Event:
     return event("conversation.item.truncated", item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
 
 
+def transcription_delta(item_id: str, delta: str) -> Event:
+    return event("conversation.item.input_audio_transcription.delta", item_id=item_id, content_index=0, delta=delta)
+
+
+def transcription_completed(item_id: str, transcript: str, seconds: float) -> Event:
+    return event(
+        "conversation.item.input_audio_transcription.completed",
+        item_id=item_id,
+        content_index=0,
+        transcript=transcript,
+        usage={"type": "duration", "seconds": seconds},
+    )
+
+
+def transcription_failed(item_id: str, problem: RequestError) -> Event:
+    described = {"type": problem.kind, "code": problem.code, "message": problem.message, "param": problem.param}
+    return event(
+        "conversation.item.input_audio_transcription.failed", item_id=item_id, content_index=0, error=described
+    )
+
+
 def output_started(response_id: str) -> Event:
     return event("output_audio_buffer.started", response_id=response_id)
 

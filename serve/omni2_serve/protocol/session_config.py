@@ -1,7 +1,8 @@
 """The session object: what is in force, changed by parts, shown whole.
 
 What the model cannot do is answered in one of two ways. Settings that stock clients send unasked are accepted and have
-no effect; the session that is shown then says so: `tools` empty, `transcription`, `noise_reduction` and `tracing` null.
+no effect; the session that is shown then says so: `tools` empty, `noise_reduction` and `tracing` null, and
+`transcription` as well where the server has no recogniser.
 Settings that would change an answer, which ours then would not be, are refused.
 """
 
@@ -23,7 +24,7 @@ MOST_TOOLS = 128
 LONGEST_TEXT = 100_000  # characters of instructions
 NULL_MEANS = frozenset({"turn_detection"})  # elsewhere null is the default
 UNCHANGED = frozenset({"id", "object", "model", "expires_at", "include", "reasoning", "parallel_tool_calls"})
-NOT_HEARD = frozenset({"noise_reduction", "transcription"})
+LONGEST_PROMPT = 1_000  # characters of a recogniser's
 Modality = Literal["audio", "text"]
 Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)] | Literal["inf"]
 
@@ -76,6 +77,20 @@ class AudioFormat(Settings):
         return FORMATS[self.type]
 
 
+class Transcription(Settings):
+    """How the user's speech is written down.
+
+    Args:
+        model: the server's own; clients may say any.
+        language: as "en"; None to have it found.
+        prompt: words that may be said.
+    """
+
+    model: str = ""
+    language: str | None = Field(default=None, min_length=1, max_length=16)
+    prompt: str | None = Field(default=None, max_length=LONGEST_PROMPT)
+
+
 Detection = Annotated[ServerVad | SemanticVad, Field(discriminator="type")]
 
 
@@ -84,7 +99,7 @@ class AudioIn(Settings):
 
     format: AudioFormat = AudioFormat()
     noise_reduction: None = None
-    transcription: None = None
+    transcription: Transcription | None = None
     turn_detection: Detection | None = ServerVad()
 
 
@@ -135,13 +150,20 @@ class SessionConfig(Settings):
         """Whether answers are spoken, and not written."""
         return self.output_modalities == ("audio",)
 
-    def updated(self, changes: Mapping[str, Any], voices: Sequence[str], sounded: bool = False) -> SessionConfig:
+    def updated(
+        self,
+        changes: Mapping[str, Any],
+        voices: Sequence[str],
+        sounded: bool = False,
+        recogniser: str | None = None,
+    ) -> SessionConfig:
         """This session with some settings changed. What is not named stays; null clears.
 
         Args:
             changes: as in `session.update`.
             voices: of the engine, the default first.
             sounded: sound has been sent, so the voice stays.
+            recogniser: name of the server's; None where it has none.
 
         Raises:
             RequestError: a value makes no sense, or cannot be done.
@@ -155,7 +177,9 @@ class SessionConfig(Settings):
                 param="session.type",
             )
         try:
-            config = SessionConfig.model_validate(_merged(self.model_dump(), _possible(changes)), strict=False)
+            config = SessionConfig.model_validate(
+                _merged(self.model_dump(), _possible(changes, recogniser)), strict=False
+            )
         except ValidationError as error:
             raise invalid(error, "session") from None
         return config._with_voice(self, voices, sounded)
@@ -183,7 +207,7 @@ class SessionConfig(Settings):
         return self.model_copy(update={"audio": self.audio.model_copy(update={"output": output})})
 
 
-def _possible(changes: Mapping[str, Any]) -> dict[str, Any]:
+def _possible(changes: Mapping[str, Any], recogniser: str | None) -> dict[str, Any]:
     """Take out what has no effect, and refuse what would have one that we cannot give; see the module's text."""
     possible = {name: value for name, value in changes.items() if name not in UNCHANGED}
     check_tools(possible)
@@ -199,7 +223,11 @@ def _possible(changes: Mapping[str, Any]) -> dict[str, Any]:
         return possible
     possible["audio"] = audio = dict(audio)
     if isinstance(audio.get("input"), Mapping):
-        audio["input"] = heard = {name: v for name, v in audio["input"].items() if name not in NOT_HEARD}
+        audio["input"] = heard = {name: v for name, v in audio["input"].items() if name != "noise_reduction"}
+        if recogniser is None:
+            heard.pop("transcription", None)
+        elif isinstance(wanted := heard.get("transcription"), Mapping):
+            heard["transcription"] = {**wanted, "model": recogniser}
         if isinstance(detection := heard.get("turn_detection"), Mapping):
             heard["turn_detection"] = {name: v for name, v in detection.items() if name != "idle_timeout_ms"}
     if isinstance(audio.get("output"), Mapping):

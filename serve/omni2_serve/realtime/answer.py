@@ -15,7 +15,7 @@ from omni2_serve.protocol.responses import Reason, ResponseEvents
 from omni2_serve.protocol.server_events import Event
 
 Send = Callable[[Event], Awaitable[None]]
-ERROR = "error"  # how a response ended, beside the reasons of `Finished`
+ERROR, GONE = "error", "gone"  # how a response ended, beside the reasons of `Finished`
 
 
 class SentAnswer:
@@ -95,17 +95,18 @@ class SentAnswer:
 
     async def finish(self, reason: str, metrics: TurnMetrics | None, error: RequestError | None = None) -> None:
         """It has ended; what is held can be played through now, as all of it is there."""
-        await self._send_held()
         if error is None and self.cancelled_by is not None:
             reason = "cancelled"
-        for event in self._events.finish(reason, metrics, self.cancelled_by or "turn_detected", error):
-            await self._send(event)
-        self._metrics.turns.labels(reason).inc()
+        self._metrics.turns.labels(reason).inc()  # before the client is told, who may be gone
         if metrics is not None:
             self._metrics.gaps.observe(metrics.underrun)
+        await self._send_held()
+        for event in self._events.finish(reason, metrics, self.cancelled_by or "turn_detected", error):
+            await self._send(event)
 
     def stop(self) -> None:
-        """The session ends."""
+        """The session ends before it."""
+        self._metrics.turns.labels(GONE).inc()
         if self._holding is not None:
             self._holding.cancel()
 

@@ -17,8 +17,9 @@ from omni2_serve.protocol import server_events as server
 from omni2_serve.protocol.errors import RequestError
 from omni2_serve.protocol.server_events import Event
 from omni2_serve.protocol.session_config import SessionConfig
-from omni2_serve.realtime.endings import POLICY, until_over
-from omni2_serve.realtime.session import ClientGone, RealtimeSession, SessionOver
+from omni2_serve.realtime.endings import until_over
+from omni2_serve.realtime.failures import POLICY, ClientGone, SessionOver
+from omni2_serve.realtime.session import RealtimeSession
 from omni2_serve.replies import problem
 from omni2_serve.service import Service
 
@@ -56,7 +57,10 @@ class Connection:
 
     async def _converse(self, config: SessionConfig) -> None:
         """An open session, to its end."""
-        session = RealtimeSession(self.service.host, self.service.limits, self.service.metrics, self._send, config)
+        service = self.service
+        session = RealtimeSession(
+            service.host, service.limits, service.metrics, self._send, config, recogniser=service.recogniser
+        )
         log.info("session %s begins", config.id)
         try:
             await session.begin()

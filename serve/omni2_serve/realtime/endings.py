@@ -7,10 +7,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from omni2_serve.protocol.errors import RequestError
-from omni2_serve.realtime.session import ClientGone, RealtimeSession, SessionOver, in_words
+from omni2_serve.realtime.failures import GOING_AWAY, INTERNAL, POLICY, ClientGone, SessionOver, in_words
+from omni2_serve.realtime.session import RealtimeSession
 from omni2_serve.service import Service
-
-GOING_AWAY, POLICY, INTERNAL, TRY_LATER = 1001, 1008, 1011, 1013  # of RFC 6455 and its registry
 
 
 async def until_over(

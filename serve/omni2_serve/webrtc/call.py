@@ -16,7 +16,8 @@ from omni2_serve.protocol.errors import RequestError
 from omni2_serve.protocol.server_events import Event
 from omni2_serve.protocol.session_config import SessionConfig
 from omni2_serve.realtime.endings import until_over
-from omni2_serve.realtime.session import ClientGone, RealtimeSession, SessionOver
+from omni2_serve.realtime.failures import ClientGone, SessionOver
+from omni2_serve.realtime.session import RealtimeSession
 from omni2_serve.service import Service
 from omni2_serve.sound.formats import FORMATS, FULL_SCALE, PCM, Encoder, Floats, from_base64
 from omni2_serve.webrtc.loudspeaker import Loudspeaker
@@ -43,7 +44,13 @@ class PeerCall:
         self._config = config
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))  # no server is asked for our address
         self._session = RealtimeSession(
-            service.host, service.limits, service.metrics, self._send, config, self._clear_output
+            service.host,
+            service.limits,
+            service.metrics,
+            self._send,
+            config,
+            self._clear_output,
+            service.recogniser,
         )
         self._loudspeaker = Loudspeaker(
             lambda response_id: self._tell(server.output_started(response_id)),

@@ -45,7 +45,7 @@ class Calls:
             service.metrics.refused.labels("key").inc()
             raise
         offer, changes = await _read(request)
-        config = config.updated(changes, service.host.voices)
+        config = service.changed(config, changes)
         with ExitStack() as held:
             held.enter_context(service.session())
             call = PeerCall(service, service.named(config))

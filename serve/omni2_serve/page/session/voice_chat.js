@@ -33,6 +33,7 @@ export class VoiceChat {
     this.silenced = null; // the response whose sound is not played any more
     this.asked = false; // an answer was asked for, and has not begun
     this.owed = false; // one is to be asked for when the present one has ended
+    this.ended = null; // when the turn that is to be answered was over, of those that the page ends itself
   }
 
   /** Whether the microphone is open. */
@@ -69,8 +70,7 @@ export class VoiceChat {
     if (this.phase !== "open") return;
     await this.stopAnswer();
     const now = performance.now();
-    this.#dispatch({ type: "page.spoke", at: now });
-    this.#dispatch({ type: "page.decided", at: now });
+    this.ended = { spoken: now, decided: now };
     const item = { type: "message", role: "user", content: [{ type: "input_text", text }] };
     this.socket.send("conversation.item.create", { item });
     this.#ask();
@@ -91,8 +91,8 @@ export class VoiceChat {
       this.onProblem("Hold the button while you speak; or press it, speak, and press it again.");
       return;
     }
-    this.#spoke(this.clock.position);
-    this.#dispatch({ type: "page.decided", at: performance.now() });
+    const now = performance.now();
+    this.ended = { spoken: this.clock.lastVoiced(this.began, this.clock.position) ?? now, decided: now };
     this.socket.send("input_audio_buffer.commit");
     this.#ask();
   }
@@ -108,7 +108,8 @@ export class VoiceChat {
     if (this.phase !== "open") return;
     const { handsFree, silence, voice } = this.settings;
     const turn_detection = handsFree ? { type: "server_vad", silence_duration_ms: silence } : null;
-    const audio = { input: { format: FORMAT, turn_detection }, output: { format: FORMAT, voice } };
+    const transcription = {}; // a server that has a recogniser writes down what the person says
+    const audio = { input: { format: FORMAT, turn_detection, transcription }, output: { format: FORMAT, voice } };
     this.socket.send("session.update", { session: { type: "realtime", output_modalities: ["audio"], audio } });
     if (!handsFree) this.socket.send("input_audio_buffer.clear"); // what was said so far is no turn any more
   }
@@ -173,11 +174,13 @@ export class VoiceChat {
     this.onChange();
   }
 
-  /** Ask for an answer, now or when the present one has ended. */
+  /** Ask for an answer, now or when the present one has ended: until then the times of this turn would be taken for its. */
   #ask() {
     this.owed = this.answering;
     if (this.owed) return;
     this.asked = true;
+    this.#dispatch({ type: "page.spoke", at: this.ended.spoken });
+    this.#dispatch({ type: "page.decided", at: this.ended.decided });
     this.socket.send("response.create", { event_id: ASK });
   }
 
