@@ -28,19 +28,27 @@ def test_small_plans_have_the_kernels_that_are_charged(plan: str) -> None:
     assert (found.fixed, found.per_layer) == kernel_counts("tensorrt", "balanced")[plan]
 
 
+def test_an_encoder_with_tails_has_the_kernels_that_are_charged() -> None:
+    """Of tiny width, where the builder fuses alike: none more than the whole window's."""
+    (found,) = count_kernels("tiny", "fp8", "sm89", 1, ["encoder_tail"])
+    charged = kernel_counts("tensorrt", "fp8")
+    assert (found.fixed, found.per_layer) == charged["encoder_tail"] <= charged["encoder"]
+    assert found.few.attentions == 2 and found.few.cache_copies == found.few.moves == 0
+
+
 def test_a_language_model_has_the_kernels_that_are_charged() -> None:
     """Of tiny width, where the builder fuses alike."""
     (found,) = count_kernels("tiny", "balanced", "sm89", 2, ["llm"])
     assert (found.fixed, found.per_layer) == kernel_counts("tensorrt", "balanced")["llm"]
-    assert found.count(28) == 28 * 12 + 11
-    assert "| llm, 2 layers | 35 | 11 + 12 a layer |" in report([found])
+    assert found.count(28) == 28 * 11 + 3
+    assert "| llm, 2 layers | 25 | 3 + 11 a layer |" in report([found])
 
 
 def test_every_plan_that_is_charged_can_be_counted() -> None:
-    for precision in ("balanced", "fast"):
-        charged = kernel_counts("tensorrt", precision)
-        assert set(charged) == set(PLANS) - {"flow_conditions"}  # once an engine, not a turn
-        assert {plan for plan, (_, per_layer) in charged.items() if per_layer} == set(LAYERED)
+    for precision in ("balanced", "fast", "fp8", "mixed"):
+        charged, apart = kernel_counts("tensorrt", precision), {"llm_prefill"} if precision == "mixed" else set()
+        assert set(charged) == set(PLANS) - {"flow_conditions"} | apart  # once an engine, not a turn
+        assert {plan for plan, (_, per_layer) in charged.items() if per_layer} == set(LAYERED) & set(charged)
 
 
 def test_a_plan_without_layers_has_one_count() -> None:

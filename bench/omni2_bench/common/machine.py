@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from omni2_engine.system.resources import processors, total_memory
 
 PACKAGES = ("omni2-engine", "onnxruntime", "torch", "numpy")
 FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve")
-SAMPLE_EVERY = 0.1  # seconds between looks at a process's memory
 
 
 def describe(threads: int) -> dict[str, Any]:
@@ -52,37 +49,6 @@ def memory(process: int | str = "self") -> dict[str, int]:
         return {}
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     return {name: int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "VmHWM") if name in fields}
-
-
-class MemoryWatch:
-    """Looks at a child process now and then and keeps its highest figures; a context manager.
-
-    Attributes:
-        peak: highest `RssAnon` and `VmHWM` seen, bytes.
-    """
-
-    def __init__(self, process: int) -> None:
-        self.peak: dict[str, int] = {}
-        self._process = process
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> MemoryWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while True:
-            for name, size in memory(self._process).items():
-                self.peak[name] = max(self.peak.get(name, 0), size)
-            if self._stop.wait(SAMPLE_EVERY):
-                return
 
 
 def _processor() -> dict[str, str]:

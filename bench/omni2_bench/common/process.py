@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-from omni2_bench.common.machine import MemoryWatch
+from omni2_bench.common.machine import memory
+from omni2_bench.common.watch import watching
 from omni2_engine.errors import Omni2Error
 
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+LOOK_EVERY = 0.1  # seconds, at a worker's memory
 KILLED = -getattr(signal, "SIGKILL", 9)  # as a process's exit code; Windows has no signals
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # would bind NumPy's library to another processor's kernels
 
@@ -34,9 +37,10 @@ def run_worker(function: str, request: dict[str, Any], threads: int) -> dict[str
     environment = {name: value for name, value in os.environ.items() if name not in SLOWING}
     environment |= dict.fromkeys(THREAD_SETTINGS, str(threads))
     command, pipe = [sys.executable, "-m", "omni2_bench.common.worker"], subprocess.PIPE
+    highest: dict[str, int] = {}
     with (
         subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as worker,
-        MemoryWatch(worker.pid) as watch,
+        watching(lambda: _raise_to(highest, memory(worker.pid)), LOOK_EVERY),
     ):
         try:
             output, errors = worker.communicate(json.dumps({"function": function, "request": request}) + "\n")
@@ -49,7 +53,13 @@ def run_worker(function: str, request: dict[str, Any], threads: int) -> dict[str
     if "problem" in answer:
         raise Omni2Error(answer["problem"], answer["remedy"])
     result: dict[str, Any] = answer["result"]
-    return {**result, "memory": watch.peak}
+    return {**result, "memory": highest}
+
+
+def _raise_to(highest: dict[str, int], found: Mapping[str, int]) -> None:
+    """Keep the larger figure of each name."""
+    for name, size in found.items():
+        highest[name] = max(highest.get(name, 0), size)
 
 
 def _failure(function: str, code: int, errors: str) -> Omni2Error:

@@ -68,13 +68,15 @@ def estimator_weights(c: EstimatorConfig) -> Shapes:
     return {name: shape for name, shape in estimator_shapes(c).items() if "mlp." not in name}
 
 
-def encoder_work(c: EncoderConfig) -> Work:
-    """One window: the blocks' linear layers; attention, convolutions and projector."""
-    shapes = encoder_shapes(c)
-    linear = 2 * c.context * _multiplied(shapes, "blocks.")
-    attention = c.layers * 4 * c.context**2 * c.width
-    convolutions = 2 * c.frames * _multiplied(shapes, "conv1.") + 2 * c.context * _multiplied(shapes, "conv2.")
-    return Work(linear, attention + convolutions + 2 * c.positions * _multiplied(shapes, "projector."))
+def encoder_work(c: EncoderConfig, computed: int | None = None) -> Work:
+    """One window, or that number of its positions, which look at all of it: the blocks' linear layers; attention,
+    convolutions and projector."""
+    shapes, n = encoder_shapes(c), c.context if computed is None else computed
+    linear = 2 * n * _multiplied(shapes, "blocks.")
+    attention = c.layers * 4 * n * c.context * c.width
+    convolutions = 4 * n * _multiplied(shapes, "conv1.") + 2 * n * _multiplied(shapes, "conv2.")
+    vectors = c.positions if computed is None else n // c.stack
+    return Work(linear, attention + convolutions + 2 * vectors * _multiplied(shapes, "projector."))
 
 
 def prefill_work(c: DecoderConfig, positions: int, seen: int = 0) -> Work:

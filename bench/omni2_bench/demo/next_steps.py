@@ -14,7 +14,7 @@ QUESTIONS = (
     "How many days does February have?",
     "It is three o'clock now. What time will it be in two hours?",
     "Count down from five to one.",
-    "How do you spell dog?",
+    "Please spell water.",
     "What is the capital of Germany?",
     "What is your name?",
 )
@@ -48,8 +48,8 @@ def next_steps(engine: Path, examples: Path) -> str:
     lines += [f"  {question}" for question in QUESTIONS]
     lines += [
         "",
-        "It was taught single spoken questions of these kinds, and no typed ones. In a conversation it is not given",
-        "the earlier turns unless asked to.",
+        "It was taught spoken and typed questions of these kinds. In a conversation it is not given the earlier turns",
+        "unless asked to.",
     ]
     return "\n".join(lines)
 

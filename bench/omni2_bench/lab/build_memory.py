@@ -5,7 +5,6 @@ python -m omni2_bench.lab.build_memory --size 0.5B --voice voice.wav --out engin
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import typer
 from omni2_bench.common.machine import memory
 from omni2_bench.common.models import released_model
 from omni2_bench.common.results import table
+from omni2_bench.common.watch import watching
 from omni2_export.build import BuildRequest, build_engine
 from omni2_export.build.precision import parse_precision
 from omni2_export.checkpoint import Checkpoint
@@ -45,7 +45,7 @@ class StageCost:
 
 
 class _Watch:
-    """Follows a build (see `omni2_export.build.run.Progress`) and looks at the process's memory all the while."""
+    """Follows a build (see `omni2_export.build.run.Progress`), whose memory `look` looks at."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
@@ -54,8 +54,6 @@ class _Watch:
         self._peak = 0
         self._written = 0
         self._before = memory().get("RssAnon", 0)
-        self._running = True
-        threading.Thread(target=self._look, daemon=True).start()
 
     def plan(self, stages: list[tuple[str, int]]) -> None:
         """See `Progress`."""
@@ -77,14 +75,9 @@ class _Watch:
     def say(self, sentence: str) -> None:
         """See `Progress`."""
 
-    def stop(self) -> None:
-        """Stop looking."""
-        self._running = False
-
-    def _look(self) -> None:
-        while self._running:
-            self._peak = max(self._peak, memory().get("RssAnon", 0) - self._before)
-            time.sleep(LOOK_EVERY)
+    def look(self) -> None:
+        """See how much this process holds."""
+        self._peak = max(self._peak, memory().get("RssAnon", 0) - self._before)
 
     def _bound(self, stage: str) -> float:
         tensors = self._checkpoint.modules.get(STAGE_MODULES.get(stage, stage))
@@ -99,10 +92,8 @@ def measure_build(request: BuildRequest) -> list[StageCost]:
         request: what to build; stages that are there already are not measured.
     """
     watch = _Watch(request.checkpoint)
-    try:
+    with watching(watch.look, LOOK_EVERY):
         build_engine(request, watch)
-    finally:
-        watch.stop()
     return watch.costs
 
 

@@ -14,13 +14,19 @@ from omni2_bench.common.models import dimensions_of
 from omni2_bench.common.results import table
 from omni2_bench.lab.plans import measure_plans
 from omni2_bench.lab.random_weights import random_modules
+from omni2_engine.model.manifest import PREFILL_SUFFIX
+from omni2_engine.stages.encoder_tail import ENCODER_TAIL
 from omni2_export.build.precision import GPU, parse_precision
 from omni2_export.tensorrt.lowered import Lowered
 from omni2_export.tensorrt.shapes import Sizes
 from omni2_export.tensorrt.targets import parse_targets
 
-LAYERED = ("encoder", "llm", "speech_lm")  # plans whose kernels go with their layers
-PLANS = ("log_mel", "encoder", "llm", "fusion", "speech_lm", "flow_conditions", "flow_encoder", "flow_step", "vocoder")
+LAYERED = ("encoder", ENCODER_TAIL, "llm", "llm_prefill", "speech_lm")  # plans whose kernels go with their layers
+PLANS = (
+    *("log_mel", "encoder", ENCODER_TAIL, "llm", "fusion", "speech_lm", "flow_conditions"),
+    *("first_flow_encoder", "first_flow_step", "flow_encoder", "flow_step", "vocoder"),
+)
+MODULES = {ENCODER_TAIL: "encoder"}  # whose layers a plan has, where it is named otherwise
 FEW, MORE = 2, 3  # layers
 
 
@@ -61,16 +67,18 @@ def count_kernels(size: str, precision: str, target: str, sessions: int, plans: 
         precision: as of `omni2-engine build` for a GPU.
         target: an architecture, such as "sm89".
         sessions: conversations decoded in one call.
-        plans: some of `PLANS`.
+        plans: some of `PLANS`, or "llm_prefill" where the precision has it.
 
     Raises:
         SettingError: there is no such size, precision, target or plan.
         Omni2Error: a plan cannot be built.
     """
-    formats, targets, whole = parse_precision(precision, GPU), parse_targets(target).gpus, dimensions_of(size, None)
+    formats, targets = parse_precision(precision, GPU).loaded_with("tail"), parse_targets(target).gpus
+    whole = dimensions_of(size, None)
 
     def built(plan: str, layers: int | None) -> Lowered:
-        config, modules = random_modules(whole.changed(**{plan: {"layers": layers}}) if layers else whole)
+        model = MODULES.get(plan, plan.removesuffix(PREFILL_SUFFIX))
+        config, modules = random_modules(whole.changed(**{model: {"layers": layers}}) if layers else whole)
         with tempfile.TemporaryDirectory() as folder:
             costs = measure_plans(config, modules, formats, Sizes(sessions), targets, Path(folder), [plan], True)
         return costs[0].built.lowered

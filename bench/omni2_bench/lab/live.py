@@ -6,8 +6,6 @@ python -m omni2_bench.lab.live ENGINE examples/sum.wav --speech-begins 0.22
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from omni2_bench.common.machine import load
 from omni2_bench.common.results import table
 from omni2_bench.common.statistics import summarise
 from omni2_engine import Engine
@@ -150,8 +149,7 @@ def main(
             for name, run in runs.items():
                 rows.setdefault(name, []).extend(run())
     summaries = {name: summarise(values) for name, values in rows.items()}
-    if sys.platform != "win32":
-        typer.echo(f"load {os.getloadavg()[0]:.0f}")
+    typer.echo(f"load {load():.0f}")
     lines = [[name, f"{s.median:.0f}", f"{s.p10:.0f} to {s.p90:.0f}"] for name, s in summaries.items()]
     typer.echo(table(["ms", "median", "p10 to p90"], lines))
 

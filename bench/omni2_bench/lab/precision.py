@@ -9,7 +9,7 @@ import math
 import tempfile
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +24,9 @@ from omni2_engine.audio.source import read_audio
 from omni2_engine.backends.base.graph import Graph
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.model.config import WHISPER_SAMPLE_RATE
+from omni2_engine.model.manifest import PREFILL_SUFFIX
 from omni2_export.build.graphs import GraphSpec, graph_specs
-from omni2_export.build.precision import CHOICES, COMPUTE, GPU, WEIGHTS
+from omni2_export.build.precision import CHOICES, COMPUTE, GPU, Precisions
 from omni2_export.checkpoint import Checkpoint
 from omni2_export.graphs.builder import Numerics
 from omni2_export.graphs.linear import Precision
@@ -33,6 +34,7 @@ from omni2_export.narrow_backend import NarrowBackend
 from omni2_export.verify.rows import PERFECT, snr
 
 SEED = 0  # of the random part of the inputs
+LANGUAGE_MODELS = ("llm", "speech_lm")
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,20 @@ class NumberFormat:
             return self.storage == "fp32"
         return self.storage in COMPUTE or (spec.quantised and self.storage in offered)
 
-    @property
-    def precision(self) -> Precision:
-        """Of the linear layers."""
-        return WEIGHTS.get(self.storage.partition("+")[2], Precision.FP32)
+    def precisions(self, spec: GraphSpec) -> dict[str, Precision]:
+        """Of the linear layers of every graph that a stage has, by name: one, or another for prefill beside it."""
+        if not spec.quantised:
+            return {spec.name: Precision.FP32}
+        formats = Precisions(self.name, {spec.stage: self.storage}, GPU)
+        graphs = {spec.name: formats.of(spec.stage)}
+        if formats.plan_storage(second := f"{spec.stage}{PREFILL_SUFFIX}") is not None:
+            graphs[second] = formats.of(second)
+        return graphs
 
-    @property
-    def numerics(self) -> Numerics:
-        """As for a GPU, but for the layout of caches: the stages of the CPU know theirs alone."""
+    def numerics(self, spec: GraphSpec) -> Numerics:
+        """As for a GPU, but for the layout of the flow's caches: its stage on the CPU knows its own alone."""
         compute = COMPUTE[self.storage.partition("+")[0]]
-        return Numerics(compute, doubles=False)
+        return Numerics(compute, doubles=False, device=spec.stage in LANGUAGE_MODELS)
 
 
 VARIANTS = (
@@ -77,6 +83,9 @@ VARIANTS = (
     NumberFormat("bf16, rounded", "bf16", emulated=True),
     NumberFormat("fp16+int8", "fp16+int8"),
     NumberFormat("fp16+int4", "fp16+int4"),
+    NumberFormat("fp16+fp8", "fp16+fp8"),
+    NumberFormat("fp16+mixed", "fp16+mixed"),
+    NumberFormat("fp16+fp8+mixed", "fp16+fp8+mixed"),
 )
 
 
@@ -145,7 +154,11 @@ def measure(checkpoint: Checkpoint, audio: Path, questions: Iterable[ProbeRow], 
                 if not changed:
                     continue
                 with tempfile.TemporaryDirectory(dir=place) as folder:
-                    graphs = {spec.name: _load(spec, variant, Path(folder), threads) for spec in changed}
+                    graphs = {
+                        name: _load(replace(spec, name=name), variant, precision, Path(folder), threads)
+                        for spec in changed
+                        for name, precision in variant.precisions(spec).items()
+                    }
                     found = question.ask(material, ChainMap(graphs, reference))
                 for array in expected:
                     yield ArraySnr(question.name, array, variant.name, _snr(found[array], expected[array]))
@@ -169,12 +182,15 @@ class _ExactGraphs(dict[str, Graph]):
         return path if path.is_file() else self._specs[name].write(self._folder, Precision.FP32)
 
 
-def _load(spec: GraphSpec, variant: NumberFormat, folder: Path, threads: int) -> Graph:
-    precision = variant.precision if spec.quantised else Precision.FP32
-    path = spec.write(folder, precision, variant.numerics)
+def _load(spec: GraphSpec, variant: NumberFormat, precision: Precision, folder: Path, threads: int) -> Graph:
+    path = spec.write(folder, precision, variant.numerics(spec))
     return NarrowBackend(threads, variant.emulated).load(path)
 
 
 def _snr(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     """In dB; NaN where a number is not finite."""
     return snr(found.astype(np.float64), expected.astype(np.float64)) if np.isfinite(found).all() else float("nan")
+
+
+if __name__ == "__main__":
+    typer.run(main)

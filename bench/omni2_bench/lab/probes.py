@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from omni2_engine.backends.base.graph import Graph
 from omni2_engine.backends.base.host_language_model import HostLanguageModel
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, DecoderConfig
+from omni2_engine.model.manifest import PREFILL_SUFFIX
 from omni2_engine.sampling import DrawKey, Stream, normal
 from omni2_engine.stages.encoder import SpeechEncoder
 from omni2_engine.stages.flow import Flow
@@ -130,9 +131,15 @@ class Material:
         return calls
 
 
-def ask_language_model(graph: Graph, config: DecoderConfig, inputs: Floats) -> Arrays:
-    """Prefill all but the last inputs and decode those; logits and hidden states of the positions from there on."""
-    model = HostLanguageModel(graph, config, table=None)  # type: ignore[arg-type]  # nothing is embedded
+def ask_language_model(graph: Graph, config: DecoderConfig, inputs: Floats, prefill: Graph | None = None) -> Arrays:
+    """Prefill all but the last inputs and decode those; logits and hidden states of the positions from there on.
+
+    Args:
+        graph, config: of the model.
+        inputs: (n, hidden) float32.
+        prefill: another graph of it over the same caches, which prefills; `graph` if None.
+    """
+    model = HostLanguageModel(graph, config, None, prefill=prefill)  # type: ignore[arg-type]  # nothing is embedded
     state = model.new_state(len(inputs))
     found: dict[str, list[Floats]] = {"logits": [], "hidden": []}
     for piece in (inputs[:-DECODED], *inputs[-DECODED:, None]):
@@ -156,6 +163,11 @@ def ask_vocoder(material: Material, graphs: Graphs) -> Arrays:
     """Waveform, source and F0 of two calls."""
     calls = [graphs["vocoder"].run(inputs) for inputs in material.vocoder_inputs()]
     return {name: np.concatenate([call[name].ravel() for call in calls]) for name in ("f0", "source", "wav")}
+
+
+def _ask_llm(material: Material, graphs: Graphs) -> Arrays:
+    prefill = graphs.get(f"llm{PREFILL_SUFFIX}")
+    return ask_language_model(graphs["llm"], material.config.llm, material.text_inputs, prefill)
 
 
 def _flow_conditions(material: Material, graphs: Graphs) -> Arrays:
@@ -196,7 +208,7 @@ FLOW = ("flow_encoder", "flow_conditions", "flow_step")
 QUESTIONS = (
     _alone("log_mel", lambda m, graphs: {"log_mel": Frontend(graphs["log_mel"], m.config.encoder)(m.audio)}),
     _alone("encoder", lambda m, graphs: {"speech": SpeechEncoder(graphs["encoder"])(m.log_mel)}),
-    _alone("llm", lambda m, graphs: ask_language_model(graphs["llm"], m.config.llm, m.text_inputs)),
+    _alone("llm", _ask_llm),
     _alone("fusion", lambda m, graphs: {"fused": Fusion(graphs["fusion"])(*m.pairs)}),
     _alone("speech_lm", lambda m, graphs: ask_language_model(graphs["speech_lm"], m.config.speech_lm, m.speech_inputs)),
     _alone("flow_encoder", lambda m, graphs: {"mu": ask_flow(m, graphs)["mu"]}),

@@ -34,10 +34,10 @@ def run(request: TurnRequest) -> TurnResult:
     engine = Engine.load(request.engine, backend=backend, warm_up=on_gpu, **context)
     loading = time.perf_counter() - began
     script = write_script(engine.config, engine.pipeline.tokenizer, engine.pipeline.unit_table, request.chunks)
-    _answer(engine, Path(request.audio), script.opening(engine.config, WARM_UP_ROUNDS), on_gpu)
+    _answer(engine, request, script.opening(engine.config, WARM_UP_ROUNDS), on_gpu)
     _take_calls(backend)
     busy = time.process_time()
-    metrics, chunks = _answer(engine, Path(request.audio), script, on_gpu)
+    metrics, chunks = _answer(engine, request, script, on_gpu)
     busy = time.process_time() - busy
     np.save(request.pcm, np.concatenate(chunks))
     durations = [len(pcm) / engine.sample_rate for pcm in chunks]
@@ -45,13 +45,14 @@ def run(request: TurnRequest) -> TurnResult:
     return TurnResult.of(metrics, durations, script.chosen, loading, _take_calls(backend), place, busy)
 
 
-def _answer(engine: Engine, audio: Path, script: Script, on_gpu: bool) -> tuple[TurnMetrics, list[np.ndarray]]:
+def _answer(engine: Engine, request: TurnRequest, script: Script, on_gpu: bool) -> tuple[TurnMetrics, list[np.ndarray]]:
     # with a token hook a GPU waits for the host at every token; it takes ids along, but does not tell what it chose
     how: dict[str, Any] = {"forced": script.forced} if on_gpu else {"steer": script.steer}
     limits: TurnOptions = {"max_new_tokens": len(script.text), "max_last_write": engine.config.write}
     limits["long"] = "truncate"
+    limits["chunks"] = "growing" if request.growing else "fixed"
     with engine.session(**limits) as session:
-        chunks = [chunk.pcm for chunk in session.stream(audio, **how) if len(chunk.pcm)]
+        chunks = [chunk.pcm for chunk in session.stream(Path(request.audio), **how) if len(chunk.pcm)]
         assert session.metrics is not None
         return session.metrics, chunks
 

@@ -91,7 +91,7 @@ def _calls(record: dict[str, Any]) -> str:
 
 
 def _shown(record: dict[str, Any]) -> tuple[str, ...]:
-    """The reference, and every preset with its usual memory."""
+    """The reference, every preset with its usual memory, and those with growing chunks."""
     return (REFERENCE, *record["spread"])
 
 
@@ -101,7 +101,8 @@ def _ratios(record: dict[str, Any]) -> str:
     for key in record["spread"][presets[0]]:
         kind, _, which = key.rpartition("_") if key.rpartition("_")[0] in RATIOS else (key, "", "")
         label = f"{RATIOS[kind]} ({which.replace('s', ' s')})" if which else RATIOS[kind]
-        rows.append([label, *(_summary(record["spread"][preset][key]) for preset in presets)])
+        found = [record["spread"][preset].get(key) for preset in presets]
+        rows.append([label, *("" if figures is None else _summary(figures) for figures in found)])
     text = "How many times faster than the reference in the same round; growth is the engine's own.\n\n"
     return "## Ratios\n\n" + text + table(["", *presets], rows)
 
@@ -109,7 +110,7 @@ def _ratios(record: dict[str, Any]) -> str:
 def _turns(record: dict[str, Any]) -> str:
     rows = []
     for name, variant in record["variants"].items():
-        line, memory = variant["chunk_fit"], variant["memory"].get("RssAnon")
+        line, memory = variant.get("chunk_fit"), variant["memory"].get("RssAnon")
         rows.append(
             [
                 name,
@@ -117,7 +118,7 @@ def _turns(record: dict[str, Any]) -> str:
                 f"{variant['rtf']['median']:.2f}",
                 f"{variant['rtf_after_first_chunk']['median']:.2f}",
                 f"{variant['core_seconds_per_second']['median']:.2f}",
-                f"{line['first']:.2f} → {line['last']:.2f} s, {line['verdict']}",
+                "" if line is None else f"{line['first']:.2f} → {line['last']:.2f} s, {line['verdict']}",
                 f"{variant['start_in']['median']:.2f} s",
                 f"{variant['underrun_worst']['median']:.2f} s",
                 f"{variant['underrun_total']['median']:.2f} s",

@@ -70,7 +70,7 @@ def draw_first_chunk(report: LatencyReport, path: Path) -> None:
 def draw_chunk_cost(report: LatencyReport, path: Path) -> None:
     """Seconds per chunk against its number: all variants, and the engine's alone at their own scale."""
     figure, (everything, engines) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    for name, colour in zip(report.names(), COLOURS, strict=False):
+    for name, colour in zip(report.even_names(), COLOURS, strict=False):
         costs = report.median_costs(name)
         index = np.arange(1, len(costs) + 1)
         style = {"color": colour, "linewidth": 1.6, "label": name, "marker": ".", "markersize": 5}

@@ -43,11 +43,11 @@ ORIGINAL = {
 # graphs, as the device's clock has them, and the spans of the host in which they are called
 GROUPS = {
     "log-mel": (("log_mel",), ("frontend",)),
-    "encoder": (("encoder",), ("encoder",)),
-    "language model": (("llm",), ("prefill", "decode")),
+    "encoder": (("encoder", "encoder_tail"), ("encoder",)),
+    "language model": (("llm", "llm_prefill"), ("prefill", "decode")),
     "fusion": (("fusion",), ("fusion",)),
     "speech LM": (("speech_lm",), ("speech_prefill", "speech_decode")),
-    "flow": (("flow_conditions", "flow_encoder", "flow_step", "flow_solver"), ("flow",)),
+    "flow": (("flow_conditions", "first_flow_encoder", "first_flow_step", "flow_encoder", "flow_step"), ("flow",)),
     "vocoder": (("vocoder",), ("vocoder",)),
 }
 
@@ -76,6 +76,10 @@ class LatencyReport:
     def names(self) -> list[str]:
         """Variants in order."""
         return [variant.name for variant in self.plan.variants()]
+
+    def even_names(self) -> list[str]:
+        """Those whose chunks are all of one size, so that they can be compared one by one."""
+        return [variant.name for variant in self.plan.variants() if not variant.growing]
 
     def costs(self, result: TurnResult) -> list[float]:
         """Seconds per chunk that brings new units (an answer's tail is none)."""
@@ -109,6 +113,18 @@ class LatencyReport:
             f"growth_{plan.left_context:g}s": growth(limited),
         }
 
+    def growing_ratios(self) -> dict[str, dict[str, Summary]]:
+        """Of the variants with growing chunks, as far as that can be told of them."""
+        names = [name for name in self.names() if name not in self.even_names()]
+        return {
+            name: {
+                "first_chunk": self.ratio(name, lambda result: result.ready[0]),
+                "after_prefill": self.ratio(name, lambda result: result.ready[0] - result.prefilled),
+                f"answer_{round(self.of(REFERENCE)[0].seconds)}s": self.ratio(name, lambda result: result.finished),
+            }
+            for name in names
+        }
+
     def rows(self, name: str) -> dict[str, Summary]:
         """The first chunk as in the paper's Table 6, seconds."""
         figures: dict[str, Figure] = {
@@ -132,13 +148,11 @@ class LatencyReport:
             "first_chunk": {row: as_record(summary) for row, summary in self.rows(name).items()},
             "after_prefill": over(lambda result: result.ready[0] - result.prefilled),
             "answer": over(lambda result: result.finished),
-            "tail": over(lambda result: result.finished - result.ready[self.plan.chunks - 1]),
             "core_seconds_per_second": over(lambda result: result.core_seconds / result.seconds),
             "rtf": over(lambda result: result.work / result.seconds),
             "rtf_after_first_chunk": over(_later_rtf),
             "stages": {stage: over(_seconds_of(stage)) for stage in _stages(results[0])},
-            "chunk_seconds": self.median_costs(name),
-            "chunk_fit": as_record(fit(self.median_costs(name), self.blocks)),
+            **(self._chunks(name) if name in self.even_names() else {}),
             "start_in": over(lambda result: result.start_in),
             "underrun_total": as_record(summarise([gap.total for gap in gaps])),
             "underrun_worst": as_record(summarise([gap.worst for gap in gaps])),
@@ -152,6 +166,16 @@ class LatencyReport:
             "load": [run.load for run in runs],
             **({"calls": calls} if (calls := self.calls(name)) else {}),
             **({} if name == REFERENCE else {"agreement": self.agreement(name)}),
+        }
+
+    def _chunks(self, name: str) -> dict[str, Any]:
+        """What chunks of one size cost."""
+        costs = self.median_costs(name)
+        tails = [result.finished - result.ready[self.plan.chunks - 1] for result in self.of(name)]
+        return {
+            "tail": as_record(summarise(tails)),
+            "chunk_seconds": costs,
+            "chunk_fit": as_record(fit(costs, self.blocks)),
         }
 
     def agreement(self, name: str) -> dict[str, float]:
@@ -198,7 +222,7 @@ class LatencyReport:
 
     def record(self, machine: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
         """The content of `latency.json`."""
-        ratios = {preset: self.ratios(preset) for preset in self.plan.presets}
+        ratios = {preset: self.ratios(preset) for preset in self.plan.presets} | self.growing_ratios()
         return {
             "schema_version": SCHEMA_VERSION,
             "rounds": self.plan.rounds,

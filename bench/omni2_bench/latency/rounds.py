@@ -21,6 +21,7 @@ from omni2_bench.latency.turn import TURN, TurnRequest, TurnResult
 from omni2_engine.errors import SettingError
 
 REFERENCE = "reference"
+GROWING = ("live",)  # presets that are also measured with growing chunks, as `stream`, `talk` and `serve` make them
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class LatencyVariant:
         name: in tables and plots.
         preset: of the engine; the reference takes voice and noise from an engine of this preset.
         left_context: seconds; None leaves it to the engine.
+        growing: chunks grow with the player's lead; they are of one size otherwise, as the reference's are.
     """
 
     name: str
     preset: str
     left_context: float | None = None
+    growing: bool = False
 
     @property
     def file(self) -> str:
@@ -74,6 +77,7 @@ class LatencyPlan:
             LatencyVariant(REFERENCE, self.presets[0]),
             *(LatencyVariant(preset, preset) for preset in self.presets),
             *(LatencyVariant(f"{preset}, {limited}", preset, self.left_context) for preset in self.presets),
+            *(LatencyVariant(f"{p}, growing chunks", p, growing=True) for p in self.presets if p in GROWING),
         ]
 
     def order(self) -> Iterator[tuple[int, LatencyVariant]]:
@@ -174,6 +178,7 @@ def _run(plan: LatencyPlan, model: BenchCheckpoint, variant: LatencyVariant, eng
         decoder=str(model.decoder),
         speech_encoder=None if model.speech_encoder is None else str(model.speech_encoder),
         device=plan.choice.device,
+        growing=variant.growing,
     )
     _write(path, {**run_worker(TURN, asdict(request), plan.threads), "load": before})
 

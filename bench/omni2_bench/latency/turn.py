@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omni2_engine.turn.metrics import TurnMetrics, covered
 
-TURN = "omni2_bench.latency.turn:answer_turn"  # what a worker process runs
+TURN = "omni2_bench.latency.worker_turn:answer_turn"  # what a worker process runs
 WARM_UP_ROUNDS = 2  # rounds of reading and writing before the measured turn: every stage has then run
 
 
@@ -28,6 +28,7 @@ class TurnRequest:
         width: calls that may run at once; None leaves it to the engine.
         device: what runs the engine's graphs, see `omni2_engine.backends.select.Device`. Where it is a GPU the
             reference runs there too, if its PyTorch can.
+        growing: chunks grow with the player's lead.
     """
 
     pipeline: str
@@ -42,6 +43,7 @@ class TurnRequest:
     speech_encoder: str | None = None
     width: int | None = None
     device: str = "cpu"
+    growing: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,22 +127,3 @@ class TurnResult:
     def of_stage(self, *stages: str) -> list[float]:
         """Durations of every span of these stages, in order."""
         return [stop - start for stage, start, stop in self.spans if stage in stages]
-
-
-def answer_turn(**request: Any) -> dict[str, Any]:
-    """Run a turn in this process.
-
-    Args:
-        request: the fields of a `TurnRequest`.
-
-    Returns:
-        The fields of a `TurnResult`.
-    """
-    asked = TurnRequest(**request)
-    if asked.pipeline == "reference":
-        from omni2_bench.latency.reference_turn import run as run_reference
-
-        return asdict(run_reference(asked))
-    from omni2_bench.latency.engine_turn import run as run_engine
-
-    return asdict(run_engine(asked))

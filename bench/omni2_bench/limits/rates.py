@@ -15,23 +15,24 @@ ROWS, INNER, COLUMNS = 1500, 1280, 5120  # the encoder's widest layer
 READ_BYTES = 1 << 30
 
 
-def measure_rate(what: str, threads: int, seconds: float) -> dict[str, float]:
-    """Measure one rate.
+def measure_rates(library: str, threads: int, seconds: float) -> dict[str, dict[str, float]]:
+    """Measure the rates of one library.
 
     Args:
-        what: "ort fp32", "ort int8", "torch fp32", "numpy fp32", "torch read" or "numpy read".
+        library: "ort", "torch" or "numpy".
         threads: processor threads.
-        seconds: of attempts; the more, the less it counts what else the machine does.
+        seconds: of attempts at each; the more, the less it counts what else the machine does.
 
     Returns:
-        `rate`: operations or bytes per second, of the fastest attempt.
+        `rates` of its kinds of work, "fp32", "int8" or "read": operations or bytes per second, of the fastest attempt.
     """
-    library, _, kind = what.partition(" ")
-    if kind == "read":
-        work, amount = READERS[library](threads), READ_BYTES
-    else:
-        work, amount = GEMMS[what](threads), 2 * ROWS * INNER * COLUMNS
-    return {"rate": amount / fastest(work, seconds)}
+    amounts = {"read": READ_BYTES}
+    return {
+        "rates": {
+            kind: amounts.get(kind, 2 * ROWS * INNER * COLUMNS) / fastest(make(threads), seconds)
+            for kind, make in WORK[library].items()
+        }
+    }
 
 
 def fastest(work: Callable[[], Any], seconds: float) -> float:
@@ -105,5 +106,8 @@ def _numpy_read(threads: int) -> Callable[[], Any]:
     return lambda: list(pool.map(np.bitwise_or.reduce, parts))
 
 
-GEMMS = {"ort fp32": _ort_gemm, "ort int8": _ort_int8, "torch fp32": _torch_gemm, "numpy fp32": _numpy_gemm}
-READERS = {"torch": _torch_read, "numpy": _numpy_read}
+WORK = {
+    "ort": {"fp32": _ort_gemm, "int8": _ort_int8},
+    "torch": {"fp32": _torch_gemm, "read": _torch_read},
+    "numpy": {"fp32": _numpy_gemm, "read": _numpy_read},
+}

@@ -14,9 +14,7 @@ from omni2_bench.common.work import Work, encoder_work, flow_work, prefill_work,
 from omni2_engine.model.config import ModelConfig
 from omni2_engine.model.manifest import EngineDirectory
 
-GEMM_FP32 = ("ort fp32", "torch fp32", "numpy fp32")
-GEMM_INT8 = ("ort int8",)
-READ = ("torch read", "numpy read")
+LIBRARIES = ("ort", "torch", "numpy")
 SCHEMA_VERSION = 1
 
 
@@ -97,7 +95,7 @@ def run(plan: LimitsPlan, model: BenchCheckpoint, cache: Path, out: Path, say: S
         after = measure_rates(plan, say)
         rates = {name: max(before[name], after[name]) for name in after}
         before = after
-        best = Rates(*(max(rates[name] for name in names) for names in (GEMM_FP32, GEMM_INT8, READ)))
+        best = Rates(**{kind: _highest(rates, kind) for kind in ("fp32", "int8", "read")})
         shares = compare(EngineDirectory(engine), times, best)
         rows = [{**asdict(share), "share": share.share} for share in shares]
         found[preset] = {"rates": rates, "best": asdict(best), "stages": rows}
@@ -111,13 +109,20 @@ def run(plan: LimitsPlan, model: BenchCheckpoint, cache: Path, out: Path, say: S
 
 
 def measure_rates(plan: LimitsPlan, say: Say) -> dict[str, float]:
-    """Every rate, each in a process of its own."""
+    """Every rate by its name, "torch read"; each library in a process of its own."""
     rates = {}
-    for what in (*GEMM_FP32, *GEMM_INT8, *READ):
-        request = {"what": what, "threads": plan.threads, "seconds": plan.seconds}
-        rates[what] = run_worker("omni2_bench.limits.rates:measure_rate", request, plan.threads)["rate"]
-        say(f"{what}: {rates[what] / 1e9:.1f} G{'B' if what in READ else 'OP'}/s")
+    for library in LIBRARIES:
+        request = {"library": library, "threads": plan.threads, "seconds": plan.seconds}
+        found = run_worker("omni2_bench.limits.rates:measure_rates", request, plan.threads)["rates"]
+        for kind, rate in found.items():
+            rates[f"{library} {kind}"] = rate
+            say(f"{library} {kind}: {rate / 1e9:.1f} G{'B' if kind == 'read' else 'OP'}/s")
     return rates
+
+
+def _highest(rates: dict[str, float], kind: str) -> float:
+    """Of all libraries."""
+    return max(rate for name, rate in rates.items() if name.endswith(f" {kind}"))
 
 
 def compare(engine: EngineDirectory, times: dict[str, Any], best: Rates) -> list[StageShare]:

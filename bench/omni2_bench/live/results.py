@@ -10,6 +10,7 @@ from typing import Any
 
 from omni2_bench.common import machine
 from omni2_bench.common.results import Say, write_results
+from omni2_bench.common.server_process import ServerProcess
 from omni2_bench.live.conditions import LiveCondition, conditions
 from omni2_bench.live.page import page
 from omni2_bench.live.served import first_sounds, served
@@ -83,21 +84,21 @@ def run(plan: LivePlan, out: Path, say: Say) -> str:
     found = [MeasuredCondition(condition, []) for condition in conditions(plan.silences, plan.conversations)]
     sessions = max(plan.conversations)
     with ExitStack() as stack:
-        addresses = {
+        servers = {
             speculate: stack.enter_context(served(plan.engine, sessions, speculate, plan.threads))
             for speculate in sorted({measured.condition.speculate for measured in found})
         }
-        for address in addresses.values():  # unmeasured: what is slower the first time
-            _talk(address, LiveCondition(plan.silences[-1]).visits(2, len(recordings), plan.seed), 0.5, recordings)
+        for server in servers.values():  # unmeasured: what is slower the first time
+            _talk(server, LiveCondition(plan.silences[-1]).visits(2, len(recordings), plan.seed), 0.5, recordings)
         for number in range(plan.rounds):
             for measured in found:
                 condition, seed = measured.condition, plan.seed + number
-                address = addresses[condition.speculate]
-                before = first_sounds(address)
+                server = servers[condition.speculate]
+                before = first_sounds(server)
                 calls = _talk(
-                    address, condition.visits(plan.turns, len(recordings), seed), condition.silence, recordings
+                    server, condition.visits(plan.turns, len(recordings), seed), condition.silence, recordings
                 )
-                after = first_sounds(address)
+                after = first_sounds(server)
                 measured.add(calls, after[0] - before[0], after[1] - before[1])
                 say(_line(number, measured))
     record = {
@@ -113,8 +114,10 @@ def run(plan: LivePlan, out: Path, say: Say) -> str:
     return write_results(out, "live", record, page(record))
 
 
-def _talk(address: str, visits: list[Visit], silence: float, recordings: list[RecordedQuestion]) -> list[Call]:
-    server = Server(f"ws://{address}/v1/realtime", silence=silence)
+def _talk(
+    process: ServerProcess, visits: list[Visit], silence: float, recordings: list[RecordedQuestion]
+) -> list[Call]:
+    server = Server(process.url, silence=silence)
 
     async def meet() -> list[Call]:
         clock = Clock()

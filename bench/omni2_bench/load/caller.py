@@ -126,7 +126,7 @@ class Caller:
 
     async def _expect(self, socket: ClientConnection, kind: str) -> None:
         """Read up to an event of that kind."""
-        async with asyncio.timeout(self._clock.of_the_world(self._server.patience)):
+        async with asyncio.timeout(self._server.patience):
             while (event := json.loads(await socket.recv()))["type"] != kind:
                 if event["type"] == "error":
                     raise Lost(_problem(event))
@@ -245,7 +245,7 @@ class Caller:
 
     async def _wait(self, happened: Callable[[], bool]) -> None:
         """Wait until that has happened; give up when patience ends."""
-        async with asyncio.timeout(self._clock.of_the_world(self._server.patience)), self._news:
+        async with asyncio.timeout(self._server.patience), self._news:
             await self._news.wait_for(lambda: happened() or self._broken is not None)
         if self._broken is not None and not happened():
             raise self._broken

@@ -28,7 +28,6 @@ class LoadPlan:
         rates: all rates to try; none where objectives are searched for.
         objectives: bounds whose highest rate is searched.
         questions: recordings.
-        speed: see `Clock`.
     """
 
     server: Server
@@ -36,7 +35,6 @@ class LoadPlan:
     rates: Sequence[float]
     objectives: Sequence[Objective]
     questions: Sequence[Path]
-    speed: float = 1.0
 
 
 def run(plan: LoadPlan, out: Path, say: Say) -> str:
@@ -53,7 +51,7 @@ def run(plan: LoadPlan, out: Path, say: Say) -> str:
 
     def trial(rate: float) -> dict[str, float]:
         behaviour = replace(plan.behaviour, rate=rate)
-        trials.append(Trial(behaviour, asyncio.run(meet(plan.server, behaviour, recordings, plan.speed))))
+        trials.append(Trial(behaviour, asyncio.run(meet(plan.server, behaviour, recordings))))
         figures = trials[-1].figures()
         line = f"{rate:.3g} conversations/s: first sound p95 {figures.get('first_sound_p95', float('nan')):.2f} s"
         say(f"{line}, continuity {figures.get('continuity', float('nan')):.1%}, refused {figures['refused']:.0%}")

@@ -20,18 +20,15 @@ from omni2_bench.load.visits import Behaviour, visits
 PERCENTILES = (50, 95, 99)
 
 
-async def meet(
-    server: Server, behaviour: Behaviour, recordings: list[RecordedQuestion], speed: float = 1.0
-) -> list[Call]:
+async def meet(server: Server, behaviour: Behaviour, recordings: list[RecordedQuestion]) -> list[Call]:
     """Let all callers call, each at its time, without a look at how the server does.
 
     Args:
         server: to call.
         behaviour: of the callers.
         recordings: the questions.
-        speed: see `Clock`.
     """
-    clock = Clock(speed)
+    clock = Clock()
     callers = [Caller(server, visit, recordings, clock) for visit in visits(behaviour, len(recordings))]
     return list(await asyncio.gather(*(caller.call() for caller in callers)))
 

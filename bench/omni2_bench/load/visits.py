@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, takewhile
 
 import numpy as np
 
@@ -85,13 +87,15 @@ def visits(behaviour: Behaviour, questions: int) -> list[Visit]:
         behaviour: of the callers.
         questions: number of recordings to choose from.
     """
-    arrivals = np.random.default_rng((behaviour.seed, 0))
-    found: list[Visit] = []
-    begins = float(arrivals.exponential(1 / behaviour.rate))
-    while begins < behaviour.seconds:
-        found.append(new_visit(begins, behaviour, questions, np.random.default_rng((behaviour.seed, 1, len(found)))))
+    return list(takewhile(lambda visit: visit.begins < behaviour.seconds, arriving(behaviour, questions)))
+
+
+def arriving(behaviour: Behaviour, questions: int) -> Iterator[Visit]:
+    """Conversations without end, in the order of their beginnings; arguments as of `visits`."""
+    arrivals, begins = np.random.default_rng((behaviour.seed, 0)), 0.0
+    for number in count():
         begins += float(arrivals.exponential(1 / behaviour.rate))
-    return found
+        yield new_visit(begins, behaviour, questions, np.random.default_rng((behaviour.seed, 1, number)))
 
 
 def new_visit(begins: float, behaviour: Behaviour, questions: int, draws: np.random.Generator) -> Visit:

@@ -13,6 +13,7 @@ from omni2_export.checkpoint_writer.dimensions import PRESETS
 from omni2_export.tensorrt.shapes import Sizes, cache_length
 
 TEMPLATE = 30  # positions of the chat template around a spoken question, its default system prompt included (spec §4)
+BEGINNING = 24  # of them before the question
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,18 @@ class SimulatedModel:
 
     Args:
         size: as in `omni2_bench.random_checkpoint.PRESETS`.
-        runtime, precision: see `Efforts`.
+        runtime, precision, tail: see `Efforts`.
     """
 
     size: str
     runtime: str = "tensorrt"
     precision: str = "balanced"
+    tail: bool = False
 
     @cached_property
     def efforts(self) -> Efforts:
         """What its calls have to do."""
-        return Efforts(PRESETS[self.size], self.runtime, self.precision)
+        return Efforts(PRESETS[self.size], self.runtime, self.precision, self.tail)
 
     @cached_property
     def sound(self) -> SoundRates:
@@ -58,9 +60,9 @@ class SimulatedModel:
         """Positions of a first question's prompt."""
         return self.efforts.config.encoder.positions + TEMPLATE
 
-    def memory(self, sessions: int, answer: AnswerLength) -> float:
-        """Bytes that these sessions need: weights and caches, which a plan makes as long as it was built for, and
-        ONNX Runtime as long as an answer of this length asks for."""
+    def memory(self, sessions: int, turns: int, answer: AnswerLength) -> float:
+        """Bytes of weights, of the language models' caches of every session, and of the flow's of every turn that is
+        being answered. A plan makes caches as long as it was built for, ONNX Runtime as long as this answer asks."""
         efforts = self.efforts
         text, speech = self.prompt + answer.tokens, answer.tokens + answer.units
         frames = self.sound.frames(answer.units, True)
@@ -68,4 +70,4 @@ class SimulatedModel:
             sizes, config = Sizes(), efforts.config
             text, speech = (cache_length(count) for count in (sizes.positions(config), sizes.speech_positions(config)))
             frames = sizes.solver_frames(config)
-        return efforts.weights + sessions * (efforts.decoder_caches(text, speech) + efforts.flow_cache * frames)
+        return efforts.weights + sessions * efforts.decoder_caches(text, speech) + turns * efforts.flow_cache * frames

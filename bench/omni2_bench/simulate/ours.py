@@ -4,20 +4,20 @@ only take time."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from omni2_bench.simulate.device import DeviceLimits
 from omni2_bench.simulate.load import AnswerLength
-from omni2_bench.simulate.model import SimulatedModel
-from omni2_bench.simulate.stages import ModelState, NoPrefixes, SoundState, StageCall, pipeline_of
+from omni2_bench.simulate.model import BEGINNING, SimulatedModel
+from omni2_bench.simulate.stages import KeptPrefix, ModelState, SoundState, StageCall, pipeline_of
 from omni2_bench.simulate.trace import CallSpan
 from omni2_bench.simulate.turns import SimulatedTurn
 from omni2_engine._core import Simulation
 from omni2_engine.memory.states import TurnStates
 from omni2_engine.schedule.calls import Errors, StageCalls, Task
-from omni2_engine.schedule.threaded import ThreadedQueue, stages_of
+from omni2_engine.schedule.threaded import Order, ThreadedQueue, stages_of
 from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.history import History
 from omni2_engine.turn.metrics import Recorder
@@ -32,7 +32,6 @@ STAGES = ("encoder", "LLM", "speech LM", "flow", "vocoder")  # in the order of `
 LARGEST_BATCH = 32  # turns in one decoding call
 DECODING = 1  # cache key of all states, as if all were slots of one cache
 NO_SOUND = np.zeros(0, np.float32)
-Order = Literal["deadline", "arrival"]
 
 
 class TurnOutput(ChunkQueue):
@@ -99,14 +98,14 @@ class OverlappedServer:
 
     def _turn(self, answer: AnswerLength, queue: ThreadedQueue, output: ChunkQueue) -> TurnRun:
         spoken = Exchange(positions=self._model.efforts.config.encoder.positions)
-        template = [0] * (self._model.prompt - spoken.positions)
+        end = [0] * (self._model.prompt - spoken.positions - BEGINNING)
         # the text ends at its limit; speech ends with a token of its own, long before the limit
         options = Options(max_new_tokens=answer.tokens, max_last_write=answer.units + 1, chunks="growing")
-        question = Question(Layout([*spoken.items(), *template], [spoken]), NO_SOUND, options)
+        question = Question(Layout([*[0] * BEGINNING, *spoken.items(), *end], [spoken]), NO_SOUND, options)
         text: Any = ModelState(answer.tokens)
         speech: Any = ModelState(answer.units)
         sound: Any = SoundState()
-        prefixes: Any = NoPrefixes()
+        prefixes: Any = KeptPrefix(BEGINNING)
         states = TurnStates(speech, sound, seconds=0.0, left_context=0.0, promised=0)
         history, recorder = History([spoken]), Recorder(turn=0)
         return TurnRun(self._pipeline, prefixes, history, text, states, question, queue, output, recorder, Playout())

@@ -8,8 +8,9 @@ from typing import Any, get_args
 from omni2_bench.simulate.device import DeviceLimits
 from omni2_bench.simulate.load import converse, talks
 from omni2_bench.simulate.model import SimulatedModel
-from omni2_bench.simulate.ours import Order, OverlappedServer
+from omni2_bench.simulate.ours import OverlappedServer
 from omni2_bench.simulate.turns import figures
+from omni2_engine.schedule.threaded import Order
 
 OVERLOAD = 2  # times what the device can
 

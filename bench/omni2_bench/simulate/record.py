@@ -21,10 +21,19 @@ from omni2_bench.simulate.turns import SimulatedTurn
 from omni2_engine.errors import SettingError
 from omni2_export.checkpoint_writer.dimensions import PRESETS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 GOAL = 0.12  # seconds to the first chunk that the engine is built for
 TYPICAL = AnswerLength(45, 300)  # of the paper's turn and of the time lines: twelve seconds
-TARGETS = ((L40, "tensorrt", "balanced"), (L40, "tensorrt", "fast"), (H200, "cuda", "balanced"))
+TARGETS = (
+    (L40, "tensorrt", "balanced", False),
+    (L40, "tensorrt", "fast", False),
+    (L40, "tensorrt", "fp8", False),
+    (L40, "tensorrt", "mixed", False),
+    (L40, "tensorrt", "fp8", True),
+    (L40, "tensorrt", "mixed", True),
+    (H200, "cuda", "balanced", False),
+)
+SERVING = ("balanced", "fp8", "mixed")  # precisions of which it is asked how many sessions a device serves
 # A device on which one second is one kernel.
 COUNTER = DeviceLimits(SimulatedDevice("counts kernels", math.inf, math.inf, 0), ReachedShare(1, 1, 1.0))
 
@@ -95,8 +104,8 @@ def simulate(plan: SimulationPlan, say: Say) -> dict[str, Any]:
         "paper": {**fit.record(paper.table6()), "turn": _paper_turn()},
         "goal_ms": 1e3 * GOAL,
         "first_chunk": [
-            _first_chunk(SimulatedModel(size, runtime, precision), device, plan.share)
-            for device, runtime, precision in TARGETS
+            _first_chunk(SimulatedModel(size, runtime, precision, tail), device, plan.share)
+            for device, runtime, precision, tail in TARGETS
             for size in plan.sizes
         ],
         "sessions": [],
@@ -109,7 +118,8 @@ def simulate(plan: SimulationPlan, say: Say) -> dict[str, Any]:
         found["sessions"].append(cell)
     say("how many sessions are too many …")
     found["capacity"] = [
-        capacity(SimulatedModel(size), schedule, limits, plan.seed, plan.most)
+        capacity(SimulatedModel(size, precision=precision), schedule, limits, plan.seed, plan.most)
+        for precision in SERVING
         for size in plan.sizes
         for schedule in OURS
     ]
@@ -153,6 +163,7 @@ def _first_chunk(model: SimulatedModel, device: SimulatedDevice, share: ReachedS
         "device": device.name,
         "runtime": model.runtime,
         "precision": model.precision,
+        "encoder": "tail" if model.tail else "window",
         "paper_ms": 1e3 * row.total if device == L40 else None,
         "ours_ms": 1e3 * seconds,
         "best_ms": 1e3 * first_chunk(OVERLAPPED, model, DeviceLimits(device, BEST))[0],

@@ -155,6 +155,8 @@ class TimedDecoder:
         self._efforts = model.efforts
         self._limits = limits
         self._hop = model.efforts.config.vocoder.hop
+        units = model.efforts.config.flow_encoder
+        self._most_first = units.block_units + units.lookahead  # of a call without state, see `FirstBlock`
         self.fewest_units = model.hop
 
     def run_flow(self, state: SoundState, units: list[int], final: bool) -> Floats:
@@ -162,7 +164,8 @@ class TimedDecoder:
         sound, before = self._sound, state.units
         state.units += len(units)
         frames, finished = sound.frames(state.units, final), sound.finished(before)
-        take_time(self._limits.seconds(self._efforts.flow([(frames - finished, finished)])))
+        first = not finished and (final or not sound.finished(state.units)) and state.units <= self._most_first
+        take_time(self._limits.seconds(self._efforts.flow([(frames - finished, finished)], first)))
         return np.zeros((frames - sound.frames(before, False), 0), np.float32)
 
     def run_vocoder(self, state: SoundState, mel: Floats, final: bool, seed: int, turn: int) -> Floats:
@@ -183,12 +186,20 @@ class EmptyTokenizer:
         return b""
 
 
-class NoPrefixes:
-    """Stands for a `PrefixCache` without any: every prompt is prefilled whole."""
+class KeptPrefix:
+    """Stands for a `PrefixCache` that holds the beginning of all prompts: the turn that warms an engine up leaves it.
+
+    Args:
+        positions: of the beginning.
+    """
+
+    def __init__(self, positions: int) -> None:
+        self._positions = positions
 
     def fill(self, state: ModelState, layout: object, system: str | None) -> int:
         """See `PrefixCache.fill`."""
-        return 0
+        state.length = self._positions
+        return self._positions
 
 
 def pipeline_of(model: SimulatedModel, limits: DeviceLimits) -> Pipeline:

@@ -22,7 +22,7 @@ from omni2_export.checkpoint import open_checkpoint
 
 ANSWERS = (
     "fourteen", "forty two", "twelve", "Wednesday", "twenty eight", "five o'clock", "Five, four, three, two, one",
-    "D, O, G", "Berlin", "Omni",
+    "W, A, T, E, R", "Berlin", "Omni",
 )  # fmt: skip
 VOICES: dict[str, Callable[[str, Path], list[str]]] = {
     "en-us": lambda text, wav: ["espeak-ng", "-v", "en-us", "-s", "150", "-w", str(wav), text],

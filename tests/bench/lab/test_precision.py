@@ -17,6 +17,15 @@ def test_the_table_shows_every_figure() -> None:
     assert "| flow step: mel | same | 61 |  | not finite |  | -3 |" in text
 
 
+def test_a_prompt_in_one_format_and_tokens_in_another(tiny_checkpoint: CheckpointPaths, question: Path) -> None:
+    """More than int4 alone, less than int8; and neither what the prompt's format alone gives, nor the tokens'."""
+    opened = open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder)
+    questions = [asked for asked in QUESTIONS if asked.name == "llm"]
+    found = {f.variant: f.snr for f in measure(opened, question, questions, threads=1) if f.array == "logits"}
+    assert found["fp32"] > 90 > found["fp16"] > found["fp16+int8"] > found["fp16+fp8+mixed"] > found["fp16+int4"]
+    assert found["fp16+fp8+mixed"] not in (found["fp16+mixed"], found["fp16+fp8"])
+
+
 def test_fewer_bits_keep_less(tiny_checkpoint: CheckpointPaths, question: Path) -> None:
     opened = open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder)
     questions = [asked for asked in QUESTIONS if asked.name in ("log_mel", "encoder", "fusion")]

@@ -25,7 +25,6 @@ class ToneServer:
     """Answers each question with some seconds of a tone.
 
     Args:
-        speed: seconds of its clients per second of the world.
         thinks: seconds from its decision to the first piece.
         pieces: of 0.2 s in an answer.
         every: seconds between two pieces.
@@ -33,7 +32,6 @@ class ToneServer:
         full_with: what one too many gets, the status 503 or the close code 1013.
     """
 
-    speed: float
     thinks: float = 0.3
     pieces: int = 10
     every: float = 0.1
@@ -111,11 +109,11 @@ class _Talk:
         await self._say("response.created", response={"id": response})
         status = "completed"
         try:
-            await asyncio.sleep(self._server.thinks / self._server.speed)
+            await asyncio.sleep(self._server.thinks)
             for _ in range(self._server.pieces):
                 fields = {"response_id": response, "item_id": f"i{response}", "delta": PIECE}
                 await self._say("response.output_audio.delta", **fields)
-                await asyncio.sleep(self._server.every / self._server.speed)
+                await asyncio.sleep(self._server.every)
             self._server.answered += 1
         except asyncio.CancelledError:
             status = "cancelled"

@@ -21,10 +21,10 @@ from omni2_bench.load.trial import Trial, meet
 from omni2_bench.load.visits import INTERRUPTS_AFTER, Behaviour, visits
 from omni2_engine.errors import SettingError
 
+from .fast_loop import run_fast
 from .server import ToneServer
 
-SPEED = 10.0  # of the callers and of the server alike
-PATIENCE = 600.0  # a minute of the world: other processes may hold this one up
+PATIENCE = 600.0  # seconds: other processes may hold this one up
 
 
 def question(before: float = 0.1, voiced: float = 0.4, after: float = 0.3) -> np.ndarray:
@@ -36,11 +36,9 @@ def question(before: float = 0.1, voiced: float = 0.4, after: float = 0.3) -> np
 def meet_tone(server: ToneServer, behaviour: Behaviour, **settings: float) -> list[Call]:
     async def main() -> list[Call]:
         async with server.running() as url:
-            return await meet(
-                Server(url, **({"patience": PATIENCE} | settings)), behaviour, [recording(question())], SPEED
-            )
+            return await meet(Server(url, **({"patience": PATIENCE} | settings)), behaviour, [recording(question())])
 
-    return asyncio.run(main())
+    return run_fast(main())
 
 
 @given(
@@ -89,7 +87,7 @@ def test_silence_is_no_question() -> None:
 
 
 def test_conversations_to_their_end() -> None:
-    server = ToneServer(SPEED)
+    server = ToneServer()
     calls = meet_tone(server, Behaviour(1.0, 4.0, turns=3, think=0.2, interrupts=0.0, vanishes=0.0, seed=5))
     assert calls and all(call.outcome == "done" for call in calls)
     turns = [turn for call in calls for turn in call.turns]
@@ -103,7 +101,7 @@ def test_conversations_to_their_end() -> None:
 
 
 def test_interruptions() -> None:
-    server = ToneServer(SPEED, pieces=400, every=0.15)
+    server = ToneServer(pieces=400, every=0.15)
     calls = meet_tone(server, Behaviour(1.0, 3.0, turns=3, think=0.2, interrupts=1.0, vanishes=0.0, seed=1))
     assert calls and all(call.outcome == "done" for call in calls)
     for call in calls:
@@ -115,7 +113,7 @@ def test_interruptions() -> None:
 
 
 def test_those_who_vanish() -> None:
-    server = ToneServer(SPEED)
+    server = ToneServer()
     calls = meet_tone(server, Behaviour(1.0, 3.0, turns=2, interrupts=0.0, vanishes=1.0, seed=2))
     assert calls and all(call.outcome == "vanished" for call in calls)
     assert all(call.turns[-1].status == "vanished" for call in calls)
@@ -123,7 +121,7 @@ def test_those_who_vanish() -> None:
 
 @pytest.mark.parametrize("full_with", [503, 1013])
 def test_a_full_server(full_with: int) -> None:
-    server = ToneServer(SPEED, places=1, full_with=full_with)
+    server = ToneServer(places=1, full_with=full_with)
     calls = meet_tone(server, Behaviour(3.0, 3.0, turns=2, think=0.1, interrupts=0.0, vanishes=0.0, seed=3))
     outcomes = {call.outcome for call in calls}
     assert outcomes == {"done", "refused"} and server.most == 1
@@ -131,7 +129,7 @@ def test_a_full_server(full_with: int) -> None:
 
 
 def test_a_server_that_never_answers() -> None:
-    server = ToneServer(SPEED, thinks=1e6)
+    server = ToneServer(thinks=1e6)
     calls = meet_tone(server, Behaviour(2.0, 5.0, turns=1, interrupts=0.0, vanishes=0.0, seed=4), patience=20.0)
     assert calls and all(call.outcome == "failed" and "TimeoutError" in call.problem for call in calls)
     assert all(turn.status == "failed" for call in calls for turn in call.turns)
@@ -179,20 +177,18 @@ def test_the_highest_rate_is_found(limit: float, first: float) -> None:
 
 
 def test_results_are_written(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "question.wav", question(), RATE)
-    behaviour = Behaviour(1.0, 3.0, turns=1, interrupts=0.0, vanishes=0.0, seed=6)
+    soundfile.write(tmp_path / "question.wav", question(0.1, 0.2, 0.1), RATE)
+    behaviour = Behaviour(1.0, 0.5, turns=1, interrupts=0.0, vanishes=0.0, seed=6)
     lines: list[str] = []
 
     async def main() -> str:
-        async with ToneServer(SPEED).running() as url:
-            plan = LoadPlan(
-                Server(url, patience=PATIENCE), behaviour, [0.5, 1.0], [], [tmp_path / "question.wav"], SPEED
-            )
+        async with ToneServer(thinks=0.05, pieces=3, every=0.02).running() as url:
+            plan = LoadPlan(Server(url, patience=PATIENCE), behaviour, [4.0, 8.0], [], [tmp_path / "question.wav"])
             return await asyncio.to_thread(run, plan, tmp_path / "out", lines.append)
 
     text = asyncio.run(main())
     record = json.loads((tmp_path / "out" / "serve.json").read_text())
-    assert [trial["rate"] for trial in record["trials"]] == [0.5, 1.0] and record["capacity"] is None
+    assert [trial["rate"] for trial in record["trials"]] == [4.0, 8.0] and record["capacity"] is None
     assert record["trials"][1]["outcomes"] == {"done": record["trials"][1]["conversations"]}
     assert (tmp_path / "out" / "serve.md").read_text() == text and len(lines) == 2
     assert (tmp_path / "out" / "serve.png").stat().st_size > 1000
@@ -200,7 +196,7 @@ def test_results_are_written(tmp_path: Path) -> None:
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "question.wav", question(), RATE)
-    behaviour = Behaviour(1.0, 2.0, turns=1, seed=7)
-    plan = LoadPlan(Server("ws://127.0.0.1:9/v1/realtime"), behaviour, [1.0], [], [tmp_path / "question.wav"], SPEED)
+    behaviour = Behaviour(20.0, 0.2, turns=1, seed=7)
+    plan = LoadPlan(Server("ws://127.0.0.1:9/v1/realtime"), behaviour, [20.0], [], [tmp_path / "question.wav"])
     with pytest.raises(SettingError, match="no caller got an answer"):
         run(plan, tmp_path / "out", lambda _: None)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni2_bench.common.work import prefill_work
+from omni2_bench.common.work import encoder_work, prefill_work
 from omni2_bench.random_checkpoint import PRESETS
 from omni2_bench.simulate.device import BEST, L40, LIKELY, WORST, DeviceLimits, Effort, ReachedShare
 from omni2_bench.simulate.effort import Efforts, kernel_counts
@@ -66,9 +66,12 @@ def test_what_it_was_not_fitted_to_is_missed_by_a_quarter_at_most() -> None:
 
 
 def test_kernels_are_those_that_were_counted(efforts: Efforts) -> None:
-    """28 layers of 12 kernels, 11 more and three samplers; ten Euler steps of 775."""
-    assert efforts.extend_llm([(1, 0)]).launches == 28 * 12 + 11 + 3
-    assert efforts.flow([(14, 0)]).launches == 10 * 775 + 166
+    """28 layers of 11 kernels, three more and three samplers; ten Euler steps of 598, or of 446 at first."""
+    assert efforts.extend_llm([(1, 0)]).launches == 28 * 11 + 3 + 3
+    assert efforts.flow([(14, 0)]).launches == 10 * 598 + 147
+    assert efforts.flow([(14, 0)], first=True).launches == 10 * 446 + 117
+    assert efforts.flow([(58, 0)], first=True).operations == efforts.flow([(14, 0)], first=True).operations
+    assert efforts.flow([(60, 0)], first=True).operations > efforts.flow([(58, 0)], first=True).operations
     with pytest.raises(SettingError, match="not counted"):
         kernel_counts("tensorrt", "exact")
 
@@ -84,6 +87,44 @@ def test_padding_is_charged(efforts: Efforts) -> None:
 def test_int4_weights_are_read_in_a_quarter() -> None:
     wide, narrow = (Efforts(PRESETS["7B"], precision=name).extend_llm([(1, 0)]) for name in ("balanced", "fast"))
     assert narrow.bytes / wide.bytes == pytest.approx(0.258, abs=1e-3) and narrow.operations == wide.operations
+
+
+def test_fp8_halves_weights_and_the_arithmetic_of_linear_layers() -> None:
+    wide, narrow = (Efforts(PRESETS["7B"], precision=name) for name in ("balanced", "fp8"))
+    assert narrow.extend_llm([(1, 0)]).bytes == wide.extend_llm([(1, 0)]).bytes / 2
+    work, encoder = prefill_work(wide.config.llm, 352), encoder_work(wide.config.encoder)
+    assert narrow.extend_llm([(352, 0)]).operations == pytest.approx(work.linear / 2 + work.other)
+    assert narrow.encode.operations == pytest.approx(encoder.linear / 2 + encoder.other)
+    assert wide.encode.bytes / 2 < narrow.encode.bytes < 0.6 * wide.encode.bytes  # convolutions and projector stay
+    assert narrow.flow([(64, 0)]) == wide.flow([(64, 0)])
+
+
+def test_mixed_prefills_in_fp8_and_decodes_in_eight_bits_and_four() -> None:
+    """Half of a 7B model's weights are gates and up-projections behind the first quarter of its layers."""
+    fp8, mixed = (Efforts(PRESETS["7B"], precision=name) for name in ("fp8", "mixed"))
+    prefill, before = mixed.extend_llm([(320, 24)]), fp8.extend_llm([(320, 24)])
+    assert (prefill.bytes, prefill.operations) == (before.bytes, before.operations)
+    step, whole = mixed.extend_llm([(1, 0)]), fp8.extend_llm([(1, 0)])
+    c = mixed.config.llm
+    four = 21 * 2 * c.hidden * c.ffn  # 21 of 28 layers
+    assert whole.bytes - step.bytes == pytest.approx((1 - 0.5 - 2 / 128) * four)
+    assert step.operations == pytest.approx(2 * whole.operations, rel=0.01)  # in 16 bits
+    assert mixed.weights - fp8.weights == pytest.approx(
+        step.bytes + mixed.extend_speech([(1, 0)]).bytes - fp8.extend_speech([(1, 0)]).bytes
+    )
+    assert mixed.encode == fp8.encode and mixed.flow([(64, 0)]) == fp8.flow([(64, 0)])
+
+
+def test_an_encoder_with_tails_computes_a_fifth_of_the_window() -> None:
+    """And reads what it does not compute; nothing else changes."""
+    whole, tail = (Efforts(PRESETS["7B"], precision="fp8", tail=tail) for tail in (False, True))
+    c = whole.config.encoder
+    assert tail.encode.operations == pytest.approx(whole.encode.operations / 5)
+    assert tail.encode.bytes - whole.encode.bytes == 2 * c.layers * 1200 * c.width * 2
+    assert tail.encode.launches <= whole.encode.launches
+    read = sum(1500 - 50 - speech for speech in (150, 250, 400, 600))
+    assert tail.weights - whole.weights == 2 * c.layers * read * c.width * 2
+    assert tail.extend_llm([(352, 0)]) == whole.extend_llm([(352, 0)])
 
 
 @pytest.mark.parametrize(("size", "parameters"), [("0.5B", 0.36e9), ("1.5B", 1.31e9), ("7B", 6.53e9), ("14B", 13.1e9)])

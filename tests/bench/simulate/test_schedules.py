@@ -13,23 +13,27 @@ from hypothesis import strategies as st
 from omni2_bench.simulate.device import H200, L40, LIKELY, DeviceLimits
 from omni2_bench.simulate.fit import of_table
 from omni2_bench.simulate.load import AnswerLength, Talk, converse, talks
-from omni2_bench.simulate.model import SimulatedModel
+from omni2_bench.simulate.model import BEGINNING, SimulatedModel
 from omni2_bench.simulate.paper import table6
-from omni2_bench.simulate.record import TYPICAL, alone, first_gap, paper_server
+from omni2_bench.simulate.record import GOAL, TYPICAL, alone, first_gap, paper_server
 from omni2_bench.simulate.sweep import (
     CONTINUOUS,
     ORIGINAL,
     OVERLAPPED,
     SCHEDULES,
     SHARED,
+    at_once,
     capacity,
     cells,
     first_chunk,
     kept,
+    largest,
     memory,
+    needed,
     server_of,
 )
 from omni2_bench.simulate.trace import CallSpan
+from omni2_bench.simulate.turns import SimulatedTurn
 from omni2_engine.cli.app import run
 
 LIMITS = DeviceLimits(L40, LIKELY)
@@ -67,12 +71,12 @@ def test_the_original_lets_everybody_wait(model: SimulatedModel) -> None:
 def test_first_chunk_is_the_critical_path(model: SimulatedModel) -> None:
     """Alone, it is one step after another, whatever overlaps behind it."""
     efforts, prompt = model.efforts, model.prompt
-    calls = [efforts.encode, efforts.extend_llm([(prompt, 0)])]
+    calls = [efforts.encode, efforts.extend_llm([(prompt - BEGINNING, BEGINNING)])]  # what comes before is kept
     calls += [efforts.extend_llm([(1, prompt + i)]) for i in range(2)]
     calls += [efforts.extend_speech([(3, 0)]) + efforts.fuse([3])]
     calls += [efforts.extend_speech([(1, 3 + i)]) for i in range(9)]
     frames = model.sound.frames(10, False)
-    calls += [efforts.flow([(frames, 0)]), efforts.vocode([frames])]
+    calls += [efforts.flow([(frames, 0)], first=True), efforts.vocode([frames])]
     seconds, chain = first_chunk(OVERLAPPED, model, LIMITS)
     assert seconds == pytest.approx(sum(map(LIMITS.seconds, calls)) + len(chain) * LIKELY.hop, rel=1e-6)
     # the first text token comes with the prefill; all units of a write are one call
@@ -85,6 +89,19 @@ def test_first_chunks_of_every_size_and_their_order() -> None:
     assert times["0.5B"] < times["7B"] < times["14B"]
     assert first_chunk(OVERLAPPED, SimulatedModel("7B", precision="fast"), LIMITS)[0] < times["7B"]
     assert first_chunk(OVERLAPPED, SimulatedModel("7B"), DeviceLimits(H200, LIKELY))[0] < times["7B"]
+    window, tail = (SimulatedModel("7B", precision="fp8", tail=tail) for tail in (False, True))
+    assert first_chunk(OVERLAPPED, tail, LIMITS)[0] < first_chunk(OVERLAPPED, window, LIMITS)[0]
+
+
+def test_mixed_meets_the_goal_with_the_larger_model() -> None:
+    """120 ms with 7B on an L40, which fp8 alone misses; the small one gains little, as kernels fill its time."""
+    seconds = {
+        (size, name): first_chunk(OVERLAPPED, SimulatedModel(size, precision=name), LIMITS)[0]
+        for size in ("0.5B", "7B")
+        for name in ("fp8", "mixed")
+    }
+    assert seconds["7B", "mixed"] < GOAL < seconds["7B", "fp8"]
+    assert seconds["0.5B", "mixed"] < seconds["0.5B", "fp8"] < GOAL
 
 
 @settings(max_examples=20, deadline=None)
@@ -140,8 +157,28 @@ def test_capacity_is_the_most_that_is_served_without_gaps() -> None:
     most = found["by_time"]
     assert kept(model, most, SHARED, LIMITS, 0) >= CONTINUOUS > kept(model, most + 1, SHARED, LIMITS, 0)
     fitting = found["with_memory"]
-    assert fitting <= most and memory(model, fitting, 0) <= L40.memory
-    assert fitting == most or memory(model, fitting + 1, 0) > L40.memory
+    assert fitting <= most and needed(model, fitting, SHARED, LIMITS, 0) <= L40.memory
+    assert fitting == most or needed(model, fitting + 1, SHARED, LIMITS, 0) > L40.memory
+
+
+@given(st.integers(0, 30), st.integers(1, 30))
+def test_the_largest_number_that_is_not_too_many(bound: int, most: int) -> None:
+    tried: list[int] = []
+
+    def enough(count: int) -> bool:
+        tried.append(count)
+        return count <= bound
+
+    assert largest(most, enough) == min(bound, most)
+    assert len(tried) == len(set(tried)) and max(tried) <= most
+
+
+def test_memory_is_that_of_turns_under_way_at_once(model: SimulatedModel) -> None:
+    """Two sessions of which one asks when the other has all of its answer: one turn's flow caches."""
+    turns = [SimulatedTurn(0, 0.0, [1.0, 2.0]), SimulatedTurn(1, 2.0, [3.0, 5.0])]
+    assert at_once(turns) == 1 and at_once([*turns, SimulatedTurn(2, 4.9, [6.0])]) == 2
+    both = model.memory(2, 2, TYPICAL) - memory(model, turns, [TYPICAL])
+    assert both == pytest.approx(1700 * model.efforts.flow_cache)  # what a plan's caches hold
 
 
 def test_memory_that_does_not_fit_is_told() -> None:
@@ -163,17 +200,19 @@ def test_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         if size == "7B" or schedule != ORIGINAL
     }
     rows = found["first_chunk"]
-    assert [(row["size"], row["runtime"]) for row in rows[::2]] == [("0.5B", "tensorrt")] * 2 + [("0.5B", "cuda")]
+    assert [(row["size"], row["runtime"]) for row in rows[::2]] == [("0.5B", "tensorrt")] * 6 + [("0.5B", "cuda")]
+    assert [row["encoder"] for row in rows[::2]] == [*["window"] * 4, *["tail"] * 2, "window"]
     for row in rows:
         assert row["best_ms"] < row["ours_ms"] < row["worst_ms"]
         assert sum(row["stages_ms"].values()) == pytest.approx(row["ours_ms"])
-    assert rows[1]["paper_ms"] == pytest.approx(582.91) and rows[4]["paper_ms"] is None
+    assert rows[1]["paper_ms"] == pytest.approx(582.91) and rows[12]["paper_ms"] is None
     text = (tmp_path / "simulate.md").read_text(encoding="utf-8")
     assert (
         "This is a model" in text and "| Llama-3 8B F16, a token, L40S, fitted | 23.00 ms | 22.08 ms | -4 % |" in text
     )
-    most = {(row["size"], row["schedule"]): row["by_time"] for row in found["capacity"]}
-    assert f"| 7B, one call at a time | {most['7B', SHARED]} |" in text
+    most = {(row["size"], row["precision"], row["schedule"]): row["by_time"] for row in found["capacity"]}
+    count = most["7B", "fp8", SHARED]
+    assert f"| 7B, fp8, one call at a time | {count}{' or more' * (count == 2)} |" in text
     orders = found["overload"]["orders"]
     assert orders["deadline"]["first_chunk_p90"] < orders["arrival"]["first_chunk_p90"]
     assert (tmp_path / "timeline.png").stat().st_size > 10_000
