@@ -13,6 +13,7 @@ def main(engine_dir: str, *questions: str) -> None:
         for question in questions:
             answer = "".join(chunk.text for chunk in session.stream(question))
             print(answer)
+            # engine.session(history=[EarlierTurn(answer, audio=question), …]) goes on from here in another process
             if session.metrics:
                 m = session.metrics
                 print(f"  {m.prompt_positions} positions, {m.reused_positions} of them from the turns before")

@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from omni2_training.loop import Schedule, Task, Trainer, load_averaged
+from omni2_training.models.precision import bfloat16
 from omni2_training.workspace import Workspace
 
 SCHEDULE = Schedule(steps=12, rate=0.3, warmup=3, batch=4, average=0.5)
@@ -68,3 +69,14 @@ def test_a_batch_without_a_gradient_changes_nothing(tmp_path: Path) -> None:
     before = broken.module.weight.detach().clone()
     Trainer(Workspace(tmp_path), broken, SCHEDULE, 7, Console(quiet=True)).run(until=2)
     assert torch.equal(broken.module.weight, before)
+
+
+@pytest.mark.parametrize(("has", "wanted", "enabled"), [
+    (True, None, True), (False, None, False), (False, True, True), (True, False, False),
+])  # fmt: skip
+def test_bfloat16_is_used_where_the_processor_has_it_or_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, has: bool, wanted: bool | None, enabled: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
+    with bfloat16(wanted):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is (torch.bfloat16 if enabled else torch.float32)

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from omni2_training.config import Settings
-from omni2_training.domain import calendar, counting, facts, outside, silence, talk
-from omni2_training.domain.item import Item
+from omni2_training.domain import arithmetic, calendar, counting, facts, outside, silence, talk
+from omni2_training.domain.item import Item, Turn
 from omni2_training.domain.numbers import value, words
 from omni2_training.train_llm import in_its_words
 
@@ -50,13 +50,33 @@ def test_places_in_the_year_and_the_week_stay_right() -> None:
             assert answer == f"After {before} comes {name}."
 
 
+def test_quotients_are_told_as_products() -> None:
+    rng = random.Random(0)
+    quotients = 0
+    for _ in range(400):
+        item = arithmetic.draw_single(rng)
+        [combination] = item.combinations
+        if "/" not in combination:
+            assert _in_its_words(item) == item.turns[0].answer
+            continue
+        a, b = map(int, combination.split("/"))
+        assert _in_its_words(item).lower() == f"{words(b)} times {words(a // b)} is {words(a)}."
+        quotients += 1
+    assert quotients
+
+
+def test_a_first_word_that_moves_is_written_small() -> None:
+    question = Item("larger number", ("50<60",), "", False, (Turn("", "Fifty is smaller than sixty."),))
+    assert _in_its_words(question) == "Sixty is larger than fifty."
+
+
 def test_comparisons_stay_right() -> None:
     rng = random.Random(0)
     for _ in range(400):
         item = counting.draw_larger(rng)
         answer = _in_its_words(item)
         if found := re.fullmatch(r"(.+) is larger than (.+)\.", answer):
-            assert value(found[1].lower()) > value(found[2].lower())
+            assert value(found[1].lower()) > value(found[2])
         else:
             assert answer == item.turns[0].answer and answer.endswith(("odd.", "even."))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from omni2_training import run_all
 from omni2_training.run_all import STAGES, Runner, Stage
 from omni2_training.workspace import Workspace
 
@@ -18,6 +19,12 @@ def signals_restored() -> object:
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def at_the_tests_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the lowest one a stage may wait for minutes beside other work."""
+    monkeypatch.setattr(run_all, "lowest_priority", lambda: None)
 
 
 def test_every_need_is_a_stage_before() -> None:

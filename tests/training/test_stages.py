@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +24,22 @@ from omni2_training.adopt import adopt_released, adopt_understanding
 from omni2_training.config import Settings
 from omni2_training.domain import exercises
 from omni2_training.domain.corpus import held_out
+from omni2_training.domain.talk import COMMON
 from omni2_training.features import load_answers
 from omni2_training.flow_mels import with_flow_mels, write_mels
 from omni2_training.gates import write_units
 from omni2_training.listening import hear
-from omni2_training.listening.hear import Heard, Question, heard_shards, new_questions, questions, silent_turns
+from omni2_training.listening.hear import (
+    Heard,
+    Question,
+    common_questions,
+    heard_shards,
+    new_questions,
+    questions,
+    silent_turns,
+)
 from omni2_training.loop import Task, Trainer, load_averaged, start_path
+from omni2_training.refined import refined_listener
 from omni2_training.refit import answered, refit_fusion
 from omni2_training.synthesise import answers
 from omni2_training.train_flow import STAGE as FLOW
@@ -108,6 +119,17 @@ def test_new_questions_are_none_of_those_held_out(workspace: Workspace, settings
     asked = {q.item.turns[q.turn].question for q in questions(workspace.corpus(), settings.seed)}
     assert sum(q.item.turns[q.turn].question not in asked for q in many) > 200
     assert any(q.turn == 1 for q in many) and len({q.asking.voice for q in many}) > 5
+
+
+def test_common_questions_are_usual_wordings_in_many_voices(trained: Workspace, settings: Settings) -> None:
+    common = common_questions(settings, 300)
+    assert common_questions(settings, 50) == common[:50]
+    assert not any(q.held or held_out(q.item) for q in common)
+    greeted = [q.asking.voice for q in common if q.item.turns[0].question in ("Hello!", "Thank you!", "Goodbye!")]
+    assert len(greeted) > 6 and len(set(greeted)) > 3
+    assert {q.item.turns[0].answer for q in common} == set(COMMON)
+    heard = Counter(item.turns[0].question for item in Heard(settings, trained).items(False, 1))
+    assert all(heard[q.item.turns[0].question] for q in common[: settings.listening.common])
 
 
 def test_silent_turns_are_heard_each_in_its_own_way(trained: Workspace, settings: Settings) -> None:
@@ -302,7 +324,7 @@ def test_what_understands_goes_on_learning_and_the_voice_stays(
     assert train_listening(settings, mine, console)
     old = load_averaged(mine, LISTENING, make_listener(settings, ids))
     torch.save(old.state_dict(), start_path(mine, LISTENING))
-    longer = one.model_copy(update={"listening": learning.model_copy(update={"steps": 160})})
+    longer = one.model_copy(update={"listening": learning.model_copy(update={"steps": 160}), "learnt": 0.6})
     settings = settings.model_copy(update={"llm": longer})
     assert train_listening(settings, mine, console)
     assert refit_fusion(settings, mine, console, path)
@@ -320,7 +342,7 @@ def test_what_understands_goes_on_learning_and_the_voice_stays(
     assert not torch.equal(load_llm(last).norm.weight, load_llm(first).norm.weight)
 
     # What the speech language model is given is nearer to what it was than with the fusion as it was.
-    new = load_averaged(mine, LISTENING, make_listener(settings, ids))
+    new = refined_listener(settings, mine)
     items = in_its_words(Heard(settings, mine).items(True, 1), one.answers)
     rows = answered(old, new, Heard(settings, mine), ids, items)
     assert len(rows.ids) == len(items) * len(ids.answer("Very good."))
@@ -328,6 +350,12 @@ def test_what_understands_goes_on_learning_and_the_voice_stays(
     wanted = load_fusion(first)(rows.before, embeds)
     apart = [float((load_fusion(c)(rows.after, embeds) - wanted).norm()) for c in (first, last)]
     assert apart[1] < 0.5 * apart[0]
+
+    # It has come a part of the way from what it was to what it learnt.
+    whole = load_averaged(mine, LISTENING, make_listener(settings, ids))
+    between = torch.lerp(old.model.norm.weight, whole.model.norm.weight, 0.6)
+    assert torch.equal(new.model.norm.weight, between)
+    torch.testing.assert_close(load_llm(last).norm.weight, between.half().float())
 
 
 def test_a_model_that_gives_no_right_answer_is_nothing_to_refit_by(trained: Workspace, settings: Settings) -> None:

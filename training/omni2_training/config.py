@@ -115,6 +115,7 @@ class ListeningSettings(Frozen):
     encoder: EncoderConfig
     ways: int = Field(gt=0, description="how many voices, speeds and noises every question to train is asked in")
     more: int = Field(default=0, ge=0, description="questions that are heard beside the corpus', exercises among them")
+    common: int = Field(default=0, ge=0, description="greetings and the like in their usual wordings, in many voices")
     silent: int = Field(default=0, ge=0, description="turns without a word: silence, noise, music")
 
 
@@ -124,11 +125,13 @@ class LLMSettings(Frozen):
     model: DecoderSettings
     turns: list[float] = Field(min_length=1, description="share of the batches of one, two … turns a conversation")
     follow_ups: float = Field(ge=0, le=1, description="how often two turns belong together, where there is room")
+    history_turns: int = Field(default=1, ge=0, description="earlier turns that the model asks to be given")
     typed_share: float = Field(ge=0, lt=1, description="share of the conversations without sound that are typed")
     read_share: float = Field(ge=0, lt=1, description="share of the batches that are still read while listening")
     noise: float = Field(ge=0, description="standard deviation of what is added to the encoder's output in training")
     dropout: float = Field(ge=0, lt=1, description="of what the encoder heard, and around the decoder")
     transcript_weight: float = Field(ge=0)
+    learnt: float = Field(default=1, gt=0, le=1, description="of the way from released weights, in `refine`")
     answers: dict[str, str] = Field(
         default={}, description="pattern of an answer → what is answered in its place, where the voice lacks it"
     )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from omni2_engine.model.config import Frozen
+from omni2_training.models.precision import bfloat16
 from omni2_training.quiet import StopRequest, pause_while_measured
 from omni2_training.workspace import Workspace
 
@@ -35,7 +36,7 @@ class Schedule(Frozen):
     batch: int = Field(gt=0)
     decay: float = Field(default=0.01, ge=0, description="AdamW's weight decay")
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
-    bfloat16: bool = Field(default=True, description="multiply in bfloat16; twice as fast where the processor has it")
+    bfloat16: bool | None = Field(default=None, description="multiply in bfloat16; None where the processor has it")
     average: float = Field(default=0.999, ge=0, lt=1, description="of the moving average of the weights")
 
     def rate_at(self, step: int) -> float:
@@ -144,7 +145,7 @@ class Trainer:
     def _advance(self) -> dict[str, float]:
         """One step: the named losses."""
         torch.manual_seed(self._seed * 1_000_003 + self.step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._schedule.bfloat16), sdpa_kernel(PLAIN_ATTENTION):
+        with bfloat16(self._schedule.bfloat16), sdpa_kernel(PLAIN_ATTENTION):
             losses = self._task.loss(self.step, np.random.default_rng((self._seed, self.step)))
         for group in self._optimiser.param_groups:
             group["lr"] = self._schedule.rate_at(self.step)

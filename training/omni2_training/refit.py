@@ -21,8 +21,9 @@ from omni2_export.reference.build import load_fusion, load_speech_lm
 from omni2_training.config import Settings
 from omni2_training.domain import Item
 from omni2_training.listening.hear import Heard
-from omni2_training.loop import Task, Trainer, load_averaged, start_path
+from omni2_training.loop import Task, Trainer, start_path
 from omni2_training.models.listener import Listener
+from omni2_training.refined import refined_listener
 from omni2_training.train_join import last_answers
 from omni2_training.train_llm import LISTENING, in_its_words, make_listener
 from omni2_training.vocabulary import TextIds
@@ -53,10 +54,9 @@ def refit_fusion(settings: Settings, workspace: Workspace, console: Console, pat
     """
     released = open_checkpoint(path / "omni2", decoder=path / "decoder")
     ids, ears = TextIds.load(workspace), Heard(settings, workspace)
-    before, after = make_listener(settings, ids), make_listener(settings, ids)
+    before, after = make_listener(settings, ids), refined_listener(settings, workspace)
     before.load_state_dict(torch.load(start_path(workspace, LISTENING), weights_only=True), strict=False)
     before.eval().requires_grad_(False)
-    load_averaged(workspace, LISTENING, after)
     table, teacher = load_speech_lm(released).embed_tokens.weight, load_fusion(released)
     model = copy.deepcopy(teacher).train().requires_grad_(True)
     learnt, held = (

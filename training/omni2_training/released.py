@@ -32,6 +32,7 @@ from omni2_training.config import Settings
 from omni2_training.flow_mels import load_flow
 from omni2_training.listening.whisper_weights import load_encoder
 from omni2_training.loop import load_averaged
+from omni2_training.refined import refined_listener
 from omni2_training.refit import STAGE as REFIT
 from omni2_training.train_join import STAGE as JOIN
 from omni2_training.train_llm import LISTENING, make_listener
@@ -42,8 +43,6 @@ from omni2_training.workspace import Workspace
 
 NAME = "omni2-demo"
 STORAGE = "F16"
-# A question may follow from the one before it.
-CAPABILITIES = Capabilities(typed_turns=True, history_turns=1, open_domain=False)
 
 
 @dataclass(frozen=True)
@@ -75,15 +74,14 @@ def trained_modules(settings: Settings, workspace: Workspace) -> Modules:
 
 
 def refined_modules(settings: Settings, workspace: Workspace, path: Path) -> Modules:
-    """What understands, as stage `listen` left it; the voice of a released model, its fusion as stage `refit` left it.
+    """What understands, of stage `listen`; the voice of a released model, its fusion as stage `refit` left it.
 
     Raises:
         CheckpointError: there is no such model.
         FileNotFoundError: one of these stages has not run.
     """
     reference = load_reference(open_checkpoint(path / "omni2", decoder=path / "decoder"))
-    encoder = reference.encoder
-    listener = load_averaged(workspace, LISTENING, make_listener(settings, TextIds.load(workspace)))
+    encoder, listener = reference.encoder, refined_listener(settings, workspace)
     encoder.projector.load_state_dict(listener.projector.state_dict())
     fusion = reference.fusion.requires_grad_(True)
     load_averaged(workspace, REFIT, fusion)
@@ -115,7 +113,7 @@ def dimensions(settings: Settings, modules: Modules) -> Dimensions:
         repetition_penalty=1.0,
         storage=STORAGE,
         decoder_storage=STORAGE,
-        capabilities=CAPABILITIES,
+        capabilities=Capabilities(typed_turns=True, history_turns=settings.llm.history_turns, open_domain=False),
     )
 
 

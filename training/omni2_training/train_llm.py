@@ -130,8 +130,11 @@ def in_its_words(items: list[Item], answers: dict[str, str]) -> list[Item]:
 
     def instead(answer: str) -> str:
         for pattern, other in answers.items():
-            if found := re.fullmatch(pattern, answer):
-                return sentence(found.expand(other))
+            if not (found := re.fullmatch(pattern, answer)):
+                continue
+            if found.re.groups and found.start(1) == 0:  # its first word may come to stand elsewhere
+                found = re.fullmatch(pattern, answer[:1].lower() + answer[1:]) or found
+            return sentence(found.expand(other))
         return answer
 
     return [replace(i, turns=tuple(Turn(t.question, instead(t.answer)) for t in i.turns)) for i in items]

@@ -14,16 +14,19 @@ from rich.console import Console
 from omni2_export.reference.frontend import log_mel
 from omni2_training.config import Settings
 from omni2_training.domain import Corpus, Item
+from omni2_training.domain.corpus import held_out
 from omni2_training.domain.exercises import drawn
 from omni2_training.domain.item import share
 from omni2_training.domain.silence import draw_silence
+from omni2_training.domain.talk import draw_common
 from omni2_training.listening.voices import Asking, heard
 from omni2_training.listening.whisper_weights import load_encoder
+from omni2_training.models.precision import bfloat16
 from omni2_training.quiet import StopRequest, pause_while_measured
 from omni2_training.workspace import Workspace, digest
 
 SHARD = 64  # questions of one file
-NEW, SILENT = 1, 2  # of the random numbers of new questions and of silent turns, beside the seed
+NEW, SILENT, COMMON = 1, 2, 3  # of the random numbers of each series beside the corpus, with the seed
 REPORT = 8  # shards between two lines of progress
 
 
@@ -67,6 +70,18 @@ def new_questions(settings: Settings, count: int) -> list[Question]:
     return out[:count]
 
 
+def common_questions(settings: Settings, count: int) -> list[Question]:
+    """Greetings and the like, again and again; the first ones are the same for every larger `count`."""
+    rng = np.random.default_rng((settings.seed, COMMON))
+    chance = random.Random(settings.seed)
+    out: list[Question] = []
+    while len(out) < count:
+        item = draw_common(chance)
+        if not held_out(item):
+            out.append(Question(item, 0, False, Asking.draw(rng)))
+    return out
+
+
 def silent_turns(settings: Settings, count: int) -> list[Question]:
     """Turns without a word: silence, noise, music; the first ones are the same for every larger `count`."""
     rng = np.random.default_rng((settings.seed, SILENT))
@@ -75,7 +90,7 @@ def silent_turns(settings: Settings, count: int) -> list[Question]:
 
 
 def heard_shards(settings: Settings, workspace: Workspace) -> list[tuple[Path, list[Question]]]:
-    """All questions of a run, the corpus', new ones and silent turns, and the file in which each few of them are kept.
+    """All questions of a run and the file in which each few of them are kept: the corpus', new, common and silent ones.
 
     A folder is named by what its questions and their features depend on, so that each kind may become more, behind what
     there is, and no others are taken for them.
@@ -85,6 +100,7 @@ def heard_shards(settings: Settings, workspace: Workspace) -> list[tuple[Path, l
     series = (
         (f"{corpus} {settings.seed} {c.encoder}", questions(workspace.corpus(), settings.seed, c.ways)),
         (f"{new_questions(settings, SHARD)} {c.encoder}", new_questions(settings, c.more)),
+        (f"{common_questions(settings, SHARD)} {c.encoder}", common_questions(settings, c.common)),
         (f"{silent_turns(settings, SHARD)} {c.encoder}", silent_turns(settings, c.silent)),
     )
     return [
@@ -114,7 +130,7 @@ def hear_questions(settings: Settings, workspace: Workspace, console: Console) -
             if stop:
                 return False
             audio = heard(question.item.turns[question.turn].question, question.asking)
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            with torch.inference_mode(), bfloat16():
                 features = encoder.encode(log_mel(torch.from_numpy(audio), config)[None])[0]
             rows.append(features[: config.positions * config.stack].reshape(config.positions, -1).half().numpy())
         whole = np.stack(rows)

@@ -1,9 +1,21 @@
-"""Islands of float32 within bfloat16."""
+"""Where matrices are multiplied in bfloat16, and where in float32 within that."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+
+def bfloat16(wanted: bool | None = None) -> torch.autocast:
+    """A context in which matrices are multiplied in bfloat16.
+
+    Args:
+        wanted: whether they are; None where the processor has instructions for it. Without them bfloat16 takes twice as
+            long as float32.
+    """
+    has = torch.cpu.get_capabilities()
+    native = bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))
+    return torch.autocast("cpu", torch.bfloat16, enabled=native if wanted is None else wanted)
 
 
 def float32() -> torch.autocast:
