@@ -1,5 +1,5 @@
-"""The floors and the rooms of the engine's floor: imports point down only, and using the engine never loads what only
-builders need."""
+"""The floors and the rooms of the engine's floor: imports point down only, no modules import each other in a circle,
+and using the engine never loads what only builders need."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -67,9 +68,9 @@ def violations(folder: Path, forbidden: set[str]) -> list[str]:
 
 
 def modules(package: Path) -> Iterator[tuple[str, Path]]:
-    """(dotted name below the package, file) of every module; a folder's own is its `__init__`."""
+    """(dotted name below the package, file) of every module; the package's own is `__init__`."""
     for path in sorted(package.rglob("*.py")):
-        yield ".".join(path.relative_to(package).with_suffix("").parts), path
+        yield ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__init__"), path
 
 
 def imports_within(package: Path, name: str) -> Iterator[tuple[str, str, str]]:
@@ -79,6 +80,7 @@ def imports_within(package: Path, name: str) -> Iterator[tuple[str, str, str]]:
         package: its folder.
         name: its dotted name; both modules are named relative to it.
     """
+    known = {f"{name}.{module}" for module, _ in modules(package)}
     for module, path in modules(package):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
@@ -86,7 +88,8 @@ def imports_within(package: Path, name: str) -> Iterator[tuple[str, str, str]]:
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{path}:{node.lineno}: write the whole name of the module"
                 source = node.module or ""
-                found = [f"{source}.{alias.name}" for alias in node.names] if source == name else [source]
+                named = [f"{source}.{alias.name}" for alias in node.names]
+                found = [one if source == name or one in known else source for one in named]
             else:
                 continue
             for imported in found:
@@ -108,6 +111,19 @@ def upward(package: Path, name: str, rooms: tuple[str, ...]) -> list[str]:
         and room_of(imported) not in {room_of(module), "_core"}
         and order.get(room_of(imported), len(rooms)) >= order[room_of(module)]
     ]
+
+
+def circle(package: Path, name: str) -> list[str]:
+    """Modules of which each imports another, and the last is the first again; empty if there are none."""
+    imports: defaultdict[str, set[str]] = defaultdict(set)
+    for module, imported, _ in imports_within(package, name):
+        imports[module].add(imported)
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
 
 
 def purpose(room: Path) -> str:
@@ -136,6 +152,27 @@ def test_the_walk_finds_every_import_within_a_package(tmp_path: Path) -> None:
         "high/a.py:2 imports other",
         "low/a.py:3 imports high.a",
     ]
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    (tmp_path / "p" / "a").mkdir(parents=True)
+    for module, source in {
+        "a/__init__": "from p.a import b\n",
+        "a/b": "from p.a import c\nimport p\n",
+        "a/c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.a import B\n",
+        "d": "from p.a.b import x\n",
+    }.items():
+        (tmp_path / "p" / module).with_suffix(".py").write_text(source)
+    found = circle(tmp_path / "p", "p")
+    assert found[0] == found[-1] and sorted(found[1:]) == ["a", "a.b", "a.c"]
+    (tmp_path / "p" / "a" / "c.py").write_text("import p.d2\n")
+    assert circle(tmp_path / "p", "p") == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_modules_import_each_other_in_a_circle(repository: Path, folder: str) -> None:
+    """Imports for type checkers alone, and those within functions, count as others do."""
+    assert circle(repository / folder / FOLDERS[folder], FOLDERS[folder]) == []
 
 
 @ENGINE

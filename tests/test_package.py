@@ -83,7 +83,8 @@ def new_environment(folder: Path) -> Path:
 
 def install(python: Path, *arguments: str | Path) -> None:
     """With this environment's pip into that of `python`."""
-    result = run(sys.executable, "-m", "pip", "--python", python, "install", "-q", *arguments, cwd=python.parent)
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile")  # imports do that
+    result = run(*pip, *arguments, cwd=python.parent)
     if result.returncode and any(word in result.stderr for word in UNREACHABLE):
         pytest.skip("the package index cannot be reached, so nothing can be installed in a fresh environment")
     assert result.returncode == 0, result.stderr
