@@ -35,7 +35,9 @@ def build(checkpoint: Checkpoint, path: Path, voice: Path, precision: str = "exa
 
 
 def load(path: Path) -> Engine:
-    return Engine.load(path, threads=1, warm_up=False, left_context=ALL_CONTEXT)
+    return Engine.load(
+        path, threads=1, warm_up=False, left_context=ALL_CONTEXT, encoder="window", flow_steps=10, flow_solver="euler"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +201,7 @@ def test_conversations_need_their_questions(other: tuple[Path, Path], tmp_path: 
         verify_engine(engine, tmp_path, threads=1)
 
 
-@pytest.mark.parametrize("preset", ["balanced", "fast"])
+@pytest.mark.parametrize("preset", ["balanced", "fast", "live"])
 def test_quantised_engines_are_judged_by_snr(
     preset: str, given_checkpoint: Checkpoint, voice: Path, shared: Path, tmp_path: Path
 ) -> None:
@@ -215,11 +217,20 @@ def test_quantised_engines_are_judged_by_snr(
     assert measures["llm_4", "g_text_ids"] is Measure.MATCH
     assert measures["llm_4", "f_units_string"] is Measure.DIFFERENT  # forced tokens: nothing to excuse
     assert measures["llm_4", "fused"] is Measure.RELATIVE
-    assert measures["stream_C", "c1_mel_full"] is (Measure.SNR if preset == "fast" else Measure.RELATIVE)
+    assert measures["stream_C", "c1_mel_full"] is (Measure.RELATIVE if preset == "balanced" else Measure.SNR)
     arrays = read(goldens / "llm_4.npz")
     arrays["llm_logits"] += np.random.default_rng(0).standard_normal(arrays["llm_logits"].shape).astype(np.float32) * 50
     np.savez(goldens / "llm_4.npz", **arrays)
     assert [row.array for row in verify_engine(engine, goldens, threads=1).misses] == ["llm_logits"]
+
+
+def test_settings_that_spare_work_are_left_out(
+    given_checkpoint: Checkpoint, voice: Path, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = build(given_checkpoint, tmp_path / "engine", voice, "live")
+    goldens = copy_with(shared, tmp_path / "goldens", "stream_C", set())
+    assert run(["verify", str(engine), "--goldens", str(goldens)]) == 0
+    assert "the whole window and all Euler steps" in capsys.readouterr().out
 
 
 # -- what must miss ----------------------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def fresh_state(
     return {
         name: np.zeros(
             [sizes[size] if isinstance(size, str) else int(size or 0) for size in shape],
-            np.int64 if name in ("write", "commit") else np.float32,
+            graph.dtypes[name],
         )
         for name, shape in shapes.items()
     }

@@ -35,6 +35,7 @@ def verify_engine(
     the SNR floor its precision declares, and its ids are only told.
 
     Args:
+        engine: loaded with `ALL_CONTEXT`, the whole window and the original's flow steps.
         directory: holds `.npz` files of the known kinds; others are only told.
         threads: for the graphs that are cut for inspection.
         progress: called with each file's name before its comparison.
