@@ -1,7 +1,8 @@
-"""Tables mapped from the engine directory: token embeddings and the flow's noise; only the rows in use take memory."""
+"""Tables mapped from the engine directory: token embeddings and the flow's noise. What is read of them takes memory."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,13 @@ def map_table(path: Path) -> NDArray[np.generic]:
     return table
 
 
+def _expect_single_rows(table: NDArray[np.generic]) -> None:
+    """Have the system read a mapped table page by page, where it can: read-ahead would bring in all of it."""
+    mapping = getattr(table, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_RANDOM"):
+        mapping.madvise(mmap.MADV_RANDOM)
+
+
 class EmbeddingTable:
     """Token embeddings, stored as the checkpoint had them: float32, float16, or bfloat16 kept as uint16.
 
@@ -36,6 +44,7 @@ class EmbeddingTable:
 
     def __init__(self, path: Path) -> None:
         self._rows = map_table(path)
+        _expect_single_rows(self._rows)
         self.hidden = int(self._rows.shape[1])
 
     def __len__(self) -> int:
