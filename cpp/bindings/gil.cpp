@@ -17,9 +17,8 @@ struct Living {
     std::mutex mutex;
     std::condition_variable changed;
     bool ending = false;
-    size_t unlocked = 0;  // calls without the interpreter lock
+    size_t outside = 0;  // threads that will ask for its lock: in a call without it, or destroying a scheduler
     std::vector<std::weak_ptr<Scheduler>> schedulers;
-    std::vector<std::thread> destroying;                     // schedulers that their own threads dropped
     std::vector<std::unique_ptr<Scheduler>> dropped_at_end;  // so late that the interpreter may be gone: kept
 };
 
@@ -37,11 +36,10 @@ void forget_the_parent() {
     current() = new Living;
 }
 
-void join_destroying() {
-    std::unique_lock<std::mutex> lock(living().mutex);
-    auto destroying = std::exchange(living().destroying, {});
-    lock.unlock();
-    for (std::thread& thread : destroying) thread.join();
+void no_longer_outside() {
+    const std::lock_guard<std::mutex> lock(living().mutex);
+    --living().outside;
+    if (living().ending) living().changed.notify_all();
 }
 
 void let_go(Scheduler* scheduler) {
@@ -53,7 +51,11 @@ void let_go(Scheduler* scheduler) {
     const std::lock_guard<std::mutex> lock(living().mutex);
     if (living().ending) return living().dropped_at_end.push_back(std::move(owned));
     // A thread cannot join itself. Another one does, at once: what the stages hold, an engine's memory, is free then.
-    living().destroying.emplace_back([last = std::move(owned)]() mutable { last.reset(); });
+    ++living().outside;
+    std::thread([last = std::move(owned)]() mutable {
+        last.reset();
+        no_longer_outside();
+    }).detach();
 }
 
 void shut_all_down() {
@@ -64,9 +66,8 @@ void shut_all_down() {
     lock.unlock();
     for (const auto& weak : known)
         if (const auto scheduler = weak.lock()) scheduler->shut_down();
-    join_destroying();
     lock.lock();
-    living().changed.wait(lock, [] { return living().unlocked == 0; });
+    living().changed.wait(lock, [] { return living().outside == 0; });
 }
 
 }  // namespace
@@ -75,7 +76,7 @@ Unlocked::Unlocked() {
     {
         const std::lock_guard<std::mutex> lock(living().mutex);
         if (living().ending) return;
-        ++living().unlocked;
+        ++living().outside;
     }
     release_.emplace();
 }
@@ -83,13 +84,10 @@ Unlocked::Unlocked() {
 Unlocked::~Unlocked() {
     if (!release_) return;
     release_.reset();
-    const std::lock_guard<std::mutex> lock(living().mutex);
-    --living().unlocked;
-    if (living().ending) living().changed.notify_all();
+    no_longer_outside();
 }
 
 std::shared_ptr<Scheduler> shared_with_python(std::unique_ptr<Scheduler> scheduler) {
-    join_destroying();
     const std::lock_guard<std::mutex> lock(living().mutex);
     if (living().ending) throw SchedulerClosed("the interpreter is ending, and takes no schedulers any more");
     const auto let_go_here = [home = current()](Scheduler* last) {

@@ -221,6 +221,32 @@ def test_a_scheduler_may_be_let_go_of_by_its_own_task() -> None:
     assert threads.gone()
 
 
+DROPPED = """
+import threading
+from omni2_engine._core import Scheduler, Stage
+gate, made, kept = threading.Event(), threading.Event(), []
+
+def run(payloads):
+    gate.wait()
+    kept.clear()
+    Scheduler([Stage("other", run)])
+    made.set()
+
+scheduler = Scheduler([Stage("own", run)])
+scheduler.submit(scheduler.open(), 0, None)
+kept.append(scheduler)
+del scheduler
+gate.set()
+made.wait()
+"""
+
+
+def test_a_task_that_lets_go_of_its_scheduler_may_make_another() -> None:
+    """Its own ends behind it, which the other must not wait for."""
+    ended = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=SOON)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 EXITS = {
     "with tasks running and queued": "",
     "with an exception": "raise SystemExit(0)",
