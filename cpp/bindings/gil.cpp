@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -19,7 +20,7 @@ struct Living {
     bool ending = false;
     size_t outside = 0;  // threads that will ask for its lock: in a call without it, or destroying a scheduler
     std::vector<std::weak_ptr<Scheduler>> schedulers;
-    std::vector<std::unique_ptr<Scheduler>> dropped_at_end;  // so late that the interpreter may be gone: kept
+    std::vector<std::unique_ptr<Scheduler>> kept;  // dropped by a thread of their own where no other could destroy them
 };
 
 Living*& current() {
@@ -49,13 +50,18 @@ void let_go(Scheduler* scheduler) {
     if (!scheduler->runs()) return owned.reset();
     scheduler->stop();
     const std::lock_guard<std::mutex> lock(living().mutex);
-    if (living().ending) return living().dropped_at_end.push_back(std::move(owned));
+    if (living().ending) return living().kept.push_back(std::move(owned));  // the interpreter may be gone
     // A thread cannot join itself. Another one does, at once: what the stages hold, an engine's memory, is free then.
-    ++living().outside;
-    std::thread([last = std::move(owned)]() mutable {
-        last.reset();
-        no_longer_outside();
-    }).detach();
+    try {
+        std::thread([scheduler] {
+            delete scheduler;
+            no_longer_outside();
+        }).detach();
+        owned.release();
+        ++living().outside;
+    } catch (const std::system_error&) {  // the system has no more threads
+        living().kept.push_back(std::move(owned));
+    }
 }
 
 void shut_all_down() {
@@ -63,9 +69,11 @@ void shut_all_down() {
     std::unique_lock<std::mutex> lock(living().mutex);
     living().ending = true;
     const auto known = living().schedulers;
+    auto kept = std::exchange(living().kept, {});
     lock.unlock();
     for (const auto& weak : known)
         if (const auto scheduler = weak.lock()) scheduler->shut_down();
+    kept.clear();
     lock.lock();
     living().changed.wait(lock, [] { return living().outside == 0; });
 }

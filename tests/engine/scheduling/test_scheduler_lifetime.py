@@ -247,6 +247,47 @@ def test_a_task_that_lets_go_of_its_scheduler_may_make_another() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
+WITHOUT_THREADS = """
+import resource, threading
+from pathlib import Path
+from omni2_engine._core import Scheduler, Stage
+gate, dropped, kept = threading.Event(), threading.Event(), []
+
+class Owner:
+    def __del__(self):
+        print("let go of")
+
+def run(payloads, owner=Owner()):
+    gate.wait()
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    least, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**20, most))  # no room for a stack
+    try:
+        threading.Thread(target=gate.wait).start()
+    except RuntimeError as error:
+        print(error)
+    kept.clear()
+    resource.setrlimit(resource.RLIMIT_AS, (least, most))
+    print("runs on")
+    dropped.set()
+
+scheduler = Scheduler([Stage("own", run)])
+scheduler.submit(scheduler.open(), 0, None)
+kept.append(scheduler)
+del scheduler, run
+gate.set()
+dropped.wait()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is counted in /proc, as Linux has it")
+def test_a_task_may_let_go_of_its_scheduler_where_there_are_no_more_threads() -> None:
+    """It is destroyed as the interpreter ends."""
+    ended = subprocess.run([sys.executable, "-c", WITHOUT_THREADS], capture_output=True, text=True, timeout=SOON)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == "can't start new thread\nruns on\nlet go of\n"
+
+
 EXITS = {
     "with tasks running and queued": "",
     "with an exception": "raise SystemExit(0)",
