@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -51,6 +52,15 @@ def storages() -> list[tuple[str, str]]:
 
 
 # -- what a graph says of itself ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.uint8, ml_dtypes.float8_e4m3fn])
+def test_quantised_values_are_of_their_zero_points_type(kind: type, tmp_path: Path) -> None:
+    with WeightWriter(tmp_path / "graph.weights") as writer:
+        g = GraphBuilder("graph", writer)
+        zero = g.constant(np.zeros((), kind))
+        codes = g.op("QuantizeLinear", g.input("x", FLOAT, ["n"]), g.constant(0.5), zero)
+        assert g.type_of(codes) == g.type_of(zero) == ir.DataType.from_numpy(np.dtype(kind))
 
 
 @pytest.mark.parametrize(("stage", "storage"), storages())

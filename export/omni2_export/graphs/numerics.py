@@ -67,8 +67,6 @@ def output_types(
         return [ir.DataType.UINT8, FLOAT, ir.DataType.UINT8]
     if kind == "Cast":
         made = ir.DataType(attributes["to"])
-    elif kind == "QuantizeLinear":
-        made = ir.DataType.UINT8
     elif kind == "ConstantOfShape":
         made = attributes["value"].dtype
     elif kind == "MatMulInteger":
