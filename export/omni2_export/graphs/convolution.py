@@ -60,7 +60,6 @@ def convolve(
     axis: int,
     inputs: int | None = None,
     name: str | None = None,
-    precision: Precision = Precision.FP32,
     silence: bool = False,
 ) -> ir.Value:
     """Convolve x with the checkpoint's `layer`.
@@ -70,7 +69,6 @@ def convolve(
         layer: prefix of `.weight` (C_out, C_in, kernel) and `.bias` (C_out).
         axis: of time, 1 or 0.
         inputs: use only this number of input channels, the first ones (the rest is known to be zero).
-        precision: of the weights.
         silence: for a GPU: x is the T frames alone, and silence is before them.
 
     Returns:
@@ -80,7 +78,7 @@ def convolve(
     if g.numerics.device and kernel > 1:
         return _add_shifted(g, tensors, x, layer, axis, inputs, name, silence)
     unfolded = _unfold(g, x, kernel, axis)
-    return LinearWriter(g, Unfolded(tensors, inputs), precision)(unfolded, layer, name=name)
+    return LinearWriter(g, Unfolded(tensors, inputs), Precision.FP32)(unfolded, layer, name=name)
 
 
 def _add_shifted(
