@@ -113,8 +113,9 @@ class ChainCall:
         if first:
             given |= {numbered(name, FIRST): array for name, array in first.inputs.items()}
         if not self._ran:
-            dtypes = {**(first.plan.dtypes if first else {}), **self._plan.dtypes}
-            self._sent.lay_out({name: (array.shape, dtypes[base(name)]) for name, array in given.items()})
+            dtypes = {numbered(name, FIRST): dtype for name, dtype in first.plan.dtypes.items()} if first else {}
+            dtypes |= {name: self._plan.dtypes[base(name)] for name in (*inputs, *own)}
+            self._sent.lay_out({name: (array.shape, dtypes[name]) for name, array in given.items()})
             if first:
                 self._lay_out_first(first)
             self._lay_out_outputs(states[0], inputs, each[0])

@@ -61,11 +61,11 @@ def inputs(rng: np.random.Generator, rows: int, length: int) -> dict[str, np.nda
     return {"x": x, "write": rng.integers(0, CAPACITY - length, rows)}
 
 
-def write_negative(path: Path) -> Path:
-    """A graph without state: a (B, 2, S, 4) → negative −a, and |a|, which nothing reads."""
+def write_negative(path: Path, name: str = "a") -> Path:
+    """A graph without state: `name` (B, 2, S, 4) float32 → its `negative`, and its magnitude, which nothing reads."""
     value = functools.partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT, shape=["B", 2, "S", 4])
-    nodes = [helper.make_node("Neg", ["a"], ["negative"]), helper.make_node("Abs", ["a"], ["unread"])]
-    graph = helper.make_graph(nodes, "negative", [value("a")], [value("negative"), value("unread")])
+    nodes = [helper.make_node("Neg", [name], ["negative"]), helper.make_node("Abs", [name], ["unread"])]
+    graph = helper.make_graph(nodes, "negative", [value(name)], [value("negative"), value("unread")])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=10), path)
     return path
 
@@ -163,14 +163,15 @@ def test_runs_in_a_row_give_what_runs_one_by_one_do(make_graph: Make) -> None:
             np.testing.assert_array_equal(results[0][name], results[1][name])
 
 
+@pytest.mark.parametrize("name", ["a", "write"])  # which is int64 in the graph behind
 def test_a_call_before_runs_in_a_row_hands_its_result_on_within_the_device(
-    fake_cuda: Any, make_graph: Make, open_plan: Callable[..., TensorRTPlan], tmp_path: Path
+    name: str, fake_cuda: Any, make_graph: Make, open_plan: Callable[..., TensorRTPlan], tmp_path: Path
 ) -> None:
     graph, rng = make_graph(), np.random.default_rng(17)
-    other = TensorRTGraph(open_plan(write_negative(tmp_path / "b.onnx")), graph.stream, True)
+    other = TensorRTGraph(open_plan(write_negative(tmp_path / "b.onnx", name)), graph.stream, True)
     each = [{"write": np.array([place])} for place in (0, 7)]
     before = [
-        CallBefore(other, {"a": rng.standard_normal((1, 2, 3, 4)).astype(np.float32)}, {"negative": "x"})
+        CallBefore(other, {name: rng.standard_normal((1, 2, 3, 4)).astype(np.float32)}, {"negative": "x"})
         for _ in range(3)
     ]
     for run in (graph.run_chain, run_one_by_one):
@@ -179,7 +180,7 @@ def test_a_call_before_runs_in_a_row_hands_its_result_on_within_the_device(
         for call in before:  # the first runs as it is, the second is recorded, the third launched
             fake_cuda.log_begin()
             found = run(bound, {}, each, {}, call)
-            np.testing.assert_array_equal(found["doubled"], -2 * call.inputs["a"])
+            np.testing.assert_array_equal(found["doubled"], -2 * call.inputs[name])
         if run == graph.run_chain:
             copies = [line for line in what(fake_cuda.log()) if "copy" in line and "to device 16" not in line]
             assert [line.rpartition(" ")[0] for line in copies] == ["copy host to device", "copy device to host"]
