@@ -9,27 +9,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from omni2_engine._core import CudaGraph, CudaStream
-from omni2_engine.backends.base.graph import Array, Arrays, is_context
+from omni2_engine.backends.base.graph import Array, Arrays, CallBefore, is_context
 from omni2_engine.backends.cuda.array import DeviceArray
 from omni2_engine.backends.cuda.staging import DeviceBuffer, StagingBuffer
 from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.tensorrt.plan import Execution, TensorRTPlan
 
-FIRST = -1  # number of the first call's arrays
+BEFORE = -1  # number of the arrays of the call before
 MOST_CALLS = 64  # that are kept: a shape with one state's memory each
 States = Sequence[Mapping[str, DeviceArray]]
-
-
-@dataclass(frozen=True)
-class FirstCall:
-    """See `CallBefore`; `plan` is what it calls."""
-
-    plan: TensorRTPlan
-    inputs: Arrays
-    passed: Mapping[str, str]
 
 
 class Chain:
@@ -51,16 +41,17 @@ class Chain:
         inputs: Arrays,
         each: Sequence[Arrays],
         carried: Mapping[str, str],
-        first: FirstCall | None = None,
+        before: CallBefore | None = None,
+        plan_before: TensorRTPlan | None = None,
     ) -> dict[str, Array]:
         """Run once for every state.
 
         Args:
             states: views of device memory, all in one shape; empty where the plan has no state.
-            inputs, each, carried: see `Graph.run_chain`.
-            first: a call before them, always of the same plan.
+            inputs, each, carried, before: see `Graph.run_chain`.
+            plan_before: what is called before, always the same.
         """
-        given = (inputs, each[0], first.inputs if first else {})
+        given = (inputs, each[0], before.inputs if before else {})
         shapes = tuple((name, array.shape) for arrays in given for name, array in arrays.items())
         # all arrays of a state lie in one piece of memory, in the same order
         places = [min((view.address for view in state.values()), default=0) for state in states]
@@ -69,12 +60,12 @@ class Chain:
         with self._stream.lock:
             if key not in self._calls:
                 execution = self._plan.execution(self._stream, few_shapes=True)
-                before = first.plan.execution(self._stream, few_shapes=True) if first else None
-                self._calls[key] = ChainCall(execution, before, self._stream, self._recorded)
+                execution_before = plan_before.execution(self._stream, few_shapes=True) if plan_before else None
+                self._calls[key] = ChainCall(execution, execution_before, self._stream, self._recorded)
                 if len(self._calls) > MOST_CALLS:
                     self._calls.popitem(last=False)
             self._calls.move_to_end(key)
-            return self._calls[key].run(states, inputs, each, carried, first)
+            return self._calls[key].run(states, inputs, each, carried, before)
 
 
 class ChainCall:
@@ -84,16 +75,19 @@ class ChainCall:
 
     Args:
         execution: a context of its own: no other call may change what a recorded one relies on.
-        before: another, of the plan that is called first.
+        execution_before: another, of the plan that is called before.
         stream: of the plan's stage.
         recorded: launch the chain as a CUDA graph.
     """
 
-    def __init__(self, execution: Execution, before: Execution | None, stream: StageStream, recorded: bool) -> None:
-        self._execution, self._before, self._stream, self._recorded = execution, before, stream, recorded
+    def __init__(
+        self, execution: Execution, execution_before: Execution | None, stream: StageStream, recorded: bool
+    ) -> None:
+        self._execution, self._execution_before = execution, execution_before
+        self._stream, self._recorded = stream, recorded
         self._plan = execution.plan
         self._sent, self._fetched = StagingBuffer(stream.device), StagingBuffer(stream.device)
-        self._passed = DeviceBuffer(stream.device)  # what the first call makes
+        self._passed = DeviceBuffer(stream.device)  # what the call before makes
         # what is not fetched, twice: a run reads one half while it writes the other
         self._made = DeviceBuffer(stream.device)
         self._graph: CudaGraph | None = None
@@ -105,19 +99,19 @@ class ChainCall:
         inputs: Arrays,
         each: Sequence[Arrays],
         carried: Mapping[str, str],
-        first: FirstCall | None = None,
+        before: CallBefore | None = None,
     ) -> dict[str, Array]:
         """See `Chain.run`."""
         own = {numbered(name, run): array for run, arrays in enumerate(each) for name, array in arrays.items()}
         given = {**inputs, **own}
-        if first:
-            given |= {numbered(name, FIRST): array for name, array in first.inputs.items()}
+        if before:
+            given |= {numbered(name, BEFORE): array for name, array in before.inputs.items()}
         if not self._ran:
-            dtypes = {numbered(name, FIRST): dtype for name, dtype in first.plan.dtypes.items()} if first else {}
+            dtypes = {numbered(name, BEFORE): dtype for name, dtype in before.graph.dtypes.items()} if before else {}
             dtypes |= {name: self._plan.dtypes[base(name)] for name in (*inputs, *own)}
             self._sent.lay_out({name: (array.shape, dtypes[name]) for name, array in given.items()})
-            if first:
-                self._lay_out_first(first)
+            if before:
+                self._lay_out_before(before)
             self._lay_out_outputs(states[0], inputs, each[0])
         self._sent.fill(given)
         if self._ran and self._recorded:
@@ -133,24 +127,24 @@ class ChainCall:
 
     def _record(self, states: States, each: Sequence[Arrays], carried: Mapping[str, str]) -> CudaGraph:
         what = f"{len(states)} calls of {self._plan.stage}"
-        if self._before:
-            self._before.require_recordable(what)
+        if self._execution_before:
+            self._execution_before.require_recordable(what)
         with self._execution.recording(what) as recording:
             self._enqueue(states, each, carried)
         self._graph = recording.graph
         return self._graph
 
-    def _lay_out_first(self, first: FirstCall) -> None:
-        """Set all shapes and addresses of the first call, and those of what it passes on."""
-        assert self._before is not None
-        for name, array in first.inputs.items():
-            self._before.set(name, self._sent.addresses[numbered(name, FIRST)], array.shape)
-        shapes, dtypes = self._before.output_shapes(), first.plan.dtypes
+    def _lay_out_before(self, before: CallBefore) -> None:
+        """Set all shapes and addresses of the call before, and those of what it passes on."""
+        assert self._execution_before is not None
+        for name, array in before.inputs.items():
+            self._execution_before.set(name, self._sent.addresses[numbered(name, BEFORE)], array.shape)
+        shapes, dtypes = self._execution_before.output_shapes(), before.graph.dtypes
         self._passed.lay_out({name: (shape, dtypes[name]) for name, shape in shapes.items()})
         for name, address in self._passed.addresses.items():
-            self._before.set(name, address)
-            if name in first.passed:
-                self._execution.set(first.passed[name], address, shapes[name])
+            self._execution_before.set(name, address)
+            if name in before.passed:
+                self._execution.set(before.passed[name], address, shapes[name])
 
     def _lay_out_outputs(self, state: Mapping[str, DeviceArray], inputs: Arrays, own: Arrays) -> None:
         """Set all shapes, and lay the outputs out."""
@@ -169,8 +163,8 @@ class ChainCall:
 
     def _enqueue(self, states: States, each: Sequence[Arrays], carried: Mapping[str, str]) -> None:
         self._sent.send(self._stream.cuda)
-        if self._before:
-            self._before.enqueue()
+        if self._execution_before:
+            self._execution_before.enqueue()
         for run, state in enumerate(states):
             self._enqueue_one(run, state, each[run], carried, last=run == len(states) - 1)
         self._fetched.fetch(self._stream.cuda)

@@ -15,7 +15,7 @@ from omni2_engine.backends.cuda.array import DeviceArray
 from omni2_engine.backends.cuda.staging import DeviceBuffer, StagingBuffer, pinned_arrays
 from omni2_engine.backends.cuda.state import DeviceState
 from omni2_engine.backends.cuda.stream import GRAPHS_OFF, StageStream
-from omni2_engine.backends.tensorrt.chain import Chain, FirstCall, keep_contexts
+from omni2_engine.backends.tensorrt.chain import Chain, keep_contexts
 from omni2_engine.backends.tensorrt.plan import Execution, TensorRTPlan
 from omni2_engine.errors import BackendError
 
@@ -68,11 +68,11 @@ class TensorRTGraph:
         before: CallBefore | None = None,
     ) -> dict[str, Array]:
         """Run several times in a row; see `Graph.run_chain`."""
-        first = None
+        plan_before = None
         if before is not None:
             assert isinstance(before.graph, TensorRTGraph) and before.graph.stream is self.stream
-            first = FirstCall(before.graph.plan, before.inputs, before.passed)
-        return self._chain.run([graph.state for graph in bound], inputs, each, carried, first)
+            plan_before = before.graph.plan
+        return self._chain.run([graph.state for graph in bound], inputs, each, carried, before, plan_before)
 
     @cached_property
     def _chain(self) -> Chain:
