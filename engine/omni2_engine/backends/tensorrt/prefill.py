@@ -3,12 +3,11 @@
 Calls have few shapes, so that TensorRT-RTX can compile kernels for each: positions are padded. What is fed beyond the
 last one is written behind it in the cache, where no mask shows it before it is overwritten. The shortest calls, those
 of a pair of groups to the speech LM, are recorded as CUDA graphs, one for each slot and each number of visible
-positions.
+positions, until there are enough; further ones are made as longer calls are.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,12 +18,12 @@ from omni2_engine._core import CudaGraph
 from omni2_engine.backends.base.graph import Arrays
 from omni2_engine.backends.cuda.array import DeviceArray
 from omni2_engine.backends.cuda.staging import StagingBuffer
-from omni2_engine.backends.tensorrt.chain import MOST_CALLS
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
 from omni2_engine.settings.tuning import DECODE
 
 Floats = NDArray[np.float32]
 FEWEST = (4, 16, 64)  # positions of short calls; a pair of groups for the speech LM, a typed question
+MOST_RECORDED = 64  # short calls: each has a context and a graph of its own
 GRANULE = 32  # longer calls are a multiple of this number of positions
 
 
@@ -40,8 +39,8 @@ class DevicePrefill:
 
     def __init__(self, graph: TensorRTGraph) -> None:
         self._graph = graph
-        self._longer = PrefillCall(graph, recorded=False)
-        self._shortest: OrderedDict[tuple[int, ...], PrefillCall] = OrderedDict()  # by what a recording relies on
+        self._unrecorded = PrefillCall(graph, recorded=False)
+        self._shortest: dict[tuple[int, ...], PrefillCall] = {}  # by what a recording relies on
         self.most = graph.most("embeds", 1) or 1
 
     def run(self, caches: Mapping[str, DeviceArray], start: int, embeds: Floats, logits: int, hidden: int) -> None:
@@ -72,14 +71,11 @@ class DevicePrefill:
     def _call(self, fed: int, visible: int, caches: Mapping[str, DeviceArray], logits: int, hidden: int) -> PrefillCall:
         """What calls of this shape with this memory are made by."""
         if fed != FEWEST[0] or not self._graph.cuda_graphs:
-            return self._longer
+            return self._unrecorded
         key = (visible, logits, hidden, *(cache.address for cache in caches.values()))
-        if key not in self._shortest:
+        if key not in self._shortest and len(self._shortest) < MOST_RECORDED:
             self._shortest[key] = PrefillCall(self._graph, recorded=True)
-            if len(self._shortest) > MOST_CALLS:
-                self._shortest.popitem(last=False)[1].wait()
-        self._shortest.move_to_end(key)
-        return self._shortest[key]
+        return self._shortest.get(key, self._unrecorded)
 
 
 class PrefillCall:
@@ -120,10 +116,6 @@ class PrefillCall:
                 self._enqueue()
             self._ran = True
         self._stream.cuda.record(self._done)
-
-    def wait(self) -> None:
-        """Wait for the last call, whose memory is needed until then."""
-        self._done.synchronize()
 
     def _set(self, inputs: Arrays, caches: Mapping[str, DeviceArray], logits: int, hidden: int) -> None:
         """Set all shapes and addresses."""

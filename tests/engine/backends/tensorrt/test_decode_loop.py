@@ -18,11 +18,12 @@ from omni2_engine.backends.base.host_language_model import HostLanguageModel
 from omni2_engine.backends.base.kv_cache import DecoderState
 from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
+from omni2_engine.backends.tensorrt import prefill
 from omni2_engine.backends.tensorrt.decode_loop import visible_sizes
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
 from omni2_engine.backends.tensorrt.language_model import DeviceLanguageModel
 from omni2_engine.backends.tensorrt.library import MAINLINE, RTX, TensorRt
-from omni2_engine.backends.tensorrt.plan import TensorRTPlan
+from omni2_engine.backends.tensorrt.plan import Execution, TensorRTPlan
 from omni2_engine.errors import BackendError, ContextError
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import EmbeddingTable
@@ -358,6 +359,30 @@ def test_warming_up_records_what_most_need(open_model: Open, host: HostLanguageM
     request = asked(prefilled(model, cache.acquire(), 1), 1, 12)
     assert_same(model.decode_many([request])[0], alone(host, 1, 12))
     assert "CudaStream.end_capture" not in calls
+
+
+def test_more_groups_than_are_recorded_share_a_context(
+    open_model: Open, host: HostLanguageModel, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefill, "MOST_RECORDED", SLOTS // 2)
+    made: list[TensorRTPlan] = []
+    execution = TensorRTPlan.execution
+
+    def noted(plan: TensorRTPlan, *more: Any, **named: Any) -> Execution:
+        made.append(plan)
+        return execution(plan, *more, **named)
+
+    model = open_model()
+    cache = model.new_cache(SLOTS, CAPACITY)
+    ids = [np.random.default_rng(seed).integers(0, model.config.vocab, 9).tolist() for seed in range(SLOTS)]
+    states = [cache.acquire() for _ in ids]
+    monkeypatch.setattr(TensorRTPlan, "execution", noted)
+    for begin in (0, 3, 6):
+        for state, own in zip(states, ids, strict=True):
+            model.extend(state, model.embed(own[begin : begin + 3]))
+    assert len(made) == calls.count("CudaStream.end_capture") == SLOTS // 2
+    for seed, tokens in enumerate(model.decode_many([asked(state, seed, 6) for seed, state in enumerate(states)])):
+        assert_same(tokens, alone(host, seed, 6, positions=9))
 
 
 def test_without_graphs_every_step_is_enqueued(open_model: Open, calls: list[str], fake_tensorrt: FakeTensorRt) -> None:
