@@ -104,7 +104,7 @@ class StatePool:
     def warm_up(self) -> None:
         """Prepare the shared caches, before any of their slots is taken."""
         self._llm.warm_up(self._conversations)
-        self._speech_lm.warm_up(self._speeches)
+        self._speech_lm.warm_up(self._speeches, in_groups=True)
 
     @property
     def shared_sessions(self) -> int:

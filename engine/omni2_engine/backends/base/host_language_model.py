@@ -70,7 +70,7 @@ class HostLanguageModel:
         """Bytes of a device's memory that it holds beside its graph's."""
         return 0
 
-    def warm_up(self, cache: SlotCache) -> None:
+    def warm_up(self, cache: SlotCache, in_groups: bool = False) -> None:
         """Nothing to prepare; see `LanguageModel.warm_up`."""
 
     def fitting(self, capacity: int) -> int:

@@ -63,8 +63,13 @@ class LanguageModel(Protocol):
         """An empty KV cache of `capacity` positions for one conversation."""
         ...
 
-    def warm_up(self, cache: SlotCache) -> None:
-        """Prepare what decoding in this cache takes, before a conversation does."""
+    def warm_up(self, cache: SlotCache, in_groups: bool = False) -> None:
+        """Prepare what decoding in this cache takes, before a conversation does.
+
+        Args:
+            cache: none of its slots is taken.
+            in_groups: conversations in it are fed a few positions at a time, rather than prompts.
+        """
         ...
 
     def embed(self, ids: Sequence[int]) -> Floats:

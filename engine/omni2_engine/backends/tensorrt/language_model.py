@@ -14,10 +14,10 @@ from omni2_engine.backends.base.kv_cache import DecoderState, SlotCache
 from omni2_engine.backends.cuda.kernels import DeviceKernels
 from omni2_engine.backends.cuda.table import DeviceTable
 from omni2_engine.backends.tensorrt.decode_batch import DecodeBatch
-from omni2_engine.backends.tensorrt.decode_loop import DecodeLoop, serves
+from omni2_engine.backends.tensorrt.decode_loop import DecodeLoop, serves, visible_sizes
 from omni2_engine.backends.tensorrt.decode_step import KERNELS_OF_A_STEP
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
-from omni2_engine.backends.tensorrt.prefill import FEWEST, DevicePrefill
+from omni2_engine.backends.tensorrt.prefill import FEWEST, MOST_RECORDED, DevicePrefill
 from omni2_engine.model.config import DecoderConfig
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Choose
@@ -102,18 +102,33 @@ class DeviceLanguageModel(HostLanguageModel):
         chosen = iter(super().decode_many(others, enough) if others else [])
         return [next(found if serves(request.choose) else chosen) for request in requests]
 
-    def warm_up(self, cache: SlotCache) -> None:
-        """Record every step that a conversation may take, and the shortest prefill of every free slot; see
+    def warm_up(self, cache: SlotCache, in_groups: bool = False) -> None:
+        """Record every step that a conversation may take, and what groups are fed by, at every length; see
         `LanguageModel.warm_up`. TensorRT-RTX compiles kernels for each, which takes seconds: in the midst of a turn all
-        other sessions would wait for it."""
+        other sessions would wait for it. Prompts may have any length, and kernels for theirs are compiled as they
+        come."""
         self._loops[cache].warm_up()
-        states = [cache.acquire() for _ in range(cache.free)]
-        for state in states:
+        if in_groups:
+            states = [cache.acquire() for _ in range(cache.free)]
+            self._warm_up_groups(states, visible_sizes(cache.positions))
+            for state in states:
+                state.release()
+
+    def _warm_up_groups(self, states: Sequence[DecoderState], sizes: Sequence[int]) -> None:
+        """Feed groups to empty states, at every length: for one state all are prepared, for others as many as are
+        recorded."""
+        separated, group = FEWEST[1], FEWEST[0]  # the last group, which a separator follows, and others
+        for size in sizes:
+            self._feed_zeros(states[0], size, separated)
+        calls = [(states[0], size) for size in sizes] + [(state, size) for size in sizes for state in states[1:]]
+        for state, size in calls[:MOST_RECORDED]:
             for _ in range(2):  # the second call is recorded
-                self.extend(state, np.zeros((FEWEST[0], self.config.hidden), np.float32))
-                state.truncate(0)
-        for state in states:
-            state.release()
+                self._feed_zeros(state, size, group)
+
+    def _feed_zeros(self, state: DecoderState, until: int, count: int) -> None:
+        """Feed the last `count` of `until` positions."""
+        state.length = min(until, state.capacity) - count
+        self.extend(state, np.zeros((count, self.config.hidden), np.float32))
 
     def _fetch(self, states: Sequence[DecoderState]) -> None:
         """Copy prefill's outputs of these states to the host."""

@@ -18,7 +18,7 @@ from omni2_engine.backends.base.host_language_model import HostLanguageModel
 from omni2_engine.backends.base.kv_cache import DecoderState
 from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
-from omni2_engine.backends.tensorrt import prefill
+from omni2_engine.backends.tensorrt import language_model, prefill
 from omni2_engine.backends.tensorrt.decode_loop import visible_sizes
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
 from omni2_engine.backends.tensorrt.language_model import DeviceLanguageModel
@@ -161,7 +161,7 @@ def test_the_shortest_prefill_is_one_launch_for_each_slot(
     """What the speech LM reads of a pair of groups; also where other slots and longer prompts come between."""
     model = open_model(cuda_graphs)
     cache = model.new_cache(2, 128)
-    model.warm_up(cache)
+    model.warm_up(cache, in_groups=True)
     graphs, states = emulated.live()["graphs"], [cache.acquire() for _ in range(2)]
     for count in (3, 9, 2, 4):
         for state in states:
@@ -350,15 +350,40 @@ def test_a_step_is_recorded_once_for_so_many_positions(
     assert_same(joined(parts), alone(host, 1, 30, positions=DECODE.least_visible - 15))
 
 
-def test_warming_up_records_what_most_need(open_model: Open, host: HostLanguageModel, calls: list[str]) -> None:
+@pytest.mark.parametrize("in_groups", [False, True])
+def test_warming_up_records_what_most_need(
+    open_model: Open, host: HostLanguageModel, calls: list[str], in_groups: bool
+) -> None:
+    """Every step, and what feeds a group to every slot."""
     model = open_model()
     cache = model.new_cache(SLOTS, CAPACITY)
-    model.warm_up(cache)
-    assert calls.count("CudaStream.end_capture") == len(visible_sizes(cache.positions)) + SLOTS  # a short prefill each
+    model.warm_up(cache, in_groups)
+    assert calls.count("CudaStream.end_capture") == len(visible_sizes(cache.positions)) * (1 + SLOTS * in_groups)
     calls.clear()
     request = asked(prefilled(model, cache.acquire(), 1), 1, 12)
     assert_same(model.decode_many([request])[0], alone(host, 1, 12))
     assert "CudaStream.end_capture" not in calls
+
+
+@pytest.mark.parametrize("most", [5, 64])
+def test_a_turn_fed_in_groups_compiles_and_records_nothing(
+    open_model: Open, calls: list[str], monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """However long it becomes; also where not every slot's groups are recorded."""
+    for module in (prefill, language_model):
+        monkeypatch.setattr(module, "MOST_RECORDED", most)
+    model = open_model(flavour=RTX)
+    cache = model.new_cache(SLOTS, CAPACITY)
+    model.warm_up(cache, in_groups=True)
+    kernels = model._plan.kernels
+    states = [cache.acquire() for _ in range(SLOTS)]
+    calls.clear()
+    for length in range(0, CAPACITY - 16, 145):
+        for state, count in zip(states, (3, 4, 4, 5), strict=True):
+            state.length = length
+            model.extend(state, model.embed([7] * count))
+        model.decode_many([asked(state, seed, 2) for seed, state in enumerate(states)])
+    assert model._plan.kernels == kernels and "CudaStream.end_capture" not in calls
 
 
 def test_more_groups_than_are_recorded_share_a_context(
