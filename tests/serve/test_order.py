@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -274,6 +275,74 @@ def test_the_voice_can_change_until_the_conversation_begins(session: Any, script
         assert (await client.update(instructions="x"))["audio"]["output"]["voice"] == "other"
 
     session(talk)
+
+
+def test_the_voice_stays_while_an_item_or_an_answer_is_to_come(session: Any, script: Script) -> None:
+    """Neither is told yet, and the conversation that owes them goes on."""
+
+    async def talk(client: Client, conversation: ScriptedConversation) -> None:
+        await client.push_to_talk()
+        other = {"type": "realtime", "audio": {"output": {"voice": "other"}}}
+        await client.send("input_audio_buffer.commit")
+        await client.send("session.update", session=other)
+        assert (await client.error())["code"] == "cannot_update_voice"
+        nothing = SettingError("there is nothing to answer", "commit speech, or say something")
+        conversation.happens(live.Failed(None, nothing))
+        await client.error()
+        await client.send("response.create", response={"instructions": "Greet them."})
+        await client.send("session.update", session=other)
+        assert (await client.error())["code"] == "cannot_update_voice"
+        conversation.happens(
+            live.TurnBegun(0, speculative=False), live.AnswerBegun(0), live.Finished(0, "end", METRICS)
+        )
+        await client.until("response.done")
+        assert script.conversations == [conversation]
+
+    session(talk)
+
+
+def test_nothing_that_was_heard_before_the_voice_changed_counts(session: Any, script: Script) -> None:
+    async def talk(client: Client, conversation: ScriptedConversation) -> None:
+        conversation.happens(live.SpeechBegan(at=3_200, begin=0))
+        await client.until("input_audio_buffer.speech_started")
+        await client.update(audio={"output": {"voice": "other"}})
+        await client.send("input_audio_buffer.commit")
+        error = await client.error()
+        assert error["code"] == "input_audio_buffer_commit_empty" and " 0 ms" in error["message"]
+        content = [{"type": "input_audio", "audio": base64.b64encode(bytes(9_600)).decode()}]
+        await client.send(
+            "conversation.item.create", item={"id": "mine", "type": "message", "role": "user", "content": content}
+        )
+        await client.until("conversation.item.done")
+        script.conversations[-1].happens(live.Committed(begin=0, end=3_200, answered=False))  # which is that item
+        await client.send("response.create")
+        await client.update()
+        script.conversations[-1].happens(live.TurnBegun(0, speculative=False), live.AnswerBegun(0))
+        answer = await client.until("response.output_item.added")
+        assert (await client.until("conversation.item.added"))["previous_item_id"] == "mine" != answer["item"]["id"]
+        assert "input_audio_buffer.committed" not in client.kinds()
+
+    session(talk)
+
+
+def test_a_refused_update_leaves_the_conversation(new_server: Any, script: Script) -> None:
+    def refuse(text: str) -> None:
+        raise SettingError("the instructions hold control tokens", "leave them out")
+
+    server = new_server(host=replace(script.host, check_instructions=refuse))
+
+    async def connected() -> None:
+        async with server.client() as client:
+            await client.append(bytes(9_600))
+            changes = {"type": "realtime", "instructions": "x", "audio": {"output": {"voice": "other"}}}
+            await client.send("session.update", session=changes)
+            assert "control tokens" in (await client.error())["message"]
+            await client.type("one")
+            await client.until("conversation.item.done")
+            (conversation,) = script.conversations
+            assert ("say", {"text": "one"}) in conversation.calls
+
+    asyncio.run(connected())
 
 
 def test_a_session_that_is_not_heard_in_time_ends(session: Any, script: Script) -> None:

@@ -97,6 +97,10 @@ class InputBuffer:
             self._conversation.current.clear()
         self._state.uncommitted, self._state.speaking = 0.0, None
 
+    def begin_anew(self) -> None:
+        """The conversation was closed: the next one has heard nothing."""
+        self._fed, self._state.uncommitted, self._state.speaking = 0.0, 0.0, None
+
     def samples(self, pieces: Sequence[str]) -> Floats:
         """The sound of a client's item, (n,) in ±1 at the rate of the session's input.
 

@@ -95,8 +95,10 @@ class ClientRequests:
     async def _update(self, event: client.SessionUpdate) -> None:
         state, before = self._state, self._state.config
         config = before.updated(event.session, self._host.voices, state.sounded, self._recogniser)
+        if config.instructions:
+            self._host.check_instructions(config.instructions)
         if config.audio.output.voice != before.audio.output.voice and self._conversation.current is not None:
-            if len(state.items):
+            if len(state.items) or state.pending or state.owed is not None:
                 raise RequestError(
                     "the voice cannot change once the conversation has begun",
                     "open another session",
@@ -104,8 +106,7 @@ class ClientRequests:
                     param="session.audio.output.voice",
                 )
             await self._conversation.close()  # another one is begun with the next sound
-        if config.instructions:
-            self._host.check_instructions(config.instructions)
+            self._input_buffer.begin_anew()
         state.config = config
         self._conversation.update()
         await self._send(server.session_updated(config))
