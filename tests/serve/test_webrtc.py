@@ -30,6 +30,7 @@ from omni2_engine.live import events as live
 from omni2_serve.access import Access
 from omni2_serve.limits import ServiceLimits
 
+from ..waiting import SOON
 from .client import check, pcm
 from .scripted import METRICS, Script, chunk
 
@@ -320,6 +321,26 @@ def test_a_server_that_stops_ends_its_calls(call: Any, server: Any) -> None:
         assert (await caller.until("error"))["error"]["code"] == "server_stopping"
 
     call(talk)
+    server.join()
+
+
+def test_a_server_that_stops_plays_its_answers_to_their_end(call: Any, new_server: Any) -> None:
+    """They are made long before they are heard."""
+    script = Script()
+    server = new_server(host=script.host, limits=ServiceLimits(drain=60.0))
+
+    async def talk(caller: Caller) -> None:
+        conversation = await conversation_of(script)
+        conversation.happens(*begin()[:10], live.Finished(0, "end", METRICS))  # two seconds of sound
+        await caller.until("response.done")
+        server.drain()
+        assert (await caller.until("error"))["error"]["code"] == "server_stopping"
+        assert "output_audio_buffer.stopped" in caller.kinds()
+        async with asyncio.timeout(SOON):
+            while sum(level > LOUD for level in caller.levels) < 95:  # of a hundred frames
+                await asyncio.sleep(0.01)
+
+    call(talk, at=server)
     server.join()
 
 

@@ -13,7 +13,10 @@ from omni2_serve.service import Service
 
 
 async def until_over(
-    session: RealtimeSession, service: Service, *own: Coroutine[Any, Any, SessionOver | None]
+    session: RealtimeSession,
+    service: Service,
+    *own: Coroutine[Any, Any, SessionOver | None],
+    quiet: asyncio.Event | None = None,
 ) -> SessionOver | None:
     """Wait for the first reason to end a session; None where the client left.
 
@@ -21,10 +24,12 @@ async def until_over(
         session: has begun.
         service: may stop, and bounds how long a session lasts.
         own: of the connection, such as reading from it. What is left of them is cancelled.
+        quiet: set while no answer is played, where that is the server's part. A service that stops waits for it, too,
+            for as long as it waits for answers.
     """
     tasks = [
         asyncio.create_task(reason)
-        for reason in (*own, _drained(session, service), _expired(service), _failed(session))
+        for reason in (*own, _drained(session, service, quiet), _expired(service), _failed(session))
     ]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -35,9 +40,12 @@ async def until_over(
         await asyncio.wait(tasks)
 
 
-async def _drained(session: RealtimeSession, service: Service) -> SessionOver:
+async def _drained(session: RealtimeSession, service: Service, quiet: asyncio.Event | None) -> SessionOver:
+    waits = [session.idle] if quiet is None else [session.idle, quiet]
     await service.draining.wait()
-    await session.idle.wait()
+    while not all(event.is_set() for event in waits):
+        for event in waits:
+            await event.wait()
     return SessionOver(GOING_AWAY, RequestError("the server stops", "use another", code="server_stopping"))
 
 

@@ -112,7 +112,8 @@ class PeerCall:
         log.info("session %s begins by WebRTC", self._config.id)
         try:
             await session.begin()
-            over = await until_over(session, self._service, self._read(), self._hear(), self._left())
+            own = self._read(), self._hear(), self._left()
+            over = await until_over(session, self._service, *own, quiet=self._loudspeaker.quiet)
             if over is not None:
                 self._tell(server.error(over.error, None))
         finally:

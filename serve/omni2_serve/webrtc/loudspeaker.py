@@ -16,6 +16,7 @@ RATE = 24_000  # Hz
 WIDTH = 2  # bytes a sample
 FRAME = RATE // 50  # samples
 FRAME_SECONDS = 0.02
+TAIL = 10  # frames of silence behind an answer, by which the client has played its last: it holds some back
 LATE = 0.2  # seconds of a stalled process that are not made up for
 
 
@@ -47,6 +48,9 @@ class Loudspeaker(MediaStreamTrack):
 
     Args:
         started, stopped: are told the response whose sound begins, or is over.
+
+    Attributes:
+        quiet: set while no answer is played or waits, and the last one was heard to its end.
     """
 
     kind = "audio"
@@ -54,7 +58,10 @@ class Loudspeaker(MediaStreamTrack):
     def __init__(self, started: Callable[[str], None], stopped: Callable[[str], None]) -> None:
         super().__init__()
         self._started, self._stopped = started, stopped
+        self.quiet = asyncio.Event()
+        self.quiet.set()
         self._answers: deque[PlayedAnswer] = deque()
+        self._silent = 0  # frames since an answer
         self._frames = 0  # made so far
         self._began = 0.0  # when the first was due, by the loop's clock
 
@@ -62,6 +69,7 @@ class Loudspeaker(MediaStreamTrack):
         """More of an answer: s16le at 24 kHz."""
         if not self._answers or self._answers[-1].response_id != response_id:
             self._answers.append(PlayedAnswer(response_id, item_id))
+            self.quiet.clear()
         self._answers[-1].waiting += data
 
     def finish(self, response_id: str) -> None:
@@ -103,6 +111,9 @@ class Loudspeaker(MediaStreamTrack):
     def _next(self) -> bytes:
         """20 ms of sound, or of what is there of it, and silence."""
         data = bytearray()
+        self._silent = 0 if self._answers else self._silent + 1
+        if self._silent >= TAIL:
+            self.quiet.set()
         while self._answers and len(data) < FRAME * WIDTH:
             answer = self._answers[0]
             taken = answer.waiting[: FRAME * WIDTH - len(data)]
