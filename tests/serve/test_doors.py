@@ -203,7 +203,8 @@ def test_a_stopping_server_finishes_its_answers(new_server: Any) -> None:
             conversation.happens(live.TurnBegun(0, speculative=False), live.AnswerBegun(0))
             await talking.until("response.created")
             server.drain()
-            assert (await waiting.error())["code"] == "server_stopping"
+            error = await waiting.error()
+            assert (error["code"], error["type"]) == ("server_stopping", "server_error")
             await waiting.socket.wait_closed()
             assert waiting.socket.close_code == 1001
             assert (await http.get(f"http://{server.address}/readyz")).status_code == 503

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from omni2_serve.protocol.errors import RequestError
+from omni2_serve.protocol.errors import SERVER, RequestError
 from omni2_serve.realtime.failures import GOING_AWAY, INTERNAL, POLICY, ClientGone, SessionOver, in_words
 from omni2_serve.realtime.session import RealtimeSession
 from omni2_serve.service import Service
@@ -46,7 +46,8 @@ async def _drained(session: RealtimeSession, service: Service, quiet: asyncio.Ev
     while not all(event.is_set() for event in waits):
         for event in waits:
             await event.wait()
-    return SessionOver(GOING_AWAY, RequestError("the server stops", "use another", code="server_stopping"))
+    error = RequestError("the server stops", "use another", code="server_stopping", kind=SERVER)
+    return SessionOver(GOING_AWAY, error)
 
 
 async def _expired(service: Service) -> SessionOver:
