@@ -110,6 +110,49 @@ def test_an_answer_is_truncated_before_the_next_one_is_asked_for(session: Any) -
     session(talk)
 
 
+def test_an_answer_is_deleted_before_the_next_one_is_asked_for(session: Any) -> None:
+    async def talk(client: Client, conversation: ScriptedConversation) -> None:
+        conversation.happens(*SPOKEN, live.SoundMade(0, chunk(0)), live.Finished(0, "end", METRICS))
+        item = (await client.until("response.done"))["response"]["output"][0]["id"]
+        await client.type("two")
+        await client.send("response.create")
+        await client.send("conversation.item.delete", event_id="late", item_id=item)
+        error = await client.error()
+        assert (error["event_id"], error["code"]) == ("late", "item_delete_unsupported")
+        assert "truncate" not in [name for name, _ in conversation.calls]
+
+    session(talk)
+
+
+def test_behind_a_deleted_answer_no_other_can_be_deleted_or_truncated(session: Any) -> None:
+    """The engine would cut the last turn once more, and remember the one that the client is told is gone."""
+
+    async def talk(client: Client, conversation: ScriptedConversation) -> None:
+        conversation.happens(*SPOKEN, live.SoundMade(0, chunk(0)), live.Finished(0, "end", METRICS))
+        first = (await client.until("response.done"))["response"]["output"][0]["id"]
+        await client.type("two")
+        await client.send("response.create")
+        await client.update()
+        conversation.happens(
+            live.TurnBegun(1, speculative=False), live.AnswerBegun(1), live.Finished(1, "end", METRICS)
+        )
+        second = (await client.until("response.done"))["response"]["output"][0]["id"]
+        await client.send("conversation.item.delete", item_id=second)
+        await client.until("conversation.item.deleted")
+        await client.send("conversation.item.delete", event_id="delete", item_id=first)
+        error = await client.error()
+        assert (error["event_id"], error["code"]) == ("delete", "item_delete_unsupported")
+        cut = {"item_id": first, "content_index": 0, "audio_end_ms": 1}
+        await client.send("conversation.item.truncate", event_id="truncate", **cut)
+        error = await client.error()
+        assert (error["event_id"], error["param"]) == ("truncate", "item_id")
+        assert [call for call in conversation.calls if call[0] == "truncate"] == [("truncate", {"heard": 0.0})]
+        await client.send("conversation.item.retrieve", item_id=first)
+        await client.until("conversation.item.retrieved")
+
+    session(talk)
+
+
 def test_a_speculative_turn_that_is_taken_back_is_not_seen(session: Any, script: Script) -> None:
     async def talk(client: Client, conversation: ScriptedConversation) -> None:
         before = len(client.events)

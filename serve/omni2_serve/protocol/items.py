@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -76,6 +77,7 @@ class ItemList:
 
     def __init__(self) -> None:
         self._items: list[Item] = []
+        self._answers: deque[Item] = deque(maxlen=MOST_ITEMS)  # of all turns, also those that were deleted
 
     def __len__(self) -> int:
         return len(self._items)
@@ -90,13 +92,13 @@ class ItemList:
 
     @property
     def last_answer(self) -> Item | None:
-        """The last one of the assistant."""
-        return next((item for item in reversed(self._items) if item.role == "assistant"), None)
+        """The answer of the last turn, also when it was deleted: the turn stays in the model's memory."""
+        return self._answers[-1] if self._answers else None
 
     @property
     def last_made(self) -> Item | None:
-        """The last one of the assistant that was made here."""
-        return next((item for item in reversed(self._items) if item.role == "assistant" and not item.given), None)
+        """The last answer that was made here, also when it was deleted."""
+        return next((item for item in reversed(self._answers) if not item.given), None)
 
     @property
     def system(self) -> str:
@@ -135,6 +137,8 @@ class ItemList:
         if after is not None:
             place = 0 if after == ROOT else self._index(after, "create", "previous_item_id") + 1
         self._items.insert(place, item)
+        if item.role == "assistant":
+            self._answers.append(item)
         return self._items[place - 1].id if place else None
 
     def append(self, item: Item) -> str | None:
@@ -159,9 +163,15 @@ class ItemList:
         """
         return self._items[self._index(name, use, "item_id")]
 
-    def remove(self, item: Item) -> None:
-        """Take an item out."""
+    def delete(self, item: Item) -> None:
+        """Take an item out of the list."""
         del self._items[self._place(item)]
+
+    def remove(self, item: Item) -> None:
+        """Take out an item that the model has not taken: it never was there."""
+        self.delete(item)
+        if item.role == "assistant":
+            self._answers.remove(item)
 
     def before(self, item: Item) -> str | None:
         """Name of the one before it."""

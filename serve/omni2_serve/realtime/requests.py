@@ -175,16 +175,16 @@ class ClientRequests:
         state = self._state
         item = state.items.get(event.item_id, "delete")
         if item.role == "system":
-            state.items.remove(item)
+            state.items.delete(item)
             self._conversation.update_system()
-        elif item is state.items.last_answer and (state.answer is None or state.answer.item is not item):
+        elif self._is_last_answer(item) and state.answer is None:
             if self._conversation.current is not None:
                 self._conversation.current.truncate(0.0)
-            state.items.remove(item)
+            state.items.delete(item)
         else:
             raise RequestError(
                 "the model cannot forget this item",
-                "delete the last answer once it is finished, or open another session",
+                "delete the last answer once it is finished, before the next one, or open another session",
                 code="item_delete_unsupported",
                 param="item_id",
             )
@@ -203,9 +203,7 @@ class ClientRequests:
                 code="invalid_value",
                 param="audio_end_ms",
             )
-        state = self._state
-        followed = state.owed is not None or (state.answer is not None and state.answer.item is not item)
-        if item is state.items.last_answer and not followed and self._conversation.current is not None:
+        if self._is_last_answer(item) and self._conversation.current is not None:
             self._conversation.current.truncate(heard)
         elif not item.interrupted:  # of one that was, the model has forgotten what was not heard already
             raise RequestError(
@@ -216,6 +214,12 @@ class ClientRequests:
             )
         item.cut(heard)
         await self._send(server.item_truncated(item.id, event.audio_end_ms))
+
+    def _is_last_answer(self, item: Item) -> bool:
+        """Whether it is of the last turn, behind which none has begun: of no other the model can forget anything."""
+        state = self._state
+        followed = state.owed is not None or (state.answer is not None and state.answer.item is not item)
+        return item is state.items.last_answer and not followed
 
     # -- responses -------------------------------------------------------------------------------------------------
 
