@@ -7,6 +7,8 @@ import importlib.resources
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from omni2_engine.audio.source import read_audio, read_native
 from omni2_engine.errors import SettingError
 from omni2_engine.live import events as live
 from omni2_serve.protocol.errors import SERVER, RequestError
+from omni2_serve.recogniser import whisper
 from omni2_serve.recogniser.whisper import LOWEST
 
 from ..waiting import eventually
@@ -197,7 +200,7 @@ def process(weights: Path) -> Iterator[Any]:
     process = RecogniserProcess(str(weights), most_waiting=2, niceness=own)
     yield process
     process.close()
-    assert eventually(lambda: not is_there(process._pid))
+    assert eventually(lambda: not is_there(process._hearing.pid))
 
 
 def is_there(pid: int) -> bool:
@@ -220,19 +223,71 @@ def test_whisper_hears_in_a_process_of_its_own(process: Any, question: Path) -> 
         assert isinstance(refused, RequestError) and refused.code == "recogniser_busy"
 
     asyncio.run(hear())
-    assert process.name == "model" and process._pid != os.getpid()
+    assert process.name == "model" and process._hearing.pid != os.getpid()
 
 
 def test_a_recogniser_that_dies_is_replaced(process: Any) -> None:
     async def hear() -> None:
-        killed = process._pid
+        killed = process._hearing.pid
         os.kill(killed, signal.SIGKILL)
         with pytest.raises(RequestError, match="has died"):
             await process.transcribe(SPEECH, None, None)
         assert await process.transcribe(SPEECH, None, None) is not None
-        assert process._pid != killed
+        assert process._hearing.pid != killed
 
     asyncio.run(hear())
+
+
+class ScriptedExecutor:
+    """A process that hears, is loaded, and dies when a test says so.
+
+    Attributes:
+        loading: its beginning.
+        heard: what it was given to hear.
+    """
+
+    def __init__(self, begun: list[ScriptedExecutor]) -> None:
+        self.loading: Future[Any] = Future()
+        self.heard: list[Future[Any]] = []
+        if not begun:
+            self.loading.set_result(1)
+        begun.append(self)
+
+    def submit(self, work: Any, *_: Any) -> Future[Any]:
+        if work is whisper.load:
+            return self.loading
+        self.heard.append(Future())
+        return self.heard[-1]
+
+    def shutdown(self, wait: bool = True) -> None:
+        pass
+
+    def die(self) -> None:
+        for waiting in self.heard:
+            waiting.set_exception(BrokenProcessPool())
+
+
+def test_one_process_takes_the_place_of_one_that_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many recordings waited for it; and its id is that of the process that hears."""
+    from omni2_serve.recogniser import process as module
+
+    begun: list[ScriptedExecutor] = []
+    monkeypatch.setattr(module, "_executor", lambda: ScriptedExecutor(begun))
+    process = module.RecogniserProcess("model")
+
+    async def dies(waiting: int) -> None:
+        asked = [asyncio.create_task(process.transcribe(SPEECH, None, None)) for _ in range(waiting)]
+        await asyncio.sleep(0)
+        begun[-1].die()
+        for error in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(error, RequestError) and error.code == "recogniser_failed"
+
+    asyncio.run(dies(2))
+    assert len(begun) == 2
+    asyncio.run(dies(1))  # before it was loaded
+    begun[2].loading.set_result(3)
+    begun[1].loading.set_result(2)
+    assert len(begun) == 3 and process._hearing.pid == 3
 
 
 def test_a_recogniser_that_cannot_be_loaded_is_said(weights: Path, tmp_path: Path) -> None:
@@ -246,7 +301,7 @@ def test_it_gives_way_once_it_is_loaded(weights: Path) -> None:
     from omni2_serve.recogniser.process import RecogniserProcess
 
     process = RecogniserProcess(str(weights))
-    assert process._executor.submit(os.getpriority, os.PRIO_PROCESS, 0).result() == LOWEST
+    assert process._hearing.executor.submit(os.getpriority, os.PRIO_PROCESS, 0).result() == LOWEST
     process.close()
 
 

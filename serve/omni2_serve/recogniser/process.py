@@ -9,6 +9,7 @@ import os
 import signal
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -19,6 +20,24 @@ from omni2_serve.sound.formats import Floats
 
 MOST_WAITING = 8  # stretches of speech, the one that is heard among them
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Hearing:
+    """The process that hears.
+
+    Args:
+        executor: of this process alone.
+        pid: its id; None until it is loaded.
+    """
+
+    executor: ProcessPoolExecutor
+    pid: int | None = None
+
+    def loaded(self, loading: Future[int]) -> None:
+        """Take the id, unless it could not be loaded."""
+        if not loading.cancelled() and loading.exception() is None:
+            self.pid = loading.result()
 
 
 class RecogniserProcess:
@@ -38,12 +57,11 @@ class RecogniserProcess:
         self._niceness = niceness
         self._most_waiting = most_waiting
         self._waiting = 0
-        self._executor = _executor()
-        self._pid: int | None = None
+        self._hearing = Hearing(_executor())
         try:
-            self._pid = self._executor.submit(whisper.load, model, niceness).result()
+            self._hearing.pid = self._hearing.executor.submit(whisper.load, model, niceness).result()
         except Exception as error:
-            self._executor.shutdown()  # which waits for the process: it must not outlive this one
+            self._hearing.executor.shutdown()  # which waits for the process: it must not outlive this one
             use = "give a folder that holds a model for faster-whisper, or a name that it can fetch"
             raise SettingError(f"the recogniser {model} cannot be loaded: {str(error)[:200]}", use) from error
 
@@ -62,11 +80,13 @@ class RecogniserProcess:
                 kind=SERVER,
             )
         self._waiting += 1
+        hearing = self._hearing
         try:
-            return await asyncio.wrap_future(self._executor.submit(whisper.hear, self._model, speech, language, prompt))
+            heard = hearing.executor.submit(whisper.hear, self._model, speech, language, prompt)
+            return await asyncio.wrap_future(heard)
         except BrokenProcessPool:
-            log.warning("the recogniser has died, and another is begun")
-            self._begin_anew()
+            if hearing is self._hearing:  # the first of those that waited for it
+                self._begin_anew()
             raise RequestError("the recogniser has died", code="recogniser_failed", kind=SERVER) from None
         except ValueError as error:
             raise RequestError(f"the recogniser says: {str(error)[:200]}", code="invalid_value") from None
@@ -75,20 +95,17 @@ class RecogniserProcess:
 
     def close(self) -> None:
         """End the process, also in the middle of a recording, and wait until it is gone."""
-        if self._pid is not None:
+        if self._hearing.pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self._pid, signal.SIGTERM)
-        self._executor.shutdown(cancel_futures=True)
+                os.kill(self._hearing.pid, signal.SIGTERM)
+        self._hearing.executor.shutdown(cancel_futures=True)
 
     def _begin_anew(self) -> None:
         """Put another process in the place of one that has died."""
-        self._executor.shutdown(wait=False)
-        self._executor, self._pid = _executor(), None
-        self._executor.submit(whisper.load, self._model, self._niceness).add_done_callback(self._loaded)
-
-    def _loaded(self, loading: Future[int]) -> None:
-        if not loading.cancelled() and loading.exception() is None:
-            self._pid = loading.result()
+        log.warning("the recogniser has died, and another is begun")
+        self._hearing.executor.shutdown(wait=False)
+        self._hearing = begun = Hearing(_executor())
+        begun.executor.submit(whisper.load, self._model, self._niceness).add_done_callback(begun.loaded)
 
 
 def _executor() -> ProcessPoolExecutor:
