@@ -126,6 +126,11 @@ class Access:
         return urlsplit(origin).netloc.lower() == host.lower() != ""
 
 
+def split_keys(variable: str) -> list[str]:
+    """The keys of an environment variable that holds several, with commas between them."""
+    return [key for key in variable.split(",") if key]
+
+
 def host_name(host: str) -> str:
     """The name in a `Host` header, which may end with a port."""
     try:

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from omni2_engine import Engine
 from omni2_engine.errors import BackendError
 from omni2_engine.turn.options import Chunks
-from omni2_serve.access import LOOPBACK, Access
+from omni2_serve.access import LOOPBACK, Access, split_keys
 from omni2_serve.app import make_app
 from omni2_serve.collection import leave_out_what_is_loaded
 from omni2_serve.engine_host import engine_host
@@ -109,9 +109,8 @@ class Replica:
             chunks=settings.chunks,
         )
         limits = ServiceLimits(sessions=settings.sessions, requests=settings.sessions, length=settings.length)
-        wanted = [] if settings.no_auth else keys
-        names = None if wanted or settings.no_auth else LOOPBACK
-        self._service = Service(host, limits, Access(wanted, names))
+        names = None if keys or settings.no_auth else LOOPBACK
+        self._service = Service(host, limits, Access(keys, names))
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """The application, once the engine is warm; in the event loop of its requests."""
@@ -142,9 +141,11 @@ def app(arguments: dict[str, Any]) -> Application:
 
     Raises:
         ValidationError: one is missing, unknown or out of bounds.
+        SettingError: a key is too short.
     """
     settings = ReplicaSettings.model_validate(arguments)
-    keys = [key for key in os.environ.get(KEY_VARIABLE, "").split(",") if key]
+    keys = [] if settings.no_auth else split_keys(os.environ.get(KEY_VARIABLE, ""))
+    Access(keys)  # refuses here what every replica would, once it is started
     most = max(settings.replicas, settings.most_replicas)
     scaling = AutoscalingConfig(
         min_replicas=settings.replicas,

@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from omni2_engine.errors import SettingError
 from omni2_engine.live import events as live
-from omni2_serve.access import LOOPBACK, Access
+from omni2_serve.access import LOOPBACK, Access, split_keys
 from omni2_serve.limits import ServiceLimits
 
 from .client import open_socket
@@ -48,6 +48,10 @@ def test_a_key_is_wanted_where_there_is_one(new_server: Any) -> None:
             assert http.get(path, headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
         assert http.post("/v1/realtime/client_secrets", json={}).status_code == 401
         assert http.get("/healthz").status_code == http.get("/readyz").status_code == 200
+
+
+def test_a_variable_holds_several_keys() -> None:
+    assert split_keys(f"{KEY},another-of-sixteen") == [KEY, "another-of-sixteen"] and split_keys("") == []
 
 
 def test_a_short_key_is_refused() -> None:

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from omni2_engine.errors import SettingError
+from omni2_serve.access import Access, split_keys
+
 METRIC = re.compile(r"\b(omni2|process)_[a-z0-9_]+")
 SUFFIXES = ("_bucket", "_count", "_sum")
 
@@ -106,6 +109,12 @@ def test_kubernetes_objects_follow_their_schemas(deploy: Path) -> None:
         validate.validate(found, validate.latest_version(), strict=True)
     pod = objects[0]["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] > 60 + 10  # the server's draining and preStop
+
+
+def test_the_file_for_ray_does_not_run_with_the_key_that_it_comes_with(deploy: Path) -> None:
+    (application,) = yaml.safe_load((deploy / "ray.yaml").read_text(encoding="utf-8"))["applications"]
+    with pytest.raises(SettingError, match="too short"):
+        Access(split_keys(application["runtime_env"]["env_vars"]["OMNI2_API_KEY"]))
 
 
 def test_the_dockerfile(repository: Path) -> None:
