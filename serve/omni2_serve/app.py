@@ -22,14 +22,16 @@ from omni2_serve.realtime.connection import Connection
 from omni2_serve.replies import problem
 from omni2_serve.service import Service
 
+SECRETS, CALLS = "/v1/realtime/client_secrets", "/v1/realtime/calls"
 WEBRTC_MODULES = ("aiortc", "av")  # of the extra webrtc
 
 
-def make_app(service: Service) -> Starlette:
+def make_app(service: Service, replicated: bool = False) -> Starlette:
     """The application.
 
     Args:
         service: what requests share; also at `app.state.service`.
+        replicated: other processes run it beside this one, at the same address: what one alone would know is refused.
     """
 
     async def realtime(websocket: WebSocket) -> None:
@@ -60,11 +62,11 @@ def make_app(service: Service) -> Starlette:
     async def secrets(request: Request) -> Response:
         return await client_secret(request, service)
 
+    of_one_process = [Route(SECRETS, secrets, methods=["POST"]), *_calls(service)]
     routes: list[BaseRoute] = [
         WebSocketRoute("/v1/realtime", realtime),
-        Route("/v1/realtime/client_secrets", secrets, methods=["POST"]),
         Route("/v1/chat/completions", completions, methods=["POST"]),
-        *_calls(service),
+        *(REFUSED_BY_REPLICAS if replicated else of_one_process),
         Route("/v1/models", models),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
@@ -89,7 +91,7 @@ def make_app(service: Service) -> Starlette:
     return app
 
 
-def _calls(service: Service) -> list[BaseRoute]:
+def _calls(service: Service) -> list[Route]:
     """Routes for WebRTC, where it is installed."""
     try:
         from omni2_serve.webrtc.calls import Calls
@@ -97,17 +99,35 @@ def _calls(service: Service) -> list[BaseRoute]:
         if error.name not in WEBRTC_MODULES:
             raise
 
-        async def absent(request: Request) -> Response:
-            raise RequestError(
-                "this server has no WebRTC", "install omni2-engine[webrtc], or use the WebSocket", code="unsupported"
-            )
-
-        return [Route("/v1/realtime/calls", absent, methods=["POST"])]
+        return [_refusing(CALLS, "this server has no WebRTC", "install omni2-engine[webrtc], or use the WebSocket")]
     calls = Calls(service)
     return [
-        Route("/v1/realtime/calls", calls.create, methods=["POST"]),
-        Route("/v1/realtime/calls/{call}/hangup", calls.hang_up, methods=["POST"]),
+        Route(CALLS, calls.create, methods=["POST"]),
+        Route(f"{CALLS}/{{call}}/hangup", calls.hang_up, methods=["POST"]),
     ]
+
+
+def _refusing(path: str, problem: str, remedy: str) -> Route:
+    """A route for what this server does not do."""
+
+    async def refuse(request: Request) -> Response:
+        raise RequestError(problem, remedy, code="unsupported")
+
+    return Route(path, refuse, methods=["POST"])
+
+
+REFUSED_BY_REPLICAS = [
+    _refusing(
+        SECRETS,
+        "replicas under Ray give no client secrets: one would not know another's",
+        "let a server of your own hold the API key and pass conversations on",
+    ),
+    _refusing(
+        CALLS,
+        "replicas under Ray take no calls by WebRTC: Ray would neither count nor drain them",
+        "use the WebSocket",
+    ),
+]
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -115,7 +115,7 @@ class Replica:
     def __serve_build_asgi_app__(self) -> Starlette:
         """The application, once the engine is warm; in the event loop of its requests."""
         self._stopping = follow(self._service.draining)
-        app = make_app(self._service)
+        app = make_app(self._service, replicated=True)
         leave_out_what_is_loaded()
         return app
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
@@ -51,8 +52,10 @@ async def close_code(client: Talker) -> int | None:
     return (await client.end())[1]
 
 
-def test_conversations_go_where_places_are_free_and_no_further(cluster: Cluster, address: str) -> None:
+def test_conversations_go_where_places_are_free_and_no_further(cluster: Cluster, address: str, port: int) -> None:
     async def main() -> None:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1/realtime/") as http:
+            assert [(await http.post(path)).status_code for path in ("client_secrets", "calls")] == [501, 501]
         clients = await spread(address)  # which a router that fills one replica first could not place at once
         status, retry_after = await refusal(address)
         assert status == 503 and int(retry_after or 0) > 0

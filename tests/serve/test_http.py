@@ -16,7 +16,10 @@ from openai import APIStatusError, OpenAI
 from openai.types.realtime.client_secret_create_response import ClientSecretCreateResponse
 
 from omni2_engine import Engine
+from omni2_serve.app import make_app
+from omni2_serve.host import Host
 from omni2_serve.limits import ServiceLimits
+from omni2_serve.service import Service
 
 TYPED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one"}]
 
@@ -64,6 +67,19 @@ def test_a_client_secret_is_what_openai_expects(client: OpenAI) -> None:
     made = client.realtime.client_secrets.create(session={"type": "realtime", "instructions": "Be brief."})
     ClientSecretCreateResponse.model_validate(made.model_dump(), strict=True)
     assert made.session.instructions == "Be brief."  # type: ignore[union-attr]
+
+
+def test_replicas_refuse_what_one_process_alone_knows(host: Host) -> None:
+    async def ask() -> None:
+        app = make_app(Service(host), replicated=True)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
+            for path in ("client_secrets", "calls"):
+                answer = await http.post(f"/v1/realtime/{path}", json={})
+                error = answer.json()["error"]
+                assert answer.status_code == 501 and error["code"] == "unsupported" and "under Ray" in error["message"]
+            assert (await http.get("/v1/models")).status_code == 200
+
+    asyncio.run(ask())
 
 
 def test_a_spoken_question_is_answered_with_a_file(
