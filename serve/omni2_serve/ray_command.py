@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import typer
 
-from omni2_engine.errors import BackendError
+from omni2_engine.errors import BackendError, SettingError
 
 PROXY_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"  # read by Ray's proxies when they start
 CALLBACK = "omni2_serve.ray_proxy:middlewares"
@@ -21,12 +21,16 @@ LOOK = 0.2  # seconds between two looks at whether a signal has come, and whethe
 def serve_with_ray(settings: Mapping[str, object], host: str, port: int) -> None:
     """Deploy, and wait for SIGINT or SIGTERM; then all replicas drain before Ray stops. A second signal skips the rest.
 
+    Of a cluster that it joins it ends its own application alone: Serve goes on where it ran before, or where others
+    have deployed to it meanwhile.
+
     Args:
         settings: fields of `ReplicaSettings`.
         host, port: where Ray's proxies listen.
 
     Raises:
         BackendError: Ray is not installed.
+        SettingError: the cluster has an application of this name already.
     """
     if find_spec("ray") is None:
         raise BackendError("Ray is not installed", "install it with `pip install 'omni2-engine[ray]'`")
@@ -37,6 +41,13 @@ def serve_with_ray(settings: Mapping[str, object], host: str, port: int) -> None
     from ray import serve
 
     ray.init(ignore_reinit_error=True, include_dashboard=False)
+    before = serve.status()
+    if APPLICATION in before.applications:
+        raise SettingError(
+            f"the cluster runs an application {APPLICATION} already",
+            "end the command that began it, or deploy a new version of its file: docs/running.md",
+        )
+    began = not (before.proxies or before.applications)
     serve.start(http_options={"host": host, "port": port})
     serve.run(app(dict(settings)), name=APPLICATION, route_prefix="/")
     typer.echo(f"{settings['replicas']} replicas listen at http://{host}:{port}, Realtime at /v1/realtime")
@@ -48,5 +59,6 @@ def serve_with_ray(settings: Mapping[str, object], host: str, port: int) -> None
     serve.delete(APPLICATION, _blocking=False)  # `serve.shutdown` alone ends the proxies at once, and all answers
     while APPLICATION in serve.status().applications and len(came) < 2:
         time.sleep(LOOK)
-    serve.shutdown()
+    if began and serve.status().applications.keys() <= {APPLICATION}:
+        serve.shutdown()
     ray.shutdown()
