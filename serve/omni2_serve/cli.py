@@ -70,6 +70,10 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(help="folder or name of a Whisper model that writes down what is said", rich_help_panel=WHAT),
         ] = None,
+        smart_turn: Annotated[
+            Path | None,
+            typer.Option(help="smart-turn-v3 ONNX file, for semantic_vad", rich_help_panel=WHAT),
+        ] = None,
         order: Annotated[
             str,
             typer.Option(help="deadline, or arrival to measure what deadlines are worth", rich_help_panel=MACHINE),
@@ -109,7 +113,7 @@ def register(app: typer.Typer) -> None:
             handler.addFilter(NamesConversation())
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         logging.getLogger("omni2_engine.turn").setLevel(logging.WARNING)
-        from omni2_engine import Engine, Options
+        from omni2_engine import Engine, Options, SmartTurn
         from omni2_serve.access import LOOPBACK, Access, host_name
         from omni2_serve.app import make_app
         from omni2_serve.collection import leave_out_what_is_loaded
@@ -150,6 +154,7 @@ def register(app: typer.Typer) -> None:
                 "speculate": speculate,
                 "seed": seed,
                 "chunks": chunks,
+                "smart_turn": smart_turn and smart_turn.resolve(),
                 "max_context": max_context,
                 "left_context": left_context,
                 "drain": drain,
@@ -160,6 +165,7 @@ def register(app: typer.Typer) -> None:
         origins = frozenset(origin.rstrip("/") for origin in allow_origin or ())
         names = LOOPBACK | {host_name(origin.partition("://")[2]) for origin in origins} if local else None
         access = Access([] if no_auth else keys, names, origins)
+        sentence_end = None if smart_turn is None else SmartTurn(smart_turn)
         listening = bound(host, port)  # before the model is loaded, which takes its time
         with ExitStack() as held:
             writes = held.enter_context(_recogniser(recogniser))
@@ -178,6 +184,7 @@ def register(app: typer.Typer) -> None:
                 typed_turns=typed_turns,
                 history_turns=history_turns,
                 speculate=speculate,
+                sentence_end=sentence_end,
                 seed=seed,
                 chunks=chosen,
             )

@@ -15,7 +15,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from starlette.applications import Starlette
 
-from omni2_engine import Engine
+from omni2_engine import Engine, SmartTurn
 from omni2_engine.errors import BackendError
 from omni2_engine.turn.options import Chunks
 from omni2_serve.access import LOOPBACK, Access, split_keys
@@ -50,7 +50,8 @@ class ReplicaSettings(BaseModel):
         device: "auto", "cpu", "cuda" or "tensorrt".
         gpus: that Ray reserves for a replica: 1 for a GPU of its own, 0 for none, shares for several on one.
         cpus: processor cores that Ray reserves for a replica; its threads on the CPU.
-        typed_turns, history_turns, speculate, seed, chunks: as of `omni2-engine serve`.
+        typed_turns, history_turns, speculate, seed, chunks, smart_turn: as of `omni2-engine serve`; the file of the
+            last at the same place on every machine.
         max_context, left_context: see `Engine.load`.
         length: seconds of a conversation at most.
         drain: seconds that a replica which is to stop waits for answers to end.
@@ -75,6 +76,7 @@ class ReplicaSettings(BaseModel):
     speculate: bool = True
     seed: int = 0
     chunks: Chunks = "growing"
+    smart_turn: Path | None = None
     max_context: int = 4096
     left_context: float = 30.0
     length: float = Field(3600.0, gt=0)
@@ -105,6 +107,7 @@ class Replica:
             typed_turns=settings.typed_turns,
             history_turns=settings.history_turns,
             speculate=settings.speculate,
+            sentence_end=None if settings.smart_turn is None else SmartTurn(settings.smart_turn),
             seed=settings.seed,
             chunks=settings.chunks,
         )

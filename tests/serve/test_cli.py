@@ -79,6 +79,7 @@ def test_what_cannot_be_is_said_before_the_model_is_loaded(tiny_engine_dir: Path
         (("--api-key-file", tmp_path / "keys"), "too short"),
         (("--certificate", tmp_path / "keys"), "comes with its key"),
         (("--order", "fifo"), "order is 'fifo'"),
+        (("--smart-turn", tmp_path / "keys"), "cannot be run"),
         (("--ray", "--order", "arrival"), "does not go with --ray"),
     ):
         code, said = refused(tiny_engine_dir, "--port", "0", *option)

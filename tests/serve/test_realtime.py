@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from omni2_engine import Engine
 from omni2_engine.audio.source import read_native
+from omni2_serve.engine_host import engine_host
 
 from .client import Client, pcm
 
@@ -110,6 +112,24 @@ def test_typed_turns_follow_one_another(session: Any) -> None:
         assert [event["previous_item_id"] for event in added] == [None, *names[:-1]]
 
     session(talk)
+
+
+def test_a_turn_ends_with_its_sentence_where_something_hears_that(
+    new_server: Any, served_engine: Engine, speech: bytes
+) -> None:
+    """Without it eight seconds of silence would have to come."""
+
+    async def talk(server: Any) -> Client:
+        async with server.client() as client:
+            await client.update(audio={"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "low"}}})
+            await client.append(speech + SILENCE)
+            await client.until("input_audio_buffer.committed")
+            return client
+
+    host = engine_host(served_engine, typed_turns=True, chunks="fixed", sentence_end=lambda speech: len(speech) > 0)
+    client = asyncio.run(talk(new_server(host=host)))
+    (stopped,) = [event for event in client.events if event["type"] == "input_audio_buffer.speech_stopped"]
+    assert stopped["audio_end_ms"] < len(speech + SILENCE) // 48
 
 
 def test_push_to_talk(session: Any, speech: bytes) -> None:
