@@ -388,7 +388,9 @@ def test_a_refused_update_leaves_the_conversation(new_server: Any, script: Scrip
     asyncio.run(connected())
 
 
-def test_a_session_that_is_not_heard_in_time_ends(session: Any, script: Script) -> None:
+def test_a_session_that_is_not_heard_in_time_ends(
+    session: Any, script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
     async def talk(client: Client, conversation: ScriptedConversation) -> None:
         conversation.unheard = ServiceLimits().unheard
         await client.append(bytes(9_600))
@@ -398,6 +400,7 @@ def test_a_session_that_is_not_heard_in_time_ends(session: Any, script: Script) 
         assert (await client.error())["code"] == "server_full"
         await client.socket.wait_closed()
         assert client.socket.close_code == 1013
+        assert "use fewer --sessions" in caplog.text  # which is for the operator
 
     session(talk)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from omni2_serve.sound.pace import Pace
 
 PER_MS = 16  # positions of a conversation in a millisecond
 LEAST_COMMIT = 0.1  # seconds of sound in a message
+log = logging.getLogger(__name__)
 
 
 class InputBuffer:
@@ -146,7 +148,9 @@ class InputBuffer:
         if len(samples):
             conversation = self._conversation.open()
             if conversation.unheard > self._limits.unheard:
-                raise CapacityError("the sound of all conversations cannot be heard in time", "use fewer --sessions")
+                problem, remedy = "the sound of all conversations cannot be heard in time", "use fewer --sessions"
+                log.warning("a session ends: %s: %s", problem, remedy)
+                raise CapacityError(problem, remedy)
             conversation.feed(samples, rate)
             seconds = len(samples) / rate
             self._fed += seconds
