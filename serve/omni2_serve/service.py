@@ -65,10 +65,14 @@ class Service:
         return config.updated(changes, self.host.voices, recogniser=name)
 
     def named(self, config: SessionConfig) -> SessionConfig:
-        """These settings for one session more. What is logged from here on, in this task, has the session's id."""
-        changes = {"id": new_id("sess"), "expires_at": int(time() + self.limits.length)}
-        conversation.set(str(changes["id"]))
-        return config.model_copy(update=changes)
+        """These settings for one session more."""
+        return config.model_copy(update={"id": new_id("sess"), "expires_at": int(time() + self.limits.length)})
+
+    def begun(self, config: SessionConfig) -> SessionConfig:
+        """The same for one that begins: what is logged from here on, in this task, has the session's id."""
+        config = self.named(config)
+        conversation.set(config.id)
+        return config
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from omni2_engine.system.log_names import NO_CONVERSATION, CarryingExecutor, NamesConversation, carried, conversation
+from omni2_serve.client_secrets import client_secret
+from omni2_serve.service import Service
 
 from ..waiting import SOON
 
@@ -42,6 +46,20 @@ def kept() -> Iterator[Kept]:
     for logger in loggers:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
+
+
+def test_a_key_for_a_browser_is_no_conversation(host: Any) -> None:
+    async def make() -> str:
+        body = json.dumps({}).encode()
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-type", b"application/json")]}
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body}
+
+        await client_secret(Request(scope, receive), Service(host))
+        return conversation.get()
+
+    assert asyncio.run(make()) == NO_CONVERSATION
 
 
 def test_conversations_at_the_same_time_are_told_apart(server: Any, kept: Kept) -> None:

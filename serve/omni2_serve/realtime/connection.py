@@ -53,7 +53,7 @@ class Connection:
                 await self.websocket.send_denial_response(problem(error))
                 return
             await self.websocket.accept(REALTIME_PROTOCOL if REALTIME_PROTOCOL in protocols else None)
-            await self._converse(self.service.named(config))
+            await self._converse(self.service.begun(config))
 
     async def _converse(self, config: SessionConfig) -> None:
         """An open session, to its end."""

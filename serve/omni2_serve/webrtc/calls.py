@@ -48,7 +48,7 @@ class Calls:
         config = service.changed(config, changes)
         with ExitStack() as held:
             held.enter_context(service.session())
-            call = PeerCall(service, service.named(config))
+            call = PeerCall(service, service.begun(config))
             try:
                 answer = await call.answer(offer)
             except BaseException:
