@@ -79,7 +79,6 @@ def test_what_cannot_be_is_said_before_the_model_is_loaded(tiny_engine_dir: Path
         (("--api-key-file", tmp_path / "keys"), "too short"),
         (("--certificate", tmp_path / "keys"), "comes with its key"),
         (("--order", "fifo"), "order is 'fifo'"),
-        (("--smart-turn", tmp_path / "keys"), "cannot be run"),
         (("--ray", "--order", "arrival"), "does not go with --ray"),
     ):
         code, said = refused(tiny_engine_dir, "--port", "0", *option)
@@ -87,6 +86,8 @@ def test_what_cannot_be_is_said_before_the_model_is_loaded(tiny_engine_dir: Path
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, said = refused(tmp_path / "no engine", "--port", str(taken.getsockname()[1]))
         assert code == 2 and "cannot be used" in said
+    code, said = refused(tmp_path / "no engine", "--port", "0", "--smart-turn", tmp_path / "keys")
+    assert code == 1 and "keys cannot be run" in said
     assert refused(tmp_path / "no engine", "--port", "0")[0] == 1
 
 
