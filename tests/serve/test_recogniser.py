@@ -96,7 +96,7 @@ def test_words_come_beside_the_answer(new_server: Any) -> None:
             conversation.happens(spoken(0), live.TurnBegun(0, False), live.AnswerBegun(0))
             conversation.happens(live.TextWritten(0, "Yes."), live.Finished(0, "end", METRICS))
             await client.until("response.done")
-            assert recogniser.asked == [(8_000, "en", "keys")]
+            assert eventually(lambda: bool(recogniser.asked)) and recogniser.asked == [(8_000, "en", "keys")]
             assert not [kind for kind in client.kinds() if "transcription" in kind]
             hears([" Where is", " it?"])
             completed = await client.until(COMPLETED)
