@@ -106,13 +106,15 @@ class Engine:
         self.prompts = PromptBuilder(ChatTemplate.load(directory.path / "text"), p.tokenizer, self.config.tokens.speech)
         self.max_context = p.llm.fitting(min(max_context, directory.manifest.longest_context))
         positions = p.speech_lm.fitting(p.speech_positions(MAX_NEW_TOKENS, LAST_WRITE))
-        self.memory_plan = plan_memory(backend, p, sessions, self.max_context, positions, admission)
+        limit = int(MEMORY.share * backend.free_memory()) if memory is None else memory
+        self.memory_plan = plan_memory(backend, p, sessions, self.max_context, positions, limit, admission)
         if self.memory_plan is not None:
             log.info("%s", self.memory_plan)
             if memory is None:  # a budget in bytes was chosen by someone who knows what is to fit
                 self.memory_plan.check()
-        budget = MemoryBudget(int(MEMORY.share * backend.free_memory()) if memory is None else memory)
-        self.states = StatePool(p.llm, p.speech_lm, p.decoder, sessions, self.max_context, positions, budget, admission)
+        self.states = StatePool(
+            p.llm, p.speech_lm, p.decoder, sessions, self.max_context, positions, MemoryBudget(limit), admission
+        )
         calls = StageCalls(p.llm, p.speech_lm)
         self.runtime = Runtime(
             p,

@@ -21,9 +21,17 @@ def test_a_plan_that_fits_says_what_it_takes() -> None:
 def test_a_plan_that_does_not_fit_says_by_how_much() -> None:
     plan = MemoryPlan("32B bf16, 1 session", 40 * GIB, int(44.9 * GIB), {"weights": 61 * GIB})
     with pytest.raises(
-        CapacityError, match=r"61\.0 of 44\.9 GiB \(4\.9 of them taken by others\): 21\.0 GiB too much — with adm"
+        CapacityError, match=r"61\.0 of 44\.9 GiB \(4\.9 taken by others\): 21\.0 GiB too much — with adm"
     ):
         plan.check()
+
+
+def test_a_plan_leaves_memory_to_calls() -> None:
+    plan = MemoryPlan("7B bf16, 8 sessions", 40 * GIB, 45 * GIB, {"weights": 30 * GIB}, left=8 * GIB)
+    plan.check()
+    assert str(plan).endswith("together 30.0 of 45.0 GiB (5.0 taken by others, 8.0 left to calls)")
+    with pytest.raises(CapacityError, match=r"1\.0 GiB too much"):
+        MemoryPlan("7B bf16, 8 sessions", 40 * GIB, 45 * GIB, {"weights": 33 * GIB}, left=8 * GIB).check()
 
 
 def test_a_plan_says_how_many_sessions_would_fit() -> None:

@@ -9,6 +9,7 @@ from omni2_bench.common.script import units_per_chunk
 from omni2_bench.simulate.effort import Efforts
 from omni2_bench.simulate.load import AnswerLength
 from omni2_bench.simulate.sound import SoundRates
+from omni2_engine.settings.tuning import MEMORY
 from omni2_export.checkpoint_writer.dimensions import PRESETS
 from omni2_export.tensorrt.shapes import Sizes, cache_length
 
@@ -61,8 +62,9 @@ class SimulatedModel:
         return self.efforts.config.encoder.positions + TEMPLATE
 
     def memory(self, sessions: int, turns: int, answer: AnswerLength) -> float:
-        """Bytes of weights, of the language models' caches of every session, and of the flow's of every turn that is
-        being answered. A plan makes caches as long as it was built for, ONNX Runtime as long as this answer asks."""
+        """Bytes that a device must have: for weights, for the language models' caches of every session, and for the
+        flow's of every turn that is being answered. The engine gives caches a share of what weights leave; the rest is
+        for calls. A plan makes caches as long as it was built for, ONNX Runtime as long as this answer asks."""
         efforts = self.efforts
         text, speech = self.prompt + answer.tokens, answer.tokens + answer.units
         frames = self.sound.frames(answer.units, True)
@@ -70,4 +72,5 @@ class SimulatedModel:
             sizes, config = Sizes(), efforts.config
             text, speech = (cache_length(count) for count in (sizes.positions(config), sizes.speech_positions(config)))
             frames = sizes.solver_frames(config)
-        return efforts.weights + sessions * efforts.decoder_caches(text, speech) + turns * efforts.flow_cache * frames
+        caches = sessions * efforts.decoder_caches(text, speech) + turns * efforts.flow_cache * frames
+        return efforts.weights + caches / MEMORY.share

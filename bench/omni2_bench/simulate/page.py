@@ -8,6 +8,7 @@ from omni2_bench.common.results import table
 from omni2_bench.common.statistics import AUDIBLE
 from omni2_bench.simulate.effort import QUESTION
 from omni2_bench.simulate.sweep import CONTINUOUS, LOADS, ORIGINAL, OURS
+from omni2_engine.settings.tuning import MEMORY
 
 ORDERS = {"deadline": "deadlines", "arrival": "first come"}
 
@@ -82,9 +83,9 @@ def _sessions(record: dict[str, Any]) -> str:
         f"to {load['text_tokens'][1]} text tokens and {load['units_per_token']:g} units for each. Every question is "
         "prefilled without history. RTF counts from the question to the last chunk, waiting included. Memory is "
         "weights, the language models' caches of every session, and the flow's of as many turns as were answered at "
-        f"once; what exceeds {device['memory'] / 1e9:g} GB could not run so. Of two figures the first is of {OURS[0]} "
-        f"streams, the second of {OURS[1]}; the original "
-        "answers one question after another at the paper's times.\n\n"
+        f"once, of which there are {100 * MEMORY.share:g} % of what weights leave: the rest is for calls. What exceeds "
+        f"{device['memory'] / 1e9:g} GB could not run so. Of two figures the first is of {OURS[0]} streams, the second "
+        f"of {OURS[1]}; the original answers one question after another at the paper's times.\n\n"
     )
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for cell in record["sessions"]:

@@ -22,7 +22,8 @@ class MemoryPlan:
         parts: purpose → bytes, weights among them.
         available: bytes this process may have: those it has already, and those that are free.
         total: bytes of the device.
-        fitting: sessions for which there would be room, if any.
+        fitting: sessions for which there would be room, of those that were asked for.
+        left: bytes of what is free that sessions leave to calls and to other processes.
     """
 
     title: str
@@ -30,6 +31,7 @@ class MemoryPlan:
     total: int
     parts: Mapping[str, int] = field(default_factory=dict)
     fitting: int = 0
+    left: int = 0
 
     @property
     def needed(self) -> int:
@@ -38,9 +40,10 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {gib(size)}" for name, size in self.parts.items())
-        others = self.total - self.available
-        taken = f" ({gib(others)} of them taken by others)" if others > 0 else ""
-        return f"{self.title}: {parts}; together {gib(self.needed)} of {gib(self.total)} GiB{taken}"
+        besides = {"taken by others": self.total - self.available, "left to calls": self.left}
+        notes = ", ".join(f"{gib(size)} {what}" for what, size in besides.items() if size > 0)
+        text = f"{self.title}: {parts}; together {gib(self.needed)} of {gib(self.total)} GiB"
+        return f"{text} ({notes})" if notes else text
 
     def check(self) -> None:
         """Hold it against what there is.
@@ -48,7 +51,7 @@ class MemoryPlan:
         Raises:
             CapacityError: it does not fit; says by how much, and what would make it fit.
         """
-        missing = self.needed - self.available
+        missing = self.needed + self.left - self.available
         if missing <= 0:
             return
         fewer = f"load with sessions={self.fitting}, " if self.fitting else ""
@@ -61,7 +64,13 @@ class MemoryPlan:
 
 
 def plan_memory(
-    backend: Backend, pipeline: Pipeline, sessions: int, positions: int, speech_positions: int, admission: Admission
+    backend: Backend,
+    pipeline: Pipeline,
+    sessions: int,
+    positions: int,
+    speech_positions: int,
+    budget: int,
+    admission: Admission,
 ) -> MemoryPlan | None:
     """What a device will hold once all sessions are busy; None where there is no device.
 
@@ -74,6 +83,7 @@ def plan_memory(
         sessions: that share calls.
         positions: of the language model's KV cache of a session.
         speech_positions: of the speech LM's.
+        budget: bytes that states of all sessions may take together.
         admission: what happens where there is no room for all.
     """
     device = backend.device_memory()
@@ -81,12 +91,16 @@ def plan_memory(
         return None
     model, llm, speech_lm, flow = pipeline.config, pipeline.llm, pipeline.speech_lm, pipeline.decoder.flow
     turn = flow.nbytes(speech_positions / model.flow_encoder.unit_rate)
-    text, speech = llm.nbytes(sessions, positions), speech_lm.nbytes(sessions, speech_positions)
+
+    def caches(count: int) -> tuple[int, int]:
+        return llm.nbytes(count, positions), speech_lm.nbytes(count, speech_positions)
+
+    text, speech = caches(sessions)
     held = {**device.holds, "embeddings": llm.held + speech_lm.held, "tails": pipeline.encoder.held}
-    fitting = device.free // (turn + (text + speech) // sessions)
+    fitting = max((n for n in range(1, sessions + 1) if sum(caches(n)) + n * turn <= budget), default=0)
     answered, title = sessions, f"{model.name}, {sessions} session{'s' if sessions > 1 else ''}"
     if admission is Admission.WAIT and fitting < sessions:
-        answered = min(max((device.free - text - speech) // turn, 1), sessions)
+        answered = min(max((budget - text - speech) // turn, 1), sessions)
         title += f", {answered} answered at once"
     return MemoryPlan(
         f"{title}, {flow.left_context:g} s flow context",
@@ -94,6 +108,7 @@ def plan_memory(
         device.total,
         {**held, "text caches": text, "speech caches": speech, "flow caches": answered * turn},
         fitting,
+        max(device.free - budget, 0),
     )
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from omni2_engine.backends.tensorrt.prefill import FEWEST, GRANULE, call_size
 from omni2_engine.errors import BackendError, CapacityError, EngineDirectoryError
 from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.sampling import Sampling, Stream
+from omni2_engine.settings.tuning import MEMORY
 from omni2_engine.stages.flow_first import FEWEST_UNITS
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.tensorrt.shapes import Sizes
@@ -225,7 +227,7 @@ def test_what_an_engine_takes_is_said_before_it_is_taken(
     held = sum(plan.parts[name] for name in ("weights", "working memory", "embeddings"))
     assert held + taken <= fake_cuda.live()["bytes"] <= 1.02 * (held + taken)
     turn = plan.parts["flow caches"] // 3
-    fake_cuda.set_memory(held + taken + turn)  # room for the same again with one turn
+    fake_cuda.set_memory(held + int((taken + turn) / MEMORY.share))  # room for the same again with one turn
     said = r"sessions, 6 s flow context: .* GiB too much — load with sessions=1, with admission"
     with pytest.raises(CapacityError, match=said):
         load(sessions=3)
@@ -241,7 +243,7 @@ def test_what_does_not_fit_at_once_fits_as_the_error_says(
         sum(plan.parts[name] for name in names)
         for names in (("weights", "working memory", "embeddings"), ("text caches", "speech caches"), ("flow caches",))
     )
-    room = held + sessions + int(1.9 * turns / 3)
+    room = held + int((sessions + 1.9 * turns / 3) / MEMORY.share)
     fake_cuda.set_memory(room)
     with pytest.raises(CapacityError, match=r"GiB too much — load with sessions=(\d), with admission") as refused:
         load(sessions=3)
@@ -256,6 +258,31 @@ def test_what_does_not_fit_at_once_fits_as_the_error_says(
     with ThreadPoolExecutor(3) as pool:
         for text, sound in pool.map(lambda _: answer(engine, utterance(1)), range(3)):
             assert text == alone[0] and sound.shape == alone[1].shape
+
+
+def test_as_many_turns_as_the_plan_says_are_answered_at_once(
+    load: Callable[..., Engine], fake_cuda: Any, utterance: Callable[..., np.ndarray]
+) -> None:
+    """The plan and the budget share memory out alike: room for the caches of three sessions does not serve three, as
+    calls need some of it."""
+    plan = load(sessions=3).memory_plan
+    assert plan is not None
+    fake_cuda.set_memory(int(1.02 * plan.needed))
+    with pytest.raises(CapacityError, match=r"load with sessions=(\d), with admission") as refused:
+        load(sessions=3, admission="refuse")
+    fitting = int(refused.value.remedy.split("sessions=")[1][0])
+    fake_cuda.set_memory(int(1.02 * plan.needed))
+    engine, all_answered = load(sessions=fitting, admission="refuse"), Barrier(fitting)
+
+    def ask(seed: int) -> float:
+        with engine.session(seed=seed, max_new_tokens=40, max_last_write=60) as session:
+            chunks = session.stream(utterance(seed), sample_rate=16_000)
+            first = next(chunks)
+            all_answered.wait(60)  # until then no turn gives its memory back
+            return first.duration + sum(chunk.duration for chunk in chunks)
+
+    with ThreadPoolExecutor(fitting) as pool:
+        assert fitting > 1 and all(pool.map(ask, range(fitting)))
 
 
 def test_a_turn_without_room_is_refused_and_the_next_one_answered(
