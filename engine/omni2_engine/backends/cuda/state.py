@@ -28,14 +28,14 @@ class DeviceState:
     def __init__(self, stream: StageStream, specs: Specs) -> None:
         self._stream = stream
         offsets, total = offsets_of(specs)
-        owner = stream.pool.take(total)
-        begin = owner.address
+        with stream.lock:  # while another thread records, the pool cannot free what is idle
+            owner = stream.pool.take(total)
+            begin = owner.address
+            stream.cuda.fill(begin, 0, total)
         self.arrays = {
             name: DeviceArray.whole(begin + offsets[name], shape, dtype, owner)
             for name, (shape, dtype) in specs.items()
         }
-        with stream.lock:
-            stream.cuda.fill(begin, 0, total)
 
     def copy(self, to: DeviceArray, source: DeviceArray | NDArray[Any]) -> None:
         """Copy a part of this or another state of the stream, or an array of the host; see `StateMemory.copy`."""

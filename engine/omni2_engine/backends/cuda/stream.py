@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from omni2_engine._core import CudaDevice, CudaGraph, CudaStream, DeviceMemory, PinnedMemory
+from omni2_engine.backends.cuda.collection import PAUSE
 from omni2_engine.backends.cuda.pool import MemoryPool
 from omni2_engine.backends.cuda.stopwatch import Stopwatch
 from omni2_engine.errors import BackendError
@@ -95,10 +95,8 @@ class StageStream:
                 device had failed before.
         """
         result = GraphCapture()
-        with self.lock:
+        with self.lock, PAUSE.held():  # a context of TensorRT that is collected frees memory: that voids captures
             self._recorder = threading.get_ident()
-            collecting = gc.isenabled()
-            gc.disable()  # a context of TensorRT that is collected frees memory, which would void the capture
             try:
                 self.cuda.begin_capture()
                 try:
@@ -111,8 +109,6 @@ class StageStream:
                 self.cuda.synchronize()  # an earlier failure of the device is the error to report
                 raise cannot_record(what, error.problem) from error
             finally:
-                if collecting:
-                    gc.enable()
                 self._recorder = None
                 left, self._left = self._left, []
                 if left:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import threading
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,38 @@ def test_states_made_while_a_stream_records_stay_out_of_it(fake_cuda: Any, stage
     stage_stream.cuda.synchronize()
     assert [line.split(" ", 1)[1] for line in fake_cuda.log()] == ["graph"]
     assert not fake_cuda.contents(made[0].arrays["a"].address, (4,), F32).any()
+
+
+def test_a_state_made_while_a_stream_records_finds_room_behind_it(fake_cuda: Any, stage_stream: StageStream) -> None:
+    """Idle memory of another size has to be freed for it, and nothing is while a thread records."""
+    fake_cuda.set_memory(1 << 20)
+    idle = DeviceState(stage_stream, {"a": ((200_000,), F32)})
+    del idle
+    made: list[Any] = []
+
+    def make() -> None:
+        try:
+            made.append(DeviceState(stage_stream, {"a": ((100_000,), F32)}))
+        except Exception as error:
+            made.append(error)
+
+    other = threading.Thread(target=make)
+    with stage_stream.recording("a stage"):
+        other.start()
+        let_others_run()
+        assert not made
+    other.join(SOON)
+    assert isinstance(made[0], DeviceState)
+
+
+def test_nothing_is_collected_until_the_last_stream_has_recorded(device: CudaDevice) -> None:
+    first, last = StageStream(device), StageStream(device)
+    assert gc.isenabled()
+    with ExitStack() as recording:
+        with first.recording("a stage"):
+            recording.enter_context(last.recording("another"))
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 def test_a_stream_s_pinned_memory_is_given_back_when_the_stream_has_passed(
