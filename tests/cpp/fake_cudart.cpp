@@ -24,6 +24,7 @@ constexpr size_t kMemory = size_t{8} << 30;
 int devices = 1;
 int capability[2] = {8, 9};
 int streams_made = 0, live_streams = 0, live_events = 0;
+int spinning_waits = 0;
 bool logging = false;
 std::string log_text;
 
@@ -220,7 +221,7 @@ int cudaStreamSynchronize(CUstream_st* stream) {
 int cudaEventCreateWithFlags(CUevent_st** event, unsigned flags) {
     return guarded(__func__, [&](auto&) {
         if (flags > 7) return kInvalidValue;
-        *event = new CUevent_st{(flags & 2) == 0, false, nullptr};
+        *event = new CUevent_st{(flags & 2) == 0, (flags & 1) == 0, false, nullptr};
         ++live_events;
         return kSuccess;
     });
@@ -244,6 +245,7 @@ int cudaEventRecord(CUevent_st* event, CUstream_st* stream) {
 int cudaEventSynchronize(CUevent_st* event) {
     return guarded(__func__, [&](auto& lock) {
         if (event->captured) return kCapturedEvent;
+        spinning_waits += event->spins;
         const std::shared_ptr<Point> point = event->last;
         changed.wait(lock, [&] { return lost != kSuccess || !point || point->reached; });
         return lost;
@@ -298,6 +300,7 @@ void fake_cuda_reset() {
     refusals.clear();
     limit_memory(kMemory);
     forget_kernels();
+    spinning_waits = 0;
     logging = false;
     log_text.clear();
 }
@@ -358,6 +361,11 @@ int fake_cuda_settle(int milliseconds) {
 int fake_cuda_live_streams() {
     const Lock lock(mutex);
     return live_streams;
+}
+
+int fake_cuda_spinning_waits() {
+    const Lock lock(mutex);
+    return spinning_waits;
 }
 
 int fake_cuda_live_events() {

@@ -56,6 +56,9 @@ size_t fake_cuda_live_bytes();           // of device memory
 int fake_cuda_live_pinned();             // allocations
 int fake_cuda_damaged_allocations();     // freed so far, and written beyond their end
 
+// Waits for an event, since the last reset, that kept a processor busy.
+int fake_cuda_spinning_waits();
+
 // What ran since the log was begun, a line each: "<stream, from 1 in order of creation> <what>", nodes of a graph behind
 // a line of their own that says "graph". The text lives until the next call on this thread.
 void fake_cuda_log_begin();

@@ -55,7 +55,7 @@ struct CUgraphExec_st {
 };
 
 struct CUevent_st {
-    bool timed;
+    bool timed, spins;  // whether who waits for it keeps a processor busy
     bool captured = false;
     std::shared_ptr<fake::Point> last;  // nullptr: never recorded
 };

@@ -110,6 +110,10 @@ class FakeCuda:
         """What was made and not given back."""
         return {kind: getattr(self._library, f"fake_cuda_live_{kind}")() for kind in LIVE}
 
+    def spinning_waits(self) -> int:
+        """Waits, since the device was as new, that kept a processor busy."""
+        return int(self._library.fake_cuda_spinning_waits())
+
     def damaged(self) -> int:
         """Allocations, freed so far, that were written beyond their end."""
         return int(self._library.fake_cuda_damaged_allocations())

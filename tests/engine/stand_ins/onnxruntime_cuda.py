@@ -32,6 +32,7 @@ class CudaSession:
         self.stream = int(settings["user_compute_stream"])
         self.settings = settings
         self.shapes: set[tuple[int, ...]] = set()  # of what it was given
+        self._falls_back = True  # to the CPU, in silence, when a call fails
         self._cuda = cuda
         self._session = REAL_SESSION(model, options, providers=others)
         self.get_inputs, self.get_outputs = self._session.get_inputs, self._session.get_outputs
@@ -40,6 +41,7 @@ class CudaSession:
         return PROVIDERS
 
     def disable_fallback(self) -> None:
+        self._falls_back = False
         self._session.disable_fallback()
 
     def run(self, outputs: Any, inputs: dict[str, np.ndarray]) -> list[Any]:
@@ -55,6 +57,7 @@ class CudaSession:
         self._wait(lambda: binding.compute(self._session))
 
     def _wait(self, work: Any) -> None:
+        assert not self._falls_back, "a call that fails would move the session to the CPU for good"
         status = self._cuda.launch(self.stream, work)
         status = status or self._cuda.function("cudaStreamSynchronize")(ctypes.c_void_p(self.stream))
         if status:

@@ -230,6 +230,24 @@ def test_timed_events_measure(fake_cuda: Any, device: CudaDevice, stream: CudaSt
     assert stop.since(start) == pytest.approx(0.03)
 
 
+def test_waiting_leaves_the_processor_to_others(fake_cuda: Any, device: CudaDevice, stream: CudaStream) -> None:
+    for event in (device.event(), device.event(timed=True)):
+        stream.record(event)
+        event.synchronize()
+    stream.synchronize()
+    assert fake_cuda.spinning_waits() == 0
+
+
+def test_a_driver_that_is_too_old_is_told_which_it_takes(fake_cuda: Any, repository: Path) -> None:
+    """The same number as in the documentation, where it stands before what is to be downloaded."""
+    fake_cuda.refuse("cudaGetDeviceCount", 35)
+    with pytest.raises(BackendError, match="an NVIDIA driver from 580 on"):
+        CudaDevice(fake_cuda.path)
+    for page, download in (("README.md", "pip install '.[export,tensorrt]'"), ("docs/gpu.md", "    make test-gpu ")):
+        text = (repository / page).read_text(encoding="utf-8")
+        assert 0 < text.index("driver must be 580 or newer") < text.index(download), page
+
+
 def test_a_lost_device_is_reported_by_everything(fake_cuda: Any, device: CudaDevice, stream: CudaStream) -> None:
     memory = device.allocate(16)
     fake_cuda.lose()
