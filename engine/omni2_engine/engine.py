@@ -411,9 +411,11 @@ class Engine:
     def _warm_up(self) -> None:
         self.states.warm_up()
         self.pipeline.encoder.warm_up()
+        self.pipeline.fusion.warm_up()
         self.pipeline.decoder.warm_up()
         silence = np.zeros(self.config.encoder.samples, np.float32)
         options = Options(max_new_tokens=DECODE.warm_up_tokens, max_last_write=2 * self.config.write)
-        with Session(self.runtime, options, logged=False) as session:
-            for _ in session.stream(silence, sample_rate=16_000):
-                pass
+        for _ in range(1 if self.memory_plan is None else 2):  # on a GPU what comes a second time is recorded
+            with Session(self.runtime, options, logged=False) as session:
+                for _ in session.stream(silence, sample_rate=16_000):
+                    pass

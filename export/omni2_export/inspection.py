@@ -138,6 +138,10 @@ class Tap:
         """See `Graph.expect`."""
         self._graph.expect(shapes)
 
+    def expect_chains(self, count: int) -> None:
+        """See `Graph.expect_chains`."""
+        self._graph.expect_chains(count)
+
     def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
         """See `Graph.state`."""
         return self._graph.state(shapes)

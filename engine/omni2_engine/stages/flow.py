@@ -81,6 +81,7 @@ class Flow:
         solver: at which times velocities are computed, and what is made of them.
         first: the `first_flow_encoder` and `first_flow_step` graphs, which compute a turn's first units with fewer and
             smaller kernels; None where the engine has none.
+        sessions: turns that are usually answered at once.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Flow:
         left_context: float = LEFT_CONTEXT,
         solver: FlowSolver = FlowSolver(),  # noqa: B008 (frozen)
         first: tuple[Graph, Graph] | None = None,
+        sessions: int = 1,
     ) -> None:
         self._encoder = encoder
         self._step = step
@@ -108,6 +110,7 @@ class Flow:
         shifts = conditions.run({"t": self._times, "embedding": silent})["shifts"]
         self._each = [{"shifts": row, "move": move} for row, move in zip(shifts, solver.moves(), strict=True)]
         self._first = FirstBlock(*first, encoder_config, self._each) if first else None
+        step.expect_chains(sessions * len(self._padded_shapes()))
 
     def _most_context(self) -> float:
         """Seconds that the solver's caches hold beside the blocks at work, where the graph fixes how long they are."""
@@ -141,19 +144,25 @@ class Flow:
         """Call the solver in every shape that padded calls have: kernels are compiled then, and not within a turn."""
         if self._first:
             self._first.warm_up(self.units_config.mel)
-        c, capacity, most = self.units_config, cache_positions(self._step), self._step.most("z", 1)
-        if capacity is None or most is None:
+        shapes = self._padded_shapes()
+        if not shapes:
             return
-        state = self.new_state(np.zeros((1, c.mel), np.float32))
-        zero = np.zeros(1, np.int64)
+        state, zero = self.new_state(np.zeros((1, self.units_config.mel), np.float32)), np.zeros(1, np.int64)
+        for rows, shown in shapes:
+            frames = np.zeros((1, rows, self.units_config.mel), np.float32)
+            mask = np.ones((1, 1, rows, shown), np.bool_)
+            inputs = {"z": frames, "mu": frames, "speaker": state.speaker, "mask": mask}
+            for _ in range(2):  # the second call is recorded
+                self._solve(state, {**inputs, "write": zero, "commit": zero})
+
+    def _padded_shapes(self) -> list[tuple[int, int]]:
+        """(frames, cache positions) of all padded calls of the solver; empty where its graph takes any."""
+        capacity, most = cache_positions(self._step), self._step.most("z", 1)
+        if capacity is None or most is None:
+            return []
         lengths = sorted({shown_positions(used, capacity) for used in range(1, capacity + 1)})
-        for rows in sorted({self._rows(frames) for frames in range(1, most + 1)}):
-            frames = np.zeros((1, rows, c.mel), np.float32)
-            for shown in (length for length in lengths if length >= rows):
-                mask = np.ones((1, 1, rows, shown), np.bool_)
-                inputs = {"z": frames, "mu": frames, "speaker": state.speaker, "mask": mask}
-                for _ in range(2):  # the second call is recorded
-                    self._solve(state, {**inputs, "write": zero, "commit": zero})
+        rows = sorted({self._rows(frames) for frames in range(1, most + 1)})
+        return [(count, shown) for count in rows for shown in lengths if shown >= count]
 
     def nbytes(self, seconds: float, left_context: float | None = None) -> int:
         """Bytes that the caches of a turn with `seconds` of sound take at most.

@@ -20,9 +20,17 @@ class Fusion:
 
     def __init__(self, graph: Graph, usual: tuple[int, int, int] | None = None) -> None:
         self._graph = graph
+        self._usual: dict[str, tuple[int, int]] = {}  # shapes of the inputs
         if usual:
             pairs, hidden, speech = usual
-            graph.expect({"hidden": (pairs, hidden), "token_embeds": (pairs, speech)})
+            self._usual = {"hidden": (pairs, hidden), "token_embeds": (pairs, speech)}
+            graph.expect(self._usual)
+
+    def warm_up(self) -> None:
+        """Call it in the usual shape, so that the call is recorded before the first turn."""
+        zeros = {name: np.zeros(shape, np.float32) for name, shape in self._usual.items()}
+        for _ in range(2 if zeros else 0):  # the second call is recorded
+            self._graph.run(zeros)
 
     def __call__(self, hidden: Floats, token_embeds: Floats) -> Floats:
         """Fuse n pairs.

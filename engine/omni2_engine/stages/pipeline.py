@@ -98,7 +98,7 @@ def load_pipeline(
         Fusion(load("fusion"), (config.read, config.fusion.llm_hidden, config.fusion.speech_hidden)),
         model("speech_lm", config.speech_lm),
         _load_units(directory.path / "speech"),
-        load_decoder(directory, backend, left_context, solver),
+        load_decoder(directory, backend, left_context, solver, sessions),
     )
 
 

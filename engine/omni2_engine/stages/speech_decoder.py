@@ -102,13 +102,14 @@ def load_decoder(
     backend: Backend,
     left_context: float = LEFT_CONTEXT,
     solver: FlowSolver = FlowSolver(),  # noqa: B008 (frozen)
+    sessions: int = 1,
 ) -> SpeechDecoder:
     """Flow and vocoder of an engine directory.
 
     Args:
         directory: holds them.
         backend: runs them.
-        left_context, solver: see `Flow`.
+        left_context, solver, sessions: see `Flow`.
 
     Raises:
         EngineDirectoryError, BackendError: see `Backend.load`.
@@ -129,6 +130,7 @@ def load_decoder(
         left_context,
         solver,
         (first[0], first[1]) if len(first) == 2 else None,
+        sessions,
     )
     vocoder = Vocoder(load("vocoder"), config.vocoder, usual_frames(config))
     return SpeechDecoder(flow, vocoder, config.vocoder)

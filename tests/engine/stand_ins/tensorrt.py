@@ -194,7 +194,10 @@ class Engine:
         # kernels that are swapped beside the calls would answer one seed in two ways
         strategies = DynamicShapesKernelSpecializationStrategy
         assert how.dynamic_shapes_kernel_specialization_strategy in (strategies.EAGER, strategies.NONE)
-        return Context(self, how.strategy, how.cache)
+        eager = how.dynamic_shapes_kernel_specialization_strategy is strategies.EAGER
+        if how.cache is not None and not eager:
+            how.cache.want("those for any shape")
+        return Context(self, how.strategy, how.cache if eager else None)
 
 
 class RuntimeConfig:
@@ -219,7 +222,7 @@ class RuntimeConfig:
 
 
 class RuntimeCache:
-    """Kernels compiled for the shapes that an engine was called with."""
+    """Kernels compiled for the shapes that an engine was called with, or once for any shape."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -104,6 +104,10 @@ class Graph(Protocol):
         """Be told that `run` will often be called with inputs of these shapes, before its first call."""
         ...
 
+    def expect_chains(self, count: int) -> None:
+        """Be told, before the first `run_chain`, how many will come again: each in its shapes, with its state."""
+        ...
+
     def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
         """Memory for state inputs of these names, in the graph's dtypes.
 

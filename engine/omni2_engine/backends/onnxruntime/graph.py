@@ -91,6 +91,9 @@ class OnnxRuntimeGraph:
     def expect(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Nothing to prepare; see `Graph.expect`."""
 
+    def expect_chains(self, count: int) -> None:
+        """Nothing to keep; see `Graph.expect_chains`."""
+
     def state(self, shapes: Mapping[str, Sequence[int]]) -> StateMemory:
         """Memory for state; see `Graph.state`."""
         return self._provider.state({name: (shape, self.dtypes[name]) for name, shape in shapes.items()})

@@ -18,7 +18,7 @@ from omni2_engine.backends.cuda.stream import StageStream
 from omni2_engine.backends.tensorrt.plan import Execution, TensorRTPlan
 
 BEFORE = -1  # number of the arrays of the call before
-MOST_CALLS = 64  # that are kept: a shape with one state's memory each
+MOST_CALLS = 64  # that are kept unless more are expected: a shape with one state's memory each
 States = Sequence[Mapping[str, DeviceArray]]
 
 
@@ -29,10 +29,14 @@ class Chain:
         plan: what is run.
         stream: of the plan's stage.
         recorded: launch chains as CUDA graphs.
+
+    Attributes:
+        most: calls that are kept, those that were made last.
     """
 
     def __init__(self, plan: TensorRTPlan, stream: StageStream, recorded: bool) -> None:
         self._plan, self._stream, self._recorded = plan, stream, recorded
+        self.most = MOST_CALLS
         self._calls: OrderedDict[tuple[object, ...], ChainCall] = OrderedDict()
 
     def run(
@@ -62,7 +66,7 @@ class Chain:
                 execution = self._plan.execution(self._stream, few_shapes=True)
                 execution_before = plan_before.execution(self._stream, few_shapes=True) if plan_before else None
                 self._calls[key] = ChainCall(execution, execution_before, self._stream, self._recorded)
-                if len(self._calls) > MOST_CALLS:
+                if len(self._calls) > self.most:
                     self._calls.popitem(last=False)
             self._calls.move_to_end(key)
             return self._calls[key].run(states, inputs, each, carried, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,6 +19,7 @@ from omni2_engine.backends.tensorrt.decode_loop import DecodeLoop, serves, visib
 from omni2_engine.backends.tensorrt.decode_step import KERNELS_OF_A_STEP
 from omni2_engine.backends.tensorrt.graph import TensorRTGraph
 from omni2_engine.backends.tensorrt.prefill import FEWEST, MOST_RECORDED, DevicePrefill
+from omni2_engine.errors import CapacityError
 from omni2_engine.model.config import DecoderConfig
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Choose
@@ -108,11 +110,19 @@ class DeviceLanguageModel(HostLanguageModel):
         other sessions would wait for it. Prompts may have any length, and kernels for theirs are compiled as they
         come."""
         self._loops[cache].warm_up()
+        if cache.slots > 1:
+            self._warm_up_alone(cache.capacity)
         if in_groups:
             states = [cache.acquire() for _ in range(cache.free)]
             self._warm_up_groups(states, visible_sizes(cache.positions))
             for state in states:
                 state.release()
+
+    def _warm_up_alone(self, capacity: int) -> None:
+        """Have kernels compiled for conversations that find no slot and decode in a cache of their own."""
+        with suppress(CapacityError):  # where there is no room for such a cache, none is let in
+            cache = super().new_cache(1, capacity)
+            DecodeLoop(self._plan, self._stream, cache, self._device_table, self._kernels, recorded=False).warm_up()
 
     def _warm_up_groups(self, states: Sequence[DecoderState], sizes: Sequence[int]) -> None:
         """Feed groups to empty states, at every length: for one state all are prepared, for others as many as are

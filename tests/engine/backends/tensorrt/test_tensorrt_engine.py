@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from ast import literal_eval
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,14 +21,16 @@ from omni2_engine import Engine
 from omni2_engine._core import CudaDevice
 from omni2_engine.backends.base.decode_request import DecodeRequest, Tokens
 from omni2_engine.backends.base.host_language_model import HostLanguageModel
+from omni2_engine.backends.tensorrt import chain
 from omni2_engine.backends.tensorrt.backend import TensorRTBackend
-from omni2_engine.backends.tensorrt.chain import Chain
+from omni2_engine.backends.tensorrt.chain import Chain, ChainCall
 from omni2_engine.backends.tensorrt.decode_loop import DecodeLoop
 from omni2_engine.backends.tensorrt.language_model import DeviceLanguageModel
 from omni2_engine.backends.tensorrt.library import MAINLINE, RTX, TensorRt, new_logger
+from omni2_engine.backends.tensorrt.plan import TensorRTPlan
 from omni2_engine.backends.tensorrt.prefill import FEWEST, GRANULE, call_size
 from omni2_engine.errors import BackendError, CapacityError, EngineDirectoryError
-from omni2_engine.model.manifest import EngineDirectory
+from omni2_engine.model.manifest import MANIFEST, EngineDirectory
 from omni2_engine.sampling import Sampling, Stream
 from omni2_engine.settings.tuning import MEMORY
 from omni2_engine.stages.flow_first import FEWEST_UNITS
@@ -51,6 +55,22 @@ def planned(tiny_engine_dir: Path, tiny_checkpoint: CheckpointPaths, tmp_path_fa
     checkpoint = open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder)
     add_plans(engine, checkpoint, TensorRt(None, MAINLINE, VERSION, None), "sm89", SIZES, graphs)
     return engine
+
+
+@pytest.fixture(scope="module")
+def planned_for_rtx(planned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same plans, said to be of TensorRT-RTX."""
+    engine = copy_engine(planned, tmp_path_factory.mktemp("rtx") / "engine")
+    manifest = json.loads((engine / MANIFEST).read_text())
+    for plan in manifest["plans"]:
+        plan["flavour"] = RTX
+    (engine / MANIFEST).write_text(json.dumps(manifest))
+    return engine
+
+
+@pytest.fixture
+def rtx(fake_tensorrt: Any) -> TensorRt:
+    return TensorRt(fake_tensorrt, RTX, VERSION, new_logger(fake_tensorrt))
 
 
 @pytest.fixture
@@ -326,23 +346,18 @@ def test_a_turn_that_is_cancelled_leaves_the_engine_as_it_was(
 
 
 def test_kernels_compiled_for_plans_are_kept_for_the_next_start(
-    tiny_engine_dir: Path,
-    tiny_checkpoint: CheckpointPaths,
+    planned_for_rtx: Path,
     emulated: Any,
-    fake_tensorrt: Any,
+    rtx: TensorRt,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     utterance: Callable[..., np.ndarray],
 ) -> None:
-    library = TensorRt(fake_tensorrt, RTX, VERSION, new_logger(fake_tensorrt))
-    path, graphs = copy_engine(tiny_engine_dir, tmp_path / "engine"), tmp_path / "graphs"
-    graphs.mkdir()
-    checkpoint = open_checkpoint(tiny_checkpoint.model, decoder=tiny_checkpoint.decoder)
-    add_plans(path, checkpoint, library, "sm89", SIZES, graphs)
+    path = copy_engine(planned_for_rtx, tmp_path / "engine")
     cache = EngineDirectory(path).runtime_cache("sm89")
 
     def compiled() -> int:
-        engine = Engine.load(path, backend=TensorRTBackend(CudaDevice(emulated.path), library), max_context=400)
+        engine = Engine.load(path, backend=TensorRTBackend(CudaDevice(emulated.path), rtx), max_context=400)
         return sum(plan._runtime_cache.compiled for plan in engine.backend._plans)
 
     first, kept = compiled(), cache.stat().st_mtime_ns
@@ -354,11 +369,73 @@ def test_kernels_compiled_for_plans_are_kept_for_the_next_start(
     assert any("cannot be read" in message for message in caplog.messages)
     assert compiled() == 0
     cache.unlink()
-    backend = TensorRTBackend(CudaDevice(emulated.path), library)
+    backend = TensorRTBackend(CudaDevice(emulated.path), rtx)
     with Engine.load(path, backend=backend, max_context=400, warm_up=False) as engine:
         answer(engine, utterance(1))
         assert not cache.exists()
     assert cache.exists()  # what the turn compiled, kept on closing
+
+
+def test_only_kernels_for_prompts_are_compiled_within_turns(
+    planned_for_rtx: Path,
+    emulated: Any,
+    fake_tensorrt: Any,
+    rtx: TensorRt,
+    tmp_path: Path,
+    utterance: Callable[..., np.ndarray],
+) -> None:
+    """However long the conversation becomes, and also for one that finds no slot of the shared caches. What every turn
+    calls in one shape is recorded, too."""
+    backend = TensorRTBackend(CudaDevice(emulated.path), rtx)
+    engine = Engine.load(
+        copy_engine(planned_for_rtx, tmp_path / "engine"),
+        backend=backend,
+        max_context=500,
+        left_context=6.0,
+        sessions=2,
+    )
+    compiled = {plan.stage: plan._runtime_cache.kernels.copy() for plan in backend._plans}
+    fake_tensorrt.calls.clear()
+    fake_tensorrt.rows.clear()
+    with engine.session(max_new_tokens=15, max_last_write=60) as session, engine.session(**LIMITS) as second:
+        for seed in range(3):
+            list(session.stream(utterance(seed, 2.0 + seed), sample_rate=16_000))
+            list(second.stream(utterance(seed), sample_rate=16_000))
+        assert engine.states._conversations.free == 0
+        answer(engine, utterance(4))
+    found = {plan.stage: plan._runtime_cache.kernels - compiled[plan.stage] for plan in backend._plans}
+    prompts = found.pop("llm")
+    assert not any(found.values())
+    embeds = list(next(plan for plan in backend._plans if plan.stage == "llm").inputs).index("embeds")
+    assert all(literal_eval(kernel)[embeds][1] > 1 for kernel in prompts)
+    assert not {"log_mel", "encoder"} & {stage for stage, _ in fake_tensorrt.calls}
+    assert ("fusion", engine.config.read) not in fake_tensorrt.rows
+
+
+def test_every_sessions_calls_of_the_solver_are_kept(
+    load: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each turn would push out what another has recorded, and have it recorded anew."""
+    monkeypatch.setattr(chain, "MOST_CALLS", 1)
+    made: list[str] = []
+    execution = TensorRTPlan.execution
+
+    def noted(plan: TensorRTPlan, *more: Any, **named: Any) -> Any:
+        made.append(plan.stage)
+        return execution(plan, *more, **named)
+
+    engine = load(sessions=3)
+    flow = engine.pipeline.decoder.flow
+    turns = [flow.new_state(engine.voice_features()) for _ in range(3)]
+    monkeypatch.setattr(TensorRTPlan, "execution", noted)
+    for again in range(2):
+        for at in range(0, 180, 60):
+            for turn in turns:
+                flow.step(turn, [7] * 60, final=at == 120)
+        assert not made if again else made.count("flow_step") > len(turns)
+        made.clear()
+        for turn in turns:
+            flow.reset(turn)
 
 
 def test_plans_of_half_types_keep_their_state_in_them(
@@ -435,10 +512,15 @@ def test_a_plan_that_tensorrt_does_not_take_is_built_again(
 def test_the_solver_is_called_in_few_shapes(
     load: Callable[..., Engine], fake_cuda: Any, utterance: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every call of an answer has its own number of frames and of visible positions; plans see those that were warmed,
-    and record nothing in the midst of a turn."""
+    """Every call of an answer has its own number of frames and of visible positions; plans see those that were warmed.
+    Flow and vocoder record nothing in the midst of a turn; stages that were not warmed here do, once."""
     shapes: set[tuple[int, ...]] = set()
-    run = Chain.run
+    recorded: list[str] = []  # stages
+    run, record = Chain.run, ChainCall._record
+
+    def noted_record(call: ChainCall, *more: Any) -> Any:
+        recorded.append(call._plan.stage)
+        return record(call, *more)
 
     def noted(chain: Chain, states: Any, inputs: Any, *more: Any) -> Any:
         if "mask" in inputs:
@@ -446,16 +528,20 @@ def test_the_solver_is_called_in_few_shapes(
         return run(chain, states, inputs, *more)
 
     monkeypatch.setattr(Chain, "run", noted)
+    monkeypatch.setattr(ChainCall, "_record", noted_record)
     engine = load()
     flow = engine.pipeline.decoder.flow
     engine.pipeline.decoder.warm_up()
     warmed, lengths = shapes.copy(), {flow._rows(frames) for frames in range(1, 200)}
     lengths |= {flow.units_config.ratio * units for units in (FEWEST_UNITS, flow.units_config.block_units + 3)}
+    assert len([stage for stage in recorded if stage == "flow_step"]) == len(flow._padded_shapes())
     shapes.clear()
+    recorded.clear()
     graphs = fake_cuda.live()["graphs"]
     for seed in (1, 2):
         answer(engine, utterance(seed))
     assert shapes and shapes <= warmed and {shape[2] for shape in shapes} <= lengths
+    assert set(recorded) <= {"fusion"}
     # log-mel, encoder and fusion, steps of the language models, short prefills over few positions and many
     assert fake_cuda.live()["graphs"] - graphs <= 8
 
