@@ -176,6 +176,21 @@ def test_an_engine_whose_plans_fit_is_told_so(run: Run, gpu: Any, planned: Calla
     assert "its graphs run on the CPU\n" in said and "its plans are for this GPU and this TensorRT" in said
 
 
+@pytest.mark.parametrize("encoder", ["fp32", "int8"])
+def test_graphs_that_the_cuda_provider_refuses_are_said(
+    run: Run, gpu: Any, planned: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, encoder: str
+) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    engine = planned()
+    manifest = Manifest.model_validate_json((engine / MANIFEST).read_text())
+    changed = manifest.model_copy(update={"precision": {**manifest.precision, "encoder": encoder}})
+    (engine / MANIFEST).write_text(changed.model_dump_json())
+    status, said = run(engine)
+    assert status == 0
+    assert ("its graphs run on the CPU and on the GPU\n" in said) == (encoder == "fp32")
+    assert ("does not take them" in said and "--precision balanced,encoder=fp32" in said) == (encoder == "int8")
+
+
 def test_plans_for_another_gpu_are_only_a_fault_where_nothing_else_runs(
     run: Run, gpu: Any, planned: Callable[..., Path], tmp_path: Path
 ) -> None:

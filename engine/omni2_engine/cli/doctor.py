@@ -17,7 +17,7 @@ import typer
 
 from omni2_engine._core import CudaDevice, processor_instructions
 from omni2_engine.backends.cuda.library import cudart_path, open_device
-from omni2_engine.backends.onnxruntime.cuda import PROVIDER
+from omni2_engine.backends.onnxruntime.cuda import PROVIDER, OnnxRuntimeCudaBackend
 from omni2_engine.backends.onnxruntime.int8 import products_saturate
 from omni2_engine.backends.tensorrt.backend import target_of
 from omni2_engine.backends.tensorrt.library import TensorRt, find_tensorrt
@@ -216,8 +216,10 @@ def _engine(
     yield Finding("engine", f"{directory.path}: {manifest.model.name} for {', '.join(manifest.targets)}")
     on_cpu = directory.graph("llm").is_file()
     if on_cpu:
-        gpu = PROVIDER in ort.get_available_providers() and isinstance(device, CudaDevice)
-        yield Finding("engine", "  its graphs run on the CPU" + (" and on the GPU" if gpu else ""))
+        refused = _refused(directory, device)
+        yield Finding("engine", "  its graphs run on the CPU" + ("" if refused else " and on the GPU"))
+        if isinstance(refused, BackendError):
+            yield Finding("engine", f"  the CUDA provider does not take them: {refused.problem}", refused.remedy)
     if not manifest.plans:
         return
     error = _why_not(directory, device, tensorrt)
@@ -225,6 +227,17 @@ def _engine(
         yield Finding("engine", f"  its plans cannot run here: {error.problem}", error.remedy, wrong=not on_cpu)
     else:
         yield Finding("engine", "  its plans are for this GPU and this TensorRT")
+
+
+def _refused(directory: EngineDirectory, device: CudaDevice | BackendError) -> bool | BackendError:
+    """Whether the CUDA provider is not there, or what it has against an engine's graphs."""
+    if PROVIDER not in ort.get_available_providers() or isinstance(device, BackendError):
+        return True
+    try:
+        OnnxRuntimeCudaBackend.check(directory)
+    except BackendError as error:
+        return error
+    return False
 
 
 def _why_not(
