@@ -183,7 +183,7 @@ class Engine:
                 least 4 s, else an error), "wait" (until others have finished) or "refuse" (an error).
             max_waiting: turns that may wait for their first sound at once; a further one is refused with a `BusyError`,
                 which says after how many seconds to ask again. None for no limit.
-            warm_up: run a short turn first, so that the first real one is not the slowest.
+            warm_up: run a short turn first, on a GPU two, so that the first real one is not the slowest.
             device: what runs the graphs: "cpu", "cuda" (ONNX Runtime's CUDA provider), "tensorrt" (plans built for this
                 GPU), or "auto": TensorRT if there are such plans, else CUDA if ONNX Runtime has it, else the CPU.
             cuda_graphs: let TensorRT record calls that repeat themselves; turn this off where one cannot be recorded.

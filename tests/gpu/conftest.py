@@ -15,9 +15,7 @@ from omni2_export.checkpoint import Checkpoint, open_checkpoint
 # fixtures of the stand-in device
 from ..engine.conftest import emulated, fake_cuda, fake_cudart, kernel_cache, utterance  # noqa: F401
 from .budget import Budget
-from .rig import Rig, find_gpu, gpu_rig, stand_in_rig
-
-GPU_PRESETS = ("exact", "balanced", "fast")
+from .rig import Rig, find_gpu, gpu_rig, presets, stand_in_rig
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,9 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every plan's numerics in every preset on a GPU; the stand-ins know float32 alone."""
+    """Every plan's numerics in every preset that the GPU has."""
     if "preset" in metafunc.fixturenames:
-        metafunc.parametrize("preset", GPU_PRESETS if metafunc.config.getoption("--gpu") else GPU_PRESETS[:1])
+        found = find_gpu() if metafunc.config.getoption("--gpu") else None
+        metafunc.parametrize("preset", presets(None if isinstance(found, str) else found))
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from omni2_engine.model.manifest import MANIFEST, EngineDirectory
 from omni2_export.build import PRESETS, BuildRequest, build_engine, parse_precision
 from omni2_export.build.precision import GPU, device_floor
 from omni2_export.checkpoint import Checkpoint
+from omni2_export.tensorrt.plans import OLDEST
 from omni2_export.tensorrt.shapes import Sizes
 from omni2_export.tensorrt.targets import CPU, check_buildable
 
@@ -90,6 +91,18 @@ def find_gpu() -> tuple[str, str] | str:
         if PROVIDER in ort.get_available_providers():
             return target, "cuda"
         return f"nothing runs engines on this GPU ({target}): {error}; and ONNX Runtime has no CUDA provider"
+
+
+def presets(found: tuple[str, str] | None) -> tuple[str, ...]:
+    """What plans are checked in.
+
+    Args:
+        found: of `find_gpu`; None for the stand-ins, which know float32 alone, as the graphs for the CUDA provider do.
+    """
+    if found is None or found[1] == "cuda":
+        return ("exact",)
+    fp8 = int(found[0].removeprefix("sm")) >= OLDEST["fp8"]
+    return ("exact", "balanced", "fast", *(("fp8", "mixed") if fp8 else ()))
 
 
 def gpu_rig(checkpoint: Checkpoint, voice: Path, preset: str, folder: Path, found: tuple[str, str]) -> Rig:
