@@ -237,6 +237,33 @@ def test_a_step_that_fails_leaves_the_session_as_it_was(
         assert np.array_equal(sound(ask(session, utterance(2))), expected[1])
 
 
+def test_what_failed_turns_leave_is_no_beginning_of_a_prompt(
+    tiny_engine_dir: Path, shared_engine: Engine, utterance: Utterance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The KV cache holds the first of two turns, and the session none; all sessions share the beginning of prompts that
+    the next turn prefills."""
+    options = {**LIMITS, "system": "Answer in rhymes."}
+    with shared_engine.session(**options) as session:
+        expected = sound(ask(session, utterance(7)))
+    with Engine.load(tiny_engine_dir, threads=1, warm_up=False) as engine:
+        kind = type(engine.pipeline.encoder)
+        real, calls = kind.__call__, []
+
+        def fails_second(*arguments: Any) -> Any:
+            calls.append(arguments)
+            if len(calls) == 2:
+                raise RuntimeError("out of order")
+            return real(*arguments)
+
+        with engine.session(**LIMITS) as session:
+            with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="out of order"):
+                patch.setattr(kind, "__call__", fails_second)
+                session.add_turns(earlier([utterance(1), utterance(2)], ANSWERS[:2]))
+            assert np.array_equal(sound(ask(session, utterance(7), system=options["system"])), expected)
+        with engine.session(**options) as other:
+            assert np.array_equal(sound(ask(other, utterance(7))), expected)
+
+
 def test_for_asyncio(shared_engine: Engine, utterance: Utterance, monkeypatch: pytest.MonkeyPatch) -> None:
     turns = earlier([utterance(1), "and the key"], ANSWERS[:2])
     with shared_engine.session(**LIMITS, history=turns) as session:

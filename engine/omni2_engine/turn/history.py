@@ -29,7 +29,7 @@ class History:
         return History(list(self.exchanges), list(self.fed), list(self.rounds))
 
     def reuse(self, layout: Layout, state: DecoderState, prefixes: PrefixCache, system: str | None) -> int:
-        """How many items of a prompt the KV cache holds already; an empty one is given the fixed beginning.
+        """How many items of a prompt the KV cache holds already; where it holds none, it is given the fixed beginning.
 
         Args:
             layout: the prompt.
@@ -38,6 +38,7 @@ class History:
             system: the system prompt.
         """
         if not self.fed:
+            state.truncate(0)  # what a turn that was given up has left, or it would count as the beginning
             return prefixes.fill(state, layout, system)
         return min(layout.common_prefix(self.fed), len(layout.items) - 1)
 
