@@ -3,7 +3,6 @@ asking, the question is read and laid out, the first step is submitted."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
@@ -109,14 +108,11 @@ async def abegin(state: SessionState, turn: RunningTurn, asked: Asked, end: End)
         reading = elsewhere(state.runtime.helpers, partial(asked.read, state.runtime, turn))
         begun = _begin(state, turn, reading, asked.text, hooks, end)
         return await waits.arun(begun, turn.deadline, partial(note_waiting, turn))
+    except CancelledError:
+        return _cancelled(state, turn, end)
     except TimeoutError:
         abandon(state, turn)
         raise late(state.runtime) from None
-    except asyncio.CancelledError:
-        if not turn.cancelled:  # the task was cancelled, not the turn
-            abandon(state, turn)
-            raise
-        return _cancelled(state, turn, end)
     except SessionCancelledError:
         abandon(state, turn)
         raise closed() from None

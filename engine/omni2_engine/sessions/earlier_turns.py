@@ -109,10 +109,8 @@ async def aadd_turns(state: SessionState, turns: Iterable[EarlierTurn], changes:
     try:
         reading = elsewhere(state.runtime.helpers, partial(_read, state, busy, list(turns)))
         await waits.arun(_add(state, busy, reading), on_wait=partial(note_waiting, busy))
-    except (asyncio.CancelledError, SessionCancelledError):
+    except (CancelledError, SessionCancelledError):
         await _agive_up(state, busy)
-        if not busy.cancelled and not state.closed:  # the task was cancelled, not the session
-            raise
         raise _stopped() from None
     except BaseException:
         await _agive_up(state, busy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -37,7 +37,14 @@ def run(work: Waits[T], until: float | None = None, on_wait: OnWait = lambda _: 
 
 
 async def arun(work: Waits[T], until: float | None = None, on_wait: OnWait = lambda _: None) -> T:
-    """`run` as a coroutine, which waits without a thread."""
+    """`run` as a coroutine, which waits without a thread.
+
+    The work is thrown `asyncio.CancelledError` where the task is cancelled, and `concurrent.futures.CancelledError`, as
+    by `run`, where only the future is.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()  # how often before
     try:
         future = next(work)
         while True:
@@ -45,6 +52,8 @@ async def arun(work: Waits[T], until: float | None = None, on_wait: OnWait = lam
             try:
                 async with asyncio.timeout(_left(until)):
                     result = await asyncio.wrap_future(future)
+            except asyncio.CancelledError as error:
+                future = work.throw(error if task.cancelling() > cancelled else CancelledError())
             except BaseException as error:
                 future = work.throw(error)
             else:
