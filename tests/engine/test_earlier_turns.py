@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from omni2_engine.errors import AudioError, ContextError, SettingError
 from omni2_engine.live.events import Failed, Finished, TurnAdded
 from omni2_engine.model.manifest import MANIFEST
 from omni2_engine.sampling import Stream
+
+from ..waiting import SOON, eventually
 
 LIMITS: dict[str, Any] = {"seed": 3, "max_new_tokens": 14, "max_last_write": 30}
 Utterance = Callable[..., np.ndarray]
@@ -316,6 +319,50 @@ def test_closing_and_cancelling_end_it(
             session.add_turns([TURN])
             assert len(session.history) == 1
     assert is_free(shared_engine)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("asked", ["aadd_turns", "astream"])
+def test_a_coroutine_is_told_why_its_turn_stopped(
+    tiny_engine_dir: Path, utterance: Utterance, monkeypatch: pytest.MonkeyPatch, asked: str, cancelled: bool
+) -> None:
+    """The engine is closed while a step runs, and its threads with it; a task that is cancelled, too, is cancelled."""
+    began, go, before = threading.Event(), threading.Event(), set(threading.enumerate())
+
+    def helpers() -> list[threading.Thread]:
+        return [each for each in set(threading.enumerate()) - before if each.name.startswith("omni2-helper")]
+
+    async def main(engine: Engine) -> None:
+        session, kind = engine.session(**LIMITS), type(engine.pipeline.encoder)
+        real = kind.__call__
+
+        def held(*arguments: Any) -> Any:
+            began.set()
+            assert go.wait(SOON)
+            return real(*arguments)
+
+        async def work() -> None:
+            if asked == "aadd_turns":
+                await session.aadd_turns(earlier([utterance(1)], ANSWERS[:1]))
+            else:
+                async for _ in session.astream(utterance(1), sample_rate=16_000):
+                    pass
+
+        monkeypatch.setattr(kind, "__call__", held)
+        task = asyncio.create_task(work())
+        assert await asyncio.to_thread(began.wait, SOON)
+        others = helpers()
+        threading.Thread(target=lambda: eventually(lambda: session._state.closed) and go.set()).start()
+        engine.close()  # while the event loop stands still
+        if cancelled:
+            task.cancel()
+        error, words = (asyncio.CancelledError, None) if cancelled else (SettingError, "session was (closed|stopped)")
+        with pytest.raises(error, match=words):
+            await task
+        assert task.cancelled() == cancelled and session._state.turn is None
+        assert others and eventually(lambda: not any(each.is_alive() for each in others))
+
+    asyncio.run(main(Engine.load(tiny_engine_dir, threads=1, warm_up=False)))
 
 
 def test_a_typed_turn_is_refused_where_none_was_taught(tiny_engine_dir: Path, tmp_path: Path) -> None:

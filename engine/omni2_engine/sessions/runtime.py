@@ -132,7 +132,7 @@ class Runtime:
         return CarryingExecutor(SESSIONS.helpers, thread_name_prefix="omni2-helper")
 
     def close(self) -> None:
-        """End what runs, and the helpers."""
+        """End what runs. The helpers are let go: they end with their work, and a coroutine whose turn ends later makes
+        new ones."""
         self.schedule.close()
-        if "helpers" in self.__dict__:
-            self.helpers.shutdown(wait=False)
+        self.__dict__.pop("helpers", None)
