@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -410,6 +411,51 @@ def test_a_live_conversation_goes_on_from_turns_that_were_had(tiny_engine_dir: P
         failed = [event for event in events if isinstance(event, Failed)]
         assert len(failed) == 2 and all(isinstance(event.error, SettingError) for event in failed)
         assert np.array_equal(heard, expected)
+
+
+class HeldPrefill:
+    """Prompts are fed to the language model when that is let go on.
+
+    Args:
+        engine: whose it is.
+        patch: undoes it.
+    """
+
+    def __init__(self, engine: Engine, patch: pytest.MonkeyPatch) -> None:
+        self.began, self.go = threading.Event(), threading.Event()
+        kind = type(engine.pipeline.llm)
+        real = kind.extend
+
+        def held(*arguments: Any) -> Any:
+            self.began.set()
+            assert self.go.wait(SOON)
+            return real(*arguments)
+
+        patch.setattr(kind, "extend", held)
+
+
+def test_much_may_be_asked_for_behind_an_answer_that_is_made(
+    shared_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be done is told, however often: given answers to nothing, and answers longer than there is room."""
+    held = HeldPrefill(shared_engine, monkeypatch)
+    with shared_engine.live(detection=None, **LIMITS) as live:
+        live.say("really")
+        live.respond()
+        assert held.began.wait(SOON)
+        for _ in range(1500):
+            live.answered("no")
+        for _ in range(400):
+            live.say("and now")
+            live.respond(max_new_tokens=100_000)
+        live.end()
+        assert eventually(lambda: len(live._turns._requests) == 1900)
+        held.go.set()
+        events = list(live)
+    assert sum(isinstance(event, Finished) for event in events) == 1
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert all(isinstance(event.error, SettingError) for event in failed)
+    assert Counter(event.turn is None for event in failed) == {True: 1500, False: 400}
 
 
 def test_a_given_answer_is_truncated_behind_what_was_fed_before_it(engine: Engine) -> None:

@@ -149,6 +149,7 @@ class TurnTaking(Hearer):
         if speculation is not None:
             self._items = []
             self._begin(speculation.turn, speculation.prepared.commit)
+            self._next()  # where it could not begin
             return
         self._items.append(Spoken(speech, end - begin))
         if answered:
@@ -244,21 +245,24 @@ class TurnTaking(Hearer):
             self._speculate(speculation.spoken)
 
     def _next(self) -> None:
-        """Begin the answer that was asked for first, unless one is being made."""
-        if self._generating or not self._requests:
-            return
-        request = self._requests.popleft()
+        """Do what was asked for, the first first, until an answer is being made."""
+        while self._requests and not self._generating:
+            try:
+                self._take_up(self._requests.popleft())
+            except Exception as error:
+                self.failed(error)
+        self._end_if_done()
+
+    def _take_up(self, request: Request) -> None:
+        """Begin an answer, or take the given one.
+
+        Raises:
+            Omni2Error: the items cannot be used, or the given answer.
+        """
         options = {**self._options, **request.options}
-        try:
-            question = self._question(request.items, options)
-            if request.given is not None:
-                self._add(EarlierTurn(request.given, **question))
-        except Exception as error:
-            self.failed(error)
-            self._next()
-            return
+        question = self._question(request.items, options)
         if request.given is not None:
-            self._next()
+            self._add(EarlierTurn(request.given, **question))
             return
         self.speech_resumed()
         turn = self._new_turn()
@@ -312,7 +316,7 @@ class TurnTaking(Hearer):
         try:
             chunks = answer()
         except Omni2Error as error:
-            self._over(turn, error, None)
+            self._end_turn(turn, error, None)
             return
         threading.Thread(target=carried(self._take), args=(turn, chunks), name="omni2-answer", daemon=True).start()
 
@@ -342,14 +346,16 @@ class TurnTaking(Hearer):
             self._events.put(SoundMade(turn.number, chunk), taken)
 
     def _over(self, turn: LiveTurn, error: Exception | None, metrics: TurnMetrics | None) -> None:
-        """The answer is made, or broke off."""
+        """The answer is made, or broke off; what was asked for behind it is next."""
+        self._end_turn(turn, error, metrics)
+        self._next()
+
+    def _end_turn(self, turn: LiveTurn, error: Exception | None, metrics: TurnMetrics | None) -> None:
         turn.over.set()
         if error is not None:
             self._events.put(Failed(turn.number, error))
         elif metrics is not None:
             self._events.put(Finished(turn.number, metrics.finish_reason, metrics))
-        self._next()
-        self._end_if_done()
 
     def _end_if_done(self) -> None:
         if self._ending and not self._busy:
