@@ -458,6 +458,33 @@ def test_much_may_be_asked_for_behind_an_answer_that_is_made(
     assert Counter(event.turn is None for event in failed) == {True: 1500, False: 400}
 
 
+def test_a_given_answer_that_waits_for_another_is_truncated(
+    shared_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HeldPrefill(shared_engine, monkeypatch)
+    with shared_engine.live(detection=None, **LIMITS) as live:
+        live.say("really")
+        live.respond()
+        assert held.began.wait(SOON)
+        live.say("where is it")
+        live.answered("in the drawer")
+        assert eventually(lambda: live._turns._requests)
+        live.truncate(0.0)
+        live.truncate(1.0)  # what is cut does not come back
+        live.say("and now")
+        live.respond()
+        live.end()
+        held.go.set()
+        kinds = [type(event) for event in live if isinstance(event, Failed | TurnAdded | Finished)]
+    assert kinds == [Finished, TurnAdded, Finished]
+    assert [(turn.typed, turn.truncated) for turn in live.history] == [
+        ("really", False),
+        ("where is it", True),
+        ("and now", False),
+    ]
+    assert live.history[1].answer == "" != live.history[0].answer
+
+
 def test_a_given_answer_is_truncated_behind_what_was_fed_before_it(engine: Engine) -> None:
     """Much sound is still to be heard when both are called."""
     with engine.live(**LIMITS, typed_turns=True) as live:

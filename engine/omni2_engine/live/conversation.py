@@ -173,8 +173,8 @@ class LiveConversation:
         self._turns.post(self._turns.played, real("seconds", seconds, SECONDS), turn)
 
     def truncate(self, heard: float) -> None:
-        """Forget what of the last answer lies beyond `heard` seconds of its sound, once it is finished or interrupted.
-        What an interruption has cut already does not come back.
+        """Forget what of the last answer lies beyond `heard` seconds of its sound, once it is finished or interrupted;
+        of an answer that was given, once it is taken. What an interruption has cut already does not come back.
         """
         truncate = partial(self._turns.post, self._turns.truncate, real("heard", heard, SECONDS))
         with self._lock:

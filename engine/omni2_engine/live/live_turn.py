@@ -63,8 +63,10 @@ class Request:
         items: of the user.
         options: for the turn.
         given: the answer where that was made elsewhere.
+        heard: seconds to which that is truncated; None for all.
     """
 
     items: list[Spoken | str]
     options: Mapping[str, Any]
     given: str | None = None
+    heard: float | None = None

@@ -8,6 +8,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -201,7 +202,10 @@ class TurnTaking(Hearer):
             present.playback.said(seconds)
 
     def truncate(self, heard: float) -> None:
-        """Cut the last answer."""
+        """Cut the last answer; one that was given and is not taken yet, when it is."""
+        if self._requests and (last := self._requests[-1]).given is not None:
+            self._requests[-1] = replace(last, heard=min(heard, heard if last.heard is None else last.heard))
+            return
         self._below_speculation(partial(self._session.truncate, 1000 * heard))
 
     def update(self, detection: Detection | None) -> None:
@@ -262,15 +266,15 @@ class TurnTaking(Hearer):
         options = {**self._options, **request.options}
         question = self._question(request.items, options)
         if request.given is not None:
-            self._add(EarlierTurn(request.given, **question))
+            self._add(EarlierTurn(request.given, **question), request.heard)
             return
         self.speech_resumed()
         turn = self._new_turn()
         self._events.put(TurnBegun(turn.number, speculative=False))
         self._begin(turn, partial(self._session.stream, **question, on_text=self._on_text(turn), **options))
 
-    def _add(self, earlier: EarlierTurn) -> None:
-        """Go on from a turn that was had elsewhere; this waits until it is prefilled.
+    def _add(self, earlier: EarlierTurn, heard: float | None) -> None:
+        """Go on from a turn that was had elsewhere, truncated to `heard` seconds; this waits until it is prefilled.
 
         Raises:
             Omni2Error: it cannot be used.
@@ -281,6 +285,8 @@ class TurnTaking(Hearer):
             if self._turn is not None:
                 self._turn.followed = True
             self._events.put(TurnAdded())
+            if heard is not None:
+                self._session.truncate(1000 * heard)
 
         self._below_speculation(add)
 
