@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import logging
 import re
+import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import numpy as np
 import pytest
 
 from omni2_engine import Engine
-from omni2_engine.errors import BusyError, CapacityError
+from omni2_engine.errors import BusyError, CapacityError, SettingError
+from omni2_engine.live.events import Failed
 from omni2_engine.memory.budget import MemoryBudget
 from omni2_engine.sessions.waiting_turns import WaitingTurns
 from omni2_engine.settings.tuning import MEMORY
@@ -136,6 +139,29 @@ def test_a_full_context_and_a_full_prefix_cache_are_logged(
             take(engine, utterance, system=f"Number {number}.")
         (line,) = read("memory")
         assert re.fullmatch(r"prefix cache full: a system prompt of \d+ positions dropped", line)
+
+
+def test_an_unexpected_error_of_a_live_conversation_is_logged_with_its_trace(
+    shared_engine: Engine, utterance: Utterance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer, a given answer, the next one again; and what a user can get wrong is not."""
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(type(shared_engine.pipeline.encoder), "__call__", broken)
+    with shared_engine.live(detection=None, **LIMITS) as live:
+        for ask in (live.respond, partial(live.answered, "no")):
+            live.feed(utterance(1, 0.3))
+            live.commit()
+            ask()
+        live.respond()
+        live.end()
+        failed = [event.error for event in live if isinstance(event, Failed)]
+    assert [type(error) for error in failed] == [RuntimeError, RuntimeError, SettingError]
+    logged = [record for record in caplog.records if record.name == "omni2_engine.live"]
+    assert [record.levelno for record in logged] == [logging.ERROR] * 2
+    assert all(record.exc_info and "broken" in traceback.format_tb(record.exc_info[2])[-1] for record in logged)
 
 
 def test_cancellation_and_failure_are_logged(

@@ -104,10 +104,7 @@ class TurnTaking(Hearer):
             method, arguments = call
             try:
                 method(*arguments)
-            except Omni2Error as error:
-                self.failed(error)
             except Exception as error:
-                log.exception("a live conversation could not go on as it should")
                 self.failed(error)
 
     def _next_call(self) -> Call | None:
@@ -167,7 +164,7 @@ class TurnTaking(Hearer):
 
     def failed(self, error: Exception) -> None:
         """Tell it."""
-        self._events.put(Failed(None, error))
+        self._failed(None, error)
 
     # -- what the user asks for, see `LiveConversation` ------------------------------------------------------------
 
@@ -321,7 +318,7 @@ class TurnTaking(Hearer):
         self._text(turn, "")
         try:
             chunks = answer()
-        except Omni2Error as error:
+        except Exception as error:
             self._end_turn(turn, error, None)
             return
         threading.Thread(target=carried(self._take), args=(turn, chunks), name="omni2-answer", daemon=True).start()
@@ -359,9 +356,15 @@ class TurnTaking(Hearer):
     def _end_turn(self, turn: LiveTurn, error: Exception | None, metrics: TurnMetrics | None) -> None:
         turn.over.set()
         if error is not None:
-            self._events.put(Failed(turn.number, error))
+            self._failed(turn.number, error)
         elif metrics is not None:
             self._events.put(Finished(turn.number, metrics.finish_reason, metrics))
+
+    def _failed(self, turn: int | None, error: Exception) -> None:
+        """Tell it; what is no `Omni2Error` is logged with its trace."""
+        if not isinstance(error, Omni2Error):
+            log.error("a live conversation could not go on as it should", exc_info=error)
+        self._events.put(Failed(turn, error))
 
     def _end_if_done(self) -> None:
         if self._ending and not self._busy:
