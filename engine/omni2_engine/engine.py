@@ -360,8 +360,9 @@ class Engine:
 
     def _resumed(self, history: Iterable[EarlierTurn], options: Mapping[str, Any]) -> Session:
         """A session that goes on from these turns."""
+        turns = list(history)  # an iterator may fail
         session = self._open(options)
-        if turns := list(history):
+        if turns:
             try:
                 session.add_turns(turns)
             except BaseException:

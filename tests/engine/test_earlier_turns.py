@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,17 @@ def test_what_cannot_be_added_is_said_and_nothing_is(
     with pytest.raises(error, match=words):
         shared_engine.session(**LIMITS, history=[turn])
     assert not shared_engine.states._open
+
+
+def test_a_history_that_cannot_be_read_opens_no_session(shared_engine: Engine) -> None:
+    def broken() -> Iterator[EarlierTurn]:
+        yield TURN
+        raise KeyError("out of order")
+
+    for begin in (shared_engine.session, shared_engine.live):
+        with pytest.raises(KeyError) as kept:
+            begin(history=broken())
+        assert kept.value and not shared_engine.states._open
 
 
 def test_turns_are_added_to_no_session_that_is_busy_or_closed(shared_engine: Engine, utterance: Utterance) -> None:
