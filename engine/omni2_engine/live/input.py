@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -92,6 +93,7 @@ class LiveInput:
         self._verdicts: deque[bool] = deque()
         self._inbox: deque[Item] = deque()
         self._added = self._taken = 0.0  # seconds of sound, into the inbox and out of it
+        self._adding = threading.Lock()
         self._resampler = StreamingResampler()
         self._samples = np.zeros(CONTEXT, np.float32)  # the context, and what fills no window yet
         self._buffer = SpeechBuffer(int((most + 2 * SLACK) * RATE))
@@ -102,8 +104,10 @@ class LiveInput:
 
     def add(self, *items: Item) -> None:
         """The next frames, mono samples and their rate; or calls to be made when what came before has been heard."""
+        seconds = sum(_seconds(item) for item in items)
+        with self._adding:
+            self._added += seconds
         self._inbox.extend(items)
-        self._added += sum(_seconds(item) for item in items)
 
     @property
     def unheard(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,21 @@ def test_settings_of_a_detection_may_change_in_mid_sentence(repository: Path) ->
     assert [call[0] for call in heard.told] == ["speech_began", "speech_ended", "sound_committed"]
     at, decided = heard.told[1][1:]
     assert 1.0 <= (decided - at) / RATE < 1.04
+
+
+def test_what_two_threads_add_is_counted() -> None:
+    """One of them comes where the other is in the middle of it."""
+    one, _ = live_input(None)
+
+    class Frame(np.ndarray):
+        def __len__(self) -> int:
+            other = threading.Thread(target=one.add, args=((silence(1.0), RATE),))
+            other.start()
+            other.join()
+            return super().__len__()
+
+    one.add((silence(0.5).view(Frame), RATE))
+    assert one.unheard == 1.5
 
 
 def test_what_is_not_heard_yet_is_counted() -> None:
