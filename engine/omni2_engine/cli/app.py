@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from importlib.metadata import EntryPoint, distributions, version
+from importlib.util import find_spec
 from types import FrameType
 from typing import Annotated
 
@@ -49,12 +50,20 @@ def make_app() -> typer.Typer:
 
 
 def _commands_above() -> dict[str, EntryPoint]:
-    """What the floors above add, by name.
+    """What the floors above add, by name: of several the first on the path whose module is there.
 
     All distributions are asked: `entry_points` takes the first one of a name, and in a checkout's root that is metadata
-    of an earlier build (`omni2_engine.egg-info`), which knows no newer command.
+    of an earlier build (`omni2_engine.egg-info`), which knows no newer command, and may know one that has gone.
     """
-    return {point.name: point for each in distributions() for point in each.entry_points.select(group=COMMANDS)}
+    points = [point for each in distributions() for point in each.entry_points.select(group=COMMANDS)]
+    return {point.name: point for point in reversed(points) if _is_there(point.module)}
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is its package
+        return False
 
 
 def _show_version(wanted: bool) -> None:
