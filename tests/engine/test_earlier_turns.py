@@ -138,6 +138,24 @@ def test_the_oldest_go_when_the_context_is_full(tiny_engine_dir: Path, utterance
         assert np.array_equal(sound(ask(session, utterance(7))), sound(ask(given, utterance(7))))
 
 
+def test_each_turn_is_laid_out_once_where_there_is_room_for_all(
+    shared_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with shared_engine.session(**LIMITS, system="Be brief.") as session:
+        session.add_turns([TURN])  # the system prompt is prefilled
+    laid_out: list[int] = []
+    real = shared_engine.prompts.lay_out
+
+    def counted(exchanges: list[Any], system: str | None) -> Any:
+        laid_out.append(len(exchanges))
+        return real(exchanges, system)
+
+    monkeypatch.setattr(shared_engine.prompts, "lay_out", counted)
+    with shared_engine.session(**LIMITS, system="Be brief.") as session:
+        session.add_turns([TURN] * 5)
+    assert laid_out == [1, 2, 3, 4, 5]
+
+
 def test_the_next_turn_may_have_a_system_prompt_of_its_own(shared_engine: Engine, utterance: Utterance) -> None:
     turns = earlier([utterance(1)], ANSWERS[:1])
     with shared_engine.session(**LIMITS, system="Be brief.") as session, shared_engine.session(**LIMITS) as given:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omni2_engine import Engine
+from omni2_engine import EarlierTurn, Engine
 from omni2_engine.errors import BusyError, CapacityError, SettingError
 from omni2_engine.live.events import Failed
 from omni2_engine.memory.budget import MemoryBudget
@@ -139,6 +139,17 @@ def test_a_full_context_and_a_full_prefix_cache_are_logged(
             take(engine, utterance, system=f"Number {number}.")
         (line,) = read("memory")
         assert re.fullmatch(r"prefix cache full: a system prompt of \d+ positions dropped", line)
+
+
+def test_a_history_that_fills_the_context_is_logged_once(
+    tiny_engine_dir: Path, read: Callable[[str], list[str]]
+) -> None:
+    with small(tiny_engine_dir, max_context=120) as engine:
+        turns = [EarlierTurn("no", text="tell me more about it") for _ in range(30)]
+        with engine.session(**LIMITS, history=turns) as session:
+            kept = len(session._state.history.exchanges)
+        (line,) = read("sessions")
+    assert re.fullmatch(rf"context full: {30 - kept} of 29 earlier turns dropped, \d+ positions stay", line)
 
 
 def test_an_unexpected_error_of_a_live_conversation_is_logged_with_its_trace(

@@ -15,7 +15,7 @@ from omni2_engine._core import SessionCancelledError
 from omni2_engine.errors import SettingError
 from omni2_engine.sessions.answer import Answer, late
 from omni2_engine.sessions.ending import abandon, close, closed
-from omni2_engine.sessions.prompt_room import check_speech_room, lay_out
+from omni2_engine.sessions.prompt_room import check_speech_room, lay_out, log_dropped
 from omni2_engine.sessions.question import Asked
 from omni2_engine.sessions.runtime import Runtime
 from omni2_engine.sessions.state import RunningTurn, SessionState
@@ -164,6 +164,7 @@ def start(state: SessionState, turn: RunningTurn, waveform: Floats | None, text:
     metrics = turn.recorder.metrics
     metrics.left_context = states.left_context
     history.exchanges, layout, metrics.dropped_turns = lay_out(runtime, history.exchanges, text, options)
+    log_dropped(metrics.dropped_turns, history.exchanges, layout)
     history.rounds = []
     output = ChunkQueue(options.unread, queue.hold, partial(runtime.waiting.leave, turn.ticket, True))
     with state.lock:

@@ -18,7 +18,7 @@ from omni2_engine.audio.source import AudioInput
 from omni2_engine.errors import ContextError, SettingError
 from omni2_engine.sessions.beginning import elsewhere, note_waiting, now, turn_options
 from omni2_engine.sessions.ending import abandon
-from omni2_engine.sessions.prompt_room import lay_out, wanted
+from omni2_engine.sessions.prompt_room import lay_out, log_dropped, wanted
 from omni2_engine.sessions.question import Asked
 from omni2_engine.sessions.runtime import Runtime
 from omni2_engine.sessions.state import RunningTurn, SessionState
@@ -187,10 +187,11 @@ def _lay_out(runtime: Runtime, earlier: list[Exchange], read: list[ReadTurn], op
     Raises:
         ContextError: a turn alone does not fit.
     """
-    exchanges = list(earlier)
-    new: list[tuple[Exchange, ReadTurn]] = []
+    exchanges, dropped = list(earlier), 0
+    new: list[tuple[Exchange, ReadTurn, Layout]] = []
     for each in read:
-        exchanges, layout, _ = lay_out(runtime, exchanges, each.turn.text, options)
+        exchanges, layout, more = lay_out(runtime, exchanges, each.turn.text, options)
+        dropped += more
         positions = len(layout.items) + len(each.reply)
         if positions > runtime.max_context:
             raise ContextError(
@@ -199,13 +200,17 @@ def _lay_out(runtime: Runtime, earlier: list[Exchange], read: list[ReadTurn], op
                 "give a shorter answer, or load the engine with a larger max_context",
             )
         exchanges[-1].reply = each.reply
-        new.append((exchanges[-1], each))
+        new.append((exchanges[-1], each, layout))
+    if new:
+        log_dropped(dropped, exchanges, layout)
+    whole = len(exchanges) == len(earlier) + len(new)
     new = new[max(0, len(new) - len(exchanges)) :]
     held = len(wanted(runtime, exchanges, options)) == len(exchanges)
     fed = []
-    for number, (exchange, each) in enumerate(new, len(exchanges) - len(new) + 1):
+    for number, (exchange, each, layout) in enumerate(new, len(exchanges) - len(new) + 1):
         if held:
-            layout = runtime.prompts.lay_out(exchanges[:number], options.system)
+            if not whole:  # it was laid out with turns that have gone since
+                layout = runtime.prompts.lay_out(exchanges[:number], options.system)
             fed.append(FedTurn(exchange, each.waveform, replace(layout, items=layout.items + exchange.reply)))
         elif each.waveform is not None:
             fed.append(FedTurn(exchange, each.waveform, None))

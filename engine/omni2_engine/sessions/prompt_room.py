@@ -63,10 +63,22 @@ def lay_out(
         if dropped == last > 1 and len(without(last - 1).items) <= room:
             dropped = last - 1
         layout = without(dropped)
-        log.info("context full: %d of %d earlier turns dropped, %d positions stay", dropped, last, len(layout.items))
     if len(layout.items) > room:
         raise _too_long(len(layout.items), options.max_new_tokens, runtime.max_context, tokens.context_limit)
     return exchanges[dropped:], layout, dropped
+
+
+def log_dropped(dropped: int, kept: list[Exchange], layout: Layout) -> None:
+    """Log it where earlier turns were dropped for lack of room.
+
+    Args:
+        dropped: how many.
+        kept: the others, and the turn they went for.
+        layout: the prompt of these.
+    """
+    if dropped:
+        earlier, positions = dropped + len(kept) - 1, len(layout.items)
+        log.info("context full: %d of %d earlier turns dropped, %d positions stay", dropped, earlier, positions)
 
 
 def wanted(runtime: Runtime, earlier: list[Exchange], options: Options) -> list[Exchange]:
