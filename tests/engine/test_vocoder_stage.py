@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omni2_engine import Engine
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_engine.backends.onnxruntime.graph import OnnxRuntimeGraph
 from omni2_engine.model.config import VOCODER_OVERLAP_FRAMES, EncoderConfig, VocoderConfig
@@ -20,6 +21,8 @@ from omni2_export.graphs.builder import GraphBuilder
 from omni2_export.graphs.vocoder import build_vocoder
 from omni2_export.graphs.weights import WeightWriter
 from omni2_kernels.audio import cross_fade, pack_pcm16
+
+from ..waiting import Moments
 
 Arrays = dict[str, np.ndarray]
 
@@ -217,3 +220,10 @@ def test_frontend_pads_or_cuts(samples: int) -> None:
     assert window.shape == (1, config.samples)
     assert np.array_equal(window[0, :kept], audio[:kept])
     assert not window[0, kept:].any()
+
+
+def test_the_cpu_is_not_warmed_up_in_shapes(tiny_engine_dir: Path) -> None:
+    moments = Moments()
+    with Engine.load(tiny_engine_dir, backend=moments.backend(), warm_up=False) as engine:
+        engine.pipeline.decoder.warm_up()
+    assert not moments.runs["vocoder"]

@@ -132,8 +132,8 @@ def load_decoder(
         (first[0], first[1]) if len(first) == 2 else None,
         sessions,
     )
-    vocoder = Vocoder(load("vocoder"), config.vocoder, usual_frames(config))
-    return SpeechDecoder(flow, vocoder, config.vocoder)
+    usual = usual_frames(config) if backend.device_memory() else None  # the CPU prepares nothing by shape
+    return SpeechDecoder(flow, Vocoder(load("vocoder"), config.vocoder, usual), config.vocoder)
 
 
 def usual_frames(config: ModelConfig) -> tuple[int, list[int]]:
