@@ -291,7 +291,8 @@ class Engine:
         """Begin a conversation.
 
         Args:
-            history: turns that it goes on from, see `Session.add_turns`; they are prefilled when this returns.
+            history: turns that it goes on from, see `Session.add_turns`. This call waits until they are prefilled; a
+                coroutine leaves it out and awaits `Session.aadd_turns`.
             **options: fields of `Options`.
 
         Raises:
@@ -338,7 +339,8 @@ class Engine:
             detection: how turns are found; None for push-to-talk.
             sentence_end: judges pauses where the detection has an eagerness, such as a `SmartTurn`.
             clock: tells seconds, from any moment on. It counts what was heard of an answer where no player says.
-            history: as of `session`.
+            history: turns that it goes on from. This call waits until they are prefilled, as of `session`; a coroutine
+                calls it on a thread (`asyncio.to_thread`).
             **options: fields of `Options`.
 
         Raises:
