@@ -38,3 +38,11 @@ def test_a_plan_says_how_many_sessions_would_fit() -> None:
     plan = MemoryPlan("7B bf16, 8 sessions", 40 * GIB, 45 * GIB, {"weights": 44 * GIB}, fitting=6)
     with pytest.raises(CapacityError, match=r"4\.0 GiB too much — load with sessions=6, with admission=\"wait\""):
         plan.check()
+
+
+@pytest.mark.parametrize(("fitting", "remedy"), [(0, "with fewer"), (6, "load with sessions=6, or with fewer")])
+def test_a_plan_where_turns_wait_already_does_not_advise_it(fitting: int, remedy: str) -> None:
+    plan = MemoryPlan("7B bf16, 8 sessions", 40 * GIB, 45 * GIB, {"weights": 44 * GIB}, fitting, waits=True)
+    with pytest.raises(CapacityError, match=f"too much — {remedy} flow_steps") as refused:
+        plan.check()
+    assert "wait" not in refused.value.remedy

@@ -24,6 +24,7 @@ class MemoryPlan:
         total: bytes of the device.
         fitting: sessions for which there would be room, of those that were asked for.
         left: bytes of what is free that sessions leave to calls and to other processes.
+        waits: admission is "wait" already.
     """
 
     title: str
@@ -32,6 +33,7 @@ class MemoryPlan:
     parts: Mapping[str, int] = field(default_factory=dict)
     fitting: int = 0
     left: int = 0
+    waits: bool = False
 
     @property
     def needed(self) -> int:
@@ -55,9 +57,11 @@ class MemoryPlan:
         if missing <= 0:
             return
         fewer = f"load with sessions={self.fitting}, " if self.fitting else ""
+        wait = "" if self.waits else 'with admission="wait", which needs the flow caches of one turn alone, '
+        either = "or " if fewer or wait else ""
         raise CapacityError(
             f"{self}: {gib(missing)} GiB too much",
-            f'{fewer}with admission="wait", which needs the flow caches of one turn alone, or with fewer flow_steps; '
+            f"{fewer}{wait}{either}with fewer flow_steps; "
             "end what else uses the GPU; or build for less: plans fix their caches' lengths (--left-context, "
             "--max-context), and --precision has weights of fewer bits",
         )
@@ -109,6 +113,7 @@ def plan_memory(
         {**held, "text caches": text, "speech caches": speech, "flow caches": answered * turn},
         fitting,
         max(device.free - budget, 0),
+        admission is Admission.WAIT,
     )
 
 
