@@ -4,9 +4,9 @@ asking, the question is read and laid out, the first step is submitted."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import CancelledError, Future
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ from omni2_engine.turn.run import Hooks, Question, TurnRun, checked_hooks
 
 Floats = NDArray[np.float32]
 End = Callable[[str | None, bool], None]  # see `Answer`
-T = TypeVar("T")
 
 
 def claim(state: SessionState, changes: Mapping[str, Any], prepared: bool = False) -> RunningTurn:
@@ -84,7 +83,7 @@ def begin(state: SessionState, turn: RunningTurn, asked: Asked, end: End) -> Ans
     """
     try:
         hooks = checked_hooks(asked.hooks, state.runtime.pipeline)
-        reading = now(partial(asked.read, state.runtime, turn))
+        reading = waits.here(partial(asked.read, state.runtime, turn))
         return waits.run(
             _begin(state, turn, reading, asked.text, hooks, end), turn.deadline, partial(note_waiting, turn)
         )
@@ -105,7 +104,7 @@ async def abegin(state: SessionState, turn: RunningTurn, asked: Asked, end: End)
     """`begin` for a coroutine."""
     try:
         hooks = checked_hooks(asked.hooks, state.runtime.pipeline)
-        reading = elsewhere(state.runtime.helpers, partial(asked.read, state.runtime, turn))
+        reading = waits.on_a_thread_of(state.runtime.helpers, partial(asked.read, state.runtime, turn))
         begun = _begin(state, turn, reading, asked.text, hooks, end)
         return await waits.arun(begun, turn.deadline, partial(note_waiting, turn))
     except CancelledError:
@@ -210,15 +209,3 @@ def note_waiting(turn: RunningTurn, future: Future[Any]) -> None:
     turn.waits_for = future
     if turn.cancelled:
         future.cancel()
-
-
-def now(work: Callable[[], T]) -> Waits[T]:
-    """Done on the thread that begins the turn."""
-    return work()
-    yield  # which makes it a generator
-
-
-def elsewhere(helpers: Executor, work: Callable[[], T]) -> Waits[T]:
-    """Done on a helper's thread, while a coroutine waits."""
-    done: T = yield helpers.submit(work)
-    return done

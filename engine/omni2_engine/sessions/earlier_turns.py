@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from omni2_engine._core import SchedulerError, SessionCancelledError
 from omni2_engine.audio.source import AudioInput
 from omni2_engine.errors import ContextError, SettingError
-from omni2_engine.sessions.beginning import elsewhere, note_waiting, now, turn_options
+from omni2_engine.sessions.beginning import note_waiting, turn_options
 from omni2_engine.sessions.ending import abandon
 from omni2_engine.sessions.prompt_room import lay_out, log_dropped, wanted
 from omni2_engine.sessions.question import Asked
@@ -93,7 +93,7 @@ def add_turns(state: SessionState, turns: Iterable[EarlierTurn], changes: Mappin
     """
     busy = _claim(state, changes)
     try:
-        reading = now(partial(_read, state, busy, list(turns)))
+        reading = waits.here(partial(_read, state, busy, list(turns)))
         waits.run(_add(state, busy, reading), on_wait=partial(note_waiting, busy))
     except (CancelledError, SessionCancelledError):
         _give_up(state, busy)
@@ -107,7 +107,7 @@ async def aadd_turns(state: SessionState, turns: Iterable[EarlierTurn], changes:
     """`add_turns` for a coroutine."""
     busy = _claim(state, changes)
     try:
-        reading = elsewhere(state.runtime.helpers, partial(_read, state, busy, list(turns)))
+        reading = waits.on_a_thread_of(state.runtime.helpers, partial(_read, state, busy, list(turns)))
         await waits.arun(_add(state, busy, reading), on_wait=partial(note_waiting, busy))
     except (CancelledError, SessionCancelledError):
         await _agive_up(state, busy)

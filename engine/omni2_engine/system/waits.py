@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Executor, Future
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -61,6 +61,18 @@ async def arun(work: Waits[T], until: float | None = None, on_wait: OnWait = lam
     except StopIteration as done:
         value: T = done.value
         return value
+
+
+def here(work: Callable[[], T]) -> Waits[T]:
+    """Done on the thread that runs it; it waits for nothing."""
+    return work()
+    yield  # which makes it a generator
+
+
+def on_a_thread_of(executor: Executor, work: Callable[[], T]) -> Waits[T]:
+    """Done on one of an executor's threads, while who runs it waits."""
+    done: T = yield executor.submit(work)
+    return done
 
 
 def _left(until: float | None) -> float | None:
