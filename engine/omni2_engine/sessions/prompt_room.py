@@ -83,8 +83,8 @@ def log_dropped(dropped: int, kept: list[Exchange], layout: Layout) -> None:
 
 def wanted(runtime: Runtime, earlier: list[Exchange], options: Options) -> list[Exchange]:
     """The earlier turns that the model should be given."""
-    wanted = options.over(runtime.pipeline.config.capabilities).history_turns
-    return earlier if wanted is None else earlier[max(0, len(earlier) - wanted) :]
+    most = options.over(runtime.pipeline.config.capabilities).history_turns
+    return earlier if most is None else earlier[max(0, len(earlier) - most) :]
 
 
 def _exchange(runtime: Runtime, earlier: list[Exchange], text: str | None) -> Exchange:
