@@ -22,7 +22,9 @@ def test_an_answer_is_held_until_it_is_interrupted(tiny_engine: Engine, reposito
             while not isinstance(await anext(held), SoundMade):
                 pass
             following = asyncio.ensure_future(anext(held))
-            await asyncio.sleep(20 * LOOK)
+            while not (following.done() or live._events._events):  # until there is something that could be taken
+                await asyncio.sleep(LOOK)
+            await asyncio.sleep(2 * LOOK)  # a consumer has been told of it by now, and been given its turn
             waits = not following.done()
             live.interrupt(heard=0.1)
             events = [await following]
