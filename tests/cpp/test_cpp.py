@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..make import make
+from ..make import FLAGS, folder_of, make
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = sorted(source.stem for source in HERE.glob("test_*.cpp"))
@@ -25,6 +25,22 @@ def build() -> Path:
 def test_program(program: str, build: Path) -> None:
     run = subprocess.run([build / program], capture_output=True, text=True, timeout=580)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_objects_of_other_flags_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\necho version 1\n")
+    compiler.chmod(0o755)
+    for each in FLAGS:
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv("CXX", str(compiler))
+    before = folder_of("cpp")
+    assert folder_of("cpp") == before != folder_of("kernels")
+    monkeypatch.setenv(name, f"{compiler} -m64" if name == "CXX" else "-O3")
+    other = folder_of("cpp")
+    compiler.write_text("#!/bin/sh\necho version 2\n")
+    assert len({before, other, folder_of("cpp")}) == 3
 
 
 def test_cuda_is_declared_as_in_its_header() -> None:
