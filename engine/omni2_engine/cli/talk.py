@@ -15,6 +15,7 @@ from rich.console import Console
 from omni2_engine.audio.sink import open_writer
 from omni2_engine.backends.select import Device
 from omni2_engine.cli.require import require
+from omni2_engine.cli.talk_buffer import PlayoutDelay, no_delay
 from omni2_engine.cli.talk_screen import TalkScreen
 from omni2_engine.cli.talk_sound import Floats, Player, RecordedTalk, SoundCard, SoundDevice, loudness
 from omni2_engine.engine import Engine
@@ -96,7 +97,7 @@ def register(app: typer.Typer) -> None:
         with console.status("Loading the engine") if console.is_terminal else contextlib.nullcontext():
             loaded = Engine.load(engine, threads=threads, device=device)
         with loaded:
-            player = Player(loaded.sample_rate)
+            player = Player(loaded.sample_rate, PlayoutDelay() if in_ is None else no_delay())
             with (
                 _sound(player, in_, out) as sound,
                 loaded.live(

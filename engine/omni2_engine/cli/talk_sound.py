@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from omni2_engine.audio.sink import PcmWriter
 from omni2_engine.audio.source import read_native
+from omni2_engine.cli.talk_buffer import PlayoutDelay
 from omni2_engine.errors import AudioError, BackendError
 from omni2_engine.turn.chunk import Chunk
 
@@ -23,29 +24,37 @@ NEED = "pip install 'omni2-engine[talk]'"
 
 
 class Player:
-    """Plays chunks one after the other; silence where there is none. Its methods may be called by any thread.
+    """Plays chunks one after the other; silence where there is none. Its methods may be called by any thread. Its clock
+    is the sound that was pulled.
 
     Args:
         rate: of the sound, Hz.
+        delay: how long an answer waits beyond its `start_in`, and where it ran dry.
 
     Attributes:
         level: loudness of what it played last, 0 to 1.
     """
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, delay: PlayoutDelay) -> None:
         self.rate = rate
         self.level = 0.0
+        self._delay = delay
         self._pieces: deque[Floats] = deque()
         self._turn = 0
-        self._wait = 0  # samples of silence before the first of an answer
+        self._pulled = 0  # samples
+        self._start = 0  # value of `_pulled` at which to play what is there
         self._samples = 0  # played of the present answer
         self._lock = threading.Lock()
 
     def add(self, turn: int, chunk: Chunk) -> None:
-        """Play a chunk behind those before; the first of a turn after its `start_in`."""
+        """Play a chunk behind those before; the first of a turn after its `start_in` and the delay."""
         with self._lock:
+            now = self._pulled / self.rate
             if chunk.index == 0:
-                self._turn, self._wait, self._samples = turn, round(chunk.start_in * self.rate), 0
+                wait = 0.0 if chunk.final else chunk.start_in + self._delay.seconds
+                self._turn, self._start, self._samples = turn, self._pulled + round(wait * self.rate), 0
+                self._delay.begin(now + chunk.start_in)
+            self._delay.arrived(now, chunk.duration)
             self._pieces.append(chunk.pcm)
 
     def stop(self) -> None:
@@ -69,8 +78,7 @@ class Player:
         """The next samples to be heard, (samples,) float32."""
         sound = np.zeros(samples, np.float32)
         with self._lock:
-            at = min(self._wait, samples) if self._pieces else 0
-            self._wait -= at
+            at = max(0, self._start - self._pulled)
             while at < samples and self._pieces:
                 piece = self._pieces.popleft()
                 part = piece[: samples - at]
@@ -79,6 +87,9 @@ class Player:
                     self._pieces.appendleft(piece[len(part) :])
                 at += len(part)
                 self._samples += len(part)
+                if not self._pieces:  # it ran dry, or the answer is over
+                    self._start = self._pulled + at + round(self._delay.seconds * self.rate)
+            self._pulled += samples
         self.level = loudness(sound)
         return sound
 

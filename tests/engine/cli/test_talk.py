@@ -6,6 +6,7 @@ import io
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from rich.console import Console
 
 from omni2_engine.cli import talk
 from omni2_engine.cli.app import run
+from omni2_engine.cli.talk_buffer import PlayoutDelay, no_delay
 from omni2_engine.cli.talk_screen import TalkScreen
 from omni2_engine.cli.talk_sound import FRAME, Floats, Player, RecordedTalk, SoundCard, loudness
 from omni2_engine.errors import AudioError, BackendError
@@ -100,7 +102,7 @@ def chunk(samples: int, index: int = 0, start_in: float = 0.0, value: float = 0.
 
 
 def test_a_player_waits_plays_and_falls_silent() -> None:
-    player = Player(1000)
+    player = Player(1000, no_delay())
     player.add(0, chunk(50, start_in=0.02))
     player.add(0, chunk(10, index=1, value=0.25))
     assert player.playing and player.played == (0.0, 0)
@@ -111,6 +113,30 @@ def test_a_player_waits_plays_and_falls_silent() -> None:
     assert not player.playing and not player.pull(10).any() and player.level == 0.0
     player.add(1, chunk(5))
     assert player.played == (0.0, 1) and player.pull(10)[:5].all()
+
+
+def test_a_player_for_a_sound_card_waits_a_little_longer_each_time_sound_comes_late() -> None:
+    player = Player(1000, PlayoutDelay())
+    player.add(0, chunk(100, start_in=0.02))
+    assert np.flatnonzero(player.pull(400)).tolist() == list(range(60, 160))  # 20 ms foreseen, and 40
+    player.add(0, chunk(100, index=1))  # at 400 ms; it ought to have been there at 120
+    assert np.flatnonzero(player.pull(200)).tolist() == list(range(100))
+    player.add(1, chunk(50))
+    assert np.flatnonzero(player.pull(400))[0] == 300  # 280 late, and 20 to spare
+
+
+def test_a_player_that_ran_dry_waits_before_it_goes_on() -> None:
+    player = Player(1000, PlayoutDelay())
+    player.add(0, chunk(50))
+    player.pull(100)  # dry after 90
+    player.add(0, chunk(50, index=1))
+    assert np.flatnonzero(player.pull(100)).tolist() == list(range(30, 80))
+
+
+def test_an_answer_that_is_there_whole_does_not_wait() -> None:
+    player = Player(1000, PlayoutDelay())
+    player.add(0, replace(chunk(50), final=True))
+    assert np.flatnonzero(player.pull(100)).tolist() == list(range(50))
 
 
 def test_loudness_is_in_decibels() -> None:
@@ -127,7 +153,7 @@ def test_a_recording_that_cannot_be_written_ends_the_talk(question_file: Path) -
             raise AudioError("the disk is full")
 
     ended: list[bool] = []
-    recorded = RecordedTalk(Player(1000), question_file, Full(), times.sleep, times.clock)  # type: ignore[arg-type]
+    recorded = RecordedTalk(Player(1000, no_delay()), question_file, Full(), times.sleep, times.clock)  # type: ignore[arg-type]
     recorded.start(lambda frame, rate: None, lambda: ended.append(True))
     with pytest.raises(AudioError, match="full"):
         recorded.close()
@@ -166,7 +192,7 @@ class FakePortAudio:
 def test_a_sound_card_hears_and_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakePortAudio()
     monkeypatch.setitem(sys.modules, "sounddevice", fake)
-    player, heard = Player(1000), []
+    player, heard = Player(1000, no_delay()), []
     card = SoundCard(player)
     card.start(lambda frame, rate: heard.append((frame, rate)), lambda: None)
     player.add(0, chunk(100))
@@ -179,7 +205,7 @@ def test_a_sound_card_hears_and_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sound_card_that_is_not_there_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", FakePortAudio(broken=True))
     with pytest.raises(AudioError, match="no such device"):
-        SoundCard(Player(1000)).start(lambda frame, rate: None, lambda: None)
+        SoundCard(Player(1000, no_delay())).start(lambda frame, rate: None, lambda: None)
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +217,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
     monkeypatch.setattr("sys.meta_path", [Missing(), *sys.meta_path])
     with pytest.raises(BackendError, match=r"PortAudio library not found .* libportaudio2"):
-        SoundCard(Player(1000))
+        SoundCard(Player(1000, no_delay()))
 
 
 def shown(*events: Any, terminal: bool = False, now: Callable[[], float] = lambda: 10.0) -> str:
