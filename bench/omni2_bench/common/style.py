@@ -8,6 +8,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+BLUE, ORANGE, GREEN = "#4269d0", "#e07b39", "#3ca951"
 INK, PALE, LINE = "#20242c", "#8a92a0", "#c9ced8"
 STYLE: Any = {
     "font.size": 10,

@@ -13,6 +13,7 @@ from omni2_bench.common.results import Say, write_results
 from omni2_bench.common.server_process import ServerProcess
 from omni2_bench.live.conditions import LiveCondition, conditions
 from omni2_bench.live.page import page
+from omni2_bench.live.plots import draw
 from omni2_bench.live.served import first_sounds, served
 from omni2_bench.load.caller import Caller, Server
 from omni2_bench.load.clock import Clock
@@ -73,7 +74,7 @@ def problems(trial: Trial) -> dict[str, Any]:
 
 
 def run(plan: LivePlan, out: Path, say: Say) -> str:
-    """Measure, and write `live.json` and `live.md`.
+    """Measure, and write `live.json`, `live.md` and `live.png`.
 
     Both servers, with speculation and without, run all the time, so that conditions alternate between them.
 
@@ -101,7 +102,7 @@ def run(plan: LivePlan, out: Path, say: Say) -> str:
                 after = first_sounds(server)
                 measured.add(calls, after[0] - before[0], after[1] - before[1])
                 say(_line(number, measured))
-    record = {
+    record: dict[str, Any] = {
         "engine": str(plan.engine),
         "machine": machine.describe(plan.threads or 0),
         "load": machine.load(),
@@ -111,7 +112,9 @@ def run(plan: LivePlan, out: Path, say: Say) -> str:
         "seed": plan.seed,
         "conditions": [measured.record() for measured in found],
     }
-    return write_results(out, "live", record, page(record))
+    written = write_results(out, "live", record, page(record))
+    draw(record["conditions"], out / "live.png")
+    return written
 
 
 def _talk(

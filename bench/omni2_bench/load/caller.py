@@ -78,6 +78,7 @@ class Caller:
         self._answers: dict[str, HeardTurn] = {}  # by the id of the response
         self._items: dict[int, str] = {}  # by the identity of the turn: item of its answer
         self._interrupted: HeardTurn | None = None  # the answer that the next voiced frame interrupts
+        self._unnoticed: HeardTurn | None = None  # the answer that is interrupted, until the server hears that
         self._broken: BaseException | None = None
 
     async def call(self) -> Call:
@@ -177,7 +178,7 @@ class Caller:
         await self._clock.until(turn.ready[0] + planned.interrupted_after)
         if _over(turn) and self._clock.now() >= _played(turn):
             return False
-        self._interrupted = turn
+        self._interrupted = self._unnoticed = turn
         self._speak(following[0])
         await self._wait(lambda: turn.interrupted is not None and _over(turn))
         assert turn.interrupted is not None
@@ -220,6 +221,8 @@ class Caller:
         now, kind = self._clock.now(), event["type"]
         if kind == "error":
             self._broken = Lost(_problem(event))
+        elif kind == "input_audio_buffer.speech_started" and self._unnoticed is not None:
+            self._unnoticed.noticed, self._unnoticed = now, None
         elif kind == "input_audio_buffer.speech_stopped" and self._turns and self._turns[-1].decided is None:
             self._turns[-1].decided = now
         elif kind == "response.created" and self._turns and self._turns[-1] not in self._answers.values():

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from omni2_bench.common.style import PALE, STYLE
+from omni2_bench.common.percentiles import draw_percentiles
+from omni2_bench.common.style import BLUE, PALE, STYLE
 from omni2_bench.load.trial import Trial
 
 from matplotlib import pyplot as plt  # isort: skip  (after `style`, which chooses the backend)
-
-BLUE, ORANGE = "#4269d0", "#e07b39"
 
 
 def draw(trials: Sequence[Trial], path: Path) -> None:
@@ -27,13 +26,10 @@ def draw(trials: Sequence[Trial], path: Path) -> None:
         found = {trial.behaviour.rate: trial.figures() for trial in trials}
         heard = sorted(rate for rate, figures in found.items() if "first_sound_p50" in figures)
         if len(heard) > 1:
-            for name, colour in (("p50", BLUE), ("p95", ORANGE)):
-                values = [found[rate][f"first_sound_{name}"] for rate in heard]
-                axes.plot(heard, values, marker="o", color=colour, label=name)
+            draw_percentiles(axes, heard, [found[rate] for rate in heard], "first_sound")
             axes.set_xlabel("conversations that begin per second")
             axes.set_ylabel("s")
             axes.set_title("End of speech to first sound")
-            axes.legend(frameon=False)
         else:
             times = np.sort([turn.first_sound for turn in trials[0].turns if turn.ready])
             axes.step(times, np.arange(1, len(times) + 1) / max(1, len(times)), where="post", color=BLUE)

@@ -19,6 +19,7 @@ class HeardTurn:
         interrupted: when the first voiced frame of an interruption was sent.
         status: "completed", "interrupted", "vanished", "failed" or "unanswered".
         problem: what went wrong.
+        noticed: when the server said that it hears the interruption; a client falls silent then.
     """
 
     speech_ended: float = 0.0
@@ -29,6 +30,7 @@ class HeardTurn:
     interrupted: float | None = None
     status: str = "unanswered"
     problem: str = ""
+    noticed: float | None = None
 
     @property
     def first_sound(self) -> float | None:
@@ -53,6 +55,13 @@ class HeardTurn:
         if self.interrupted is None:
             return None
         return max([0.0, *(moment - self.interrupted for moment in self.ready)])
+
+    @property
+    def told(self) -> float | None:
+        """Seconds from an interruption's first voiced frame to the word that it is heard."""
+        if self.interrupted is None or self.noticed is None:
+            return None
+        return max(0.0, self.noticed - self.interrupted)
 
 
 @dataclass

@@ -53,7 +53,7 @@ class Trial:
     def figures(self) -> dict[str, float]:
         """Every figure an objective may name; those without any sample are absent.
 
-        first_sound, decision, rtf, stopped: seconds (rtf: a ratio), each with suffixes _p50, _p95, _p99 and _mean;
+        first_sound, decision, rtf, stopped, told: seconds (rtf: a ratio), each with suffixes _p50, _p95, _p99, _mean;
         continuity: share of the answers whose worst gap is below 0.1 s; gap_p95, gap_max: an answer's worst gap;
         refused, failed: share of the conversations; unanswered: share of the questions; at_once: conversations at
         once on average.
@@ -65,6 +65,7 @@ class Trial:
             "decision": [turn.decided - turn.speech_ended for turn in turns if turn.decided is not None],
             "rtf": [turn.rtf for turn in heard],
             "stopped": [turn.stopped for turn in heard],
+            "told": [turn.told for turn in heard],
         }
         found: dict[str, float] = {}
         for name, values in samples.items():

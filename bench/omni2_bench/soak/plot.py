@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from omni2_bench.common.style import PALE, STYLE
+from omni2_bench.common.style import BLUE, ORANGE, PALE, STYLE
 from omni2_bench.soak.samples import HeldSample
 
 from matplotlib import pyplot as plt  # isort: skip  (after `style`, which chooses the backend)
 
-BLUE, ORANGE = "#4269d0", "#e07b39"
 MIB = 2**20
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib import image
 
 from omni2_bench.live import results
 from omni2_bench.live.conditions import LiveCondition, conditions
 from omni2_bench.live.page import page
+from omni2_bench.live.plots import draw
 from omni2_bench.live.results import LivePlan, MeasuredCondition, run
 from omni2_bench.live.served import served
 from omni2_bench.load.records import Call, HeardTurn
@@ -43,6 +46,43 @@ def test_the_way_through_the_socket_is_what_the_server_does_not_count() -> None:
     assert figures["server_mean"] == pytest.approx(0.25) and figures["socket_mean"] == pytest.approx(0.1)
 
 
+def measured(condition: LiveCondition, late: float = 0.0) -> MeasuredCondition:
+    """One whose first sound came so much later than 0.8 s after the speech, with a gap as long."""
+    turn = HeardTurn(1.0, 1.5, [1.8 + late, 2.3 + 2 * late], [0.5, 0.5], 3.0, 2.0, "interrupted", noticed=2.16)
+    if not condition.interrupts:
+        turn.interrupted = turn.noticed = None
+    return MeasuredCondition(condition, [Call(0.0, "done", turns=[turn])], (0.25, 1))
+
+
+def shown(path: Path) -> bool:
+    """A picture of the right size, with something on it."""
+    pixels = image.imread(path)
+    return pixels.shape[:2] == (600, 1800) and len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 30
+
+
+def test_the_page_tells_of_interruptions() -> None:
+    conditions = [measured(one).record() for one in (LiveCondition(0.5), LiveCondition(0.5, interrupts=1.0))]
+    whole, interrupted = page(
+        {"engine": "demo", "turns": 3, "rounds": 1, "load": 0.0, "conditions": conditions}
+    ).splitlines()[6:8]
+    assert whole.startswith("| 500 ms, with | 1 |") and whole.endswith("| – | – | – | – |")
+    assert interrupted.startswith("| 500 ms, with, interrupted |") and interrupted.endswith("| 160 | 160 | 300 | 300 |")
+
+
+def test_the_plot_shows_parts_and_loads(tmp_path: Path) -> None:
+    found = conditions([0.2, 0.5], [1, 2, 8])
+    draw([measured(one, 0.1 * one.conversations).record() for one in found], tmp_path / "live.png")
+    draw([measured(one).record() for one in found], tmp_path / "even.png")
+    assert shown(tmp_path / "live.png") and shown(tmp_path / "even.png")
+    assert (tmp_path / "live.png").read_bytes() != (tmp_path / "even.png").read_bytes()
+
+
+def test_a_plot_without_any_answer_is_drawn(tmp_path: Path) -> None:
+    silent = MeasuredCondition(LiveCondition(0.5), [Call(0.0, "failed", problem="it does not answer")])
+    draw([silent.record()], tmp_path / "live.png")
+    assert image.imread(tmp_path / "live.png").shape[:2] == (600, 1800)
+
+
 def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="did not start"), served(tmp_path / "none", 1, True, 1):
         raise AssertionError("it started")
@@ -60,3 +100,4 @@ def test_a_condition_is_measured(
     assert condition["turns"] == 2 and "problems" not in condition
     assert {"decision_p50", "first_sound_p50", "server_mean", "socket_mean"} <= condition["figures"].keys()
     assert text == page(record) and "200 ms, with" in text and len(lines) == 1
+    assert shown(tmp_path / "live.png")

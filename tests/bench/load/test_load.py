@@ -109,6 +109,7 @@ def test_interruptions() -> None:
         for turn in call.turns[:2]:
             assert turn.interrupted is not None and turn.stopped is not None
             assert turn.interrupted - turn.ready[0] > INTERRUPTS_AFTER[0] and len(turn.ready) < 400
+            assert turn.noticed is not None and turn.noticed >= turn.interrupted
     assert len(server.truncated) == 2 * len(calls) and min(server.truncated) > 0
 
 
@@ -138,14 +139,14 @@ def test_a_server_that_never_answers() -> None:
 def test_figures() -> None:
     turns = [
         HeardTurn(1.0, 1.5, [2.0, 2.5, 3.5], [0.5, 0.5, 0.5], 3.6, None, "completed"),  # runs dry for 0.5 s
-        HeardTurn(1.0, 1.2, [1.4, 1.5], [0.5, 0.5], 1.6, 1.45, "interrupted"),
+        HeardTurn(1.0, 1.2, [1.4, 1.5], [0.5, 0.5], 1.6, 1.45, "interrupted", noticed=1.6),
         HeardTurn(5.0, None, [], [], None, None, "unanswered"),
     ]
     calls = [Call(0.0, "done", turns=turns[:2], ended=4.0), Call(1.0, "failed", turns=turns[2:], ended=2.0)]
     figures = Trial(Behaviour(1, 1), [*calls, Call(2.0, "refused", retry_after=1.0, ended=2.0)]).figures()
     assert figures["first_sound_p50"] == pytest.approx(0.7) and figures["decision_mean"] == pytest.approx(0.35)
     assert figures["continuity"] == 0.5 and figures["gap_max"] == pytest.approx(0.5)
-    assert figures["stopped_p50"] == pytest.approx(0.05)
+    assert figures["stopped_p50"] == pytest.approx(0.05) and figures["told_p50"] == pytest.approx(0.15)
     assert figures["refused"] == figures["failed"] == pytest.approx(1 / 3)
     assert figures["unanswered"] == pytest.approx(1 / 3) and figures["at_once"] == pytest.approx(5 / 4)
 
