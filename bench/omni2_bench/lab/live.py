@@ -1,157 +1,210 @@
-"""Live conversations in real time on this machine: from the end of speech to the first sound, from an interruption to
-the last, and two conversations at once.
+"""`bench live` without a server: the same questions in real time, the same figures, in this process.
 
-python -m omni2_bench.lab.live ENGINE examples/sum.wav --speech-begins 0.22
+omni2-engine bench live ENGINE -q examples/questions --out build/live
+python -m omni2_bench.lab.live ENGINE -q examples/questions --beside build/live/live.json
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import product
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from types import TracebackType
+from typing import Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from omni2_bench.common.machine import load
 from omni2_bench.common.results import table
-from omni2_bench.common.statistics import summarise
+from omni2_bench.live.conditions import SPREAD, LiveCondition, conditions
+from omni2_bench.live.page import conditions_table, milliseconds, name_of
+from omni2_bench.live.results import MeasuredCondition
+from omni2_bench.load.command import numbers, recordings_in
+from omni2_bench.load.recordings import FRAME, RATE, RecordedQuestion, read_recording
+from omni2_bench.load.records import Call, HeardTurn
 from omni2_engine import Engine
-from omni2_engine.audio.source import read_native
 from omni2_engine.live.conversation import LiveConversation
-from omni2_engine.live.events import Finished, Interrupted, SoundMade, SpeechEnded
+from omni2_engine.live.events import Failed, Finished, Interrupted, SoundMade, SpeechEnded
 from omni2_engine.live.settings import Detection
-from omni2_engine.turn.chunk import Chunk
+from omni2_engine.turn.chunk import CANCELLED
 
-FRAME = 0.02  # seconds
+SILENCE = bytes(2 * FRAME)
 HEARD = 0.6  # seconds of an answer before it is interrupted
-Floats = NDArray[np.float32]
+FIGURES = {  # of both ways: heading → figure
+    "decision": "decision_p50",
+    "first sound": "first_sound_p50",
+    "p95": "first_sound_p95",
+    "worst gap": "gap_max",
+    "told": "told_p50",
+}
+Frame = tuple[bytes, bool, bool]  # sound; whether it is the first, and the last, that is voiced
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A spoken question.
+class Microphone:
+    """Feeds a conversation a frame every 20 ms, silent where nothing is said. A context manager.
 
     Args:
-        samples: mono.
-        rate: Hz.
-        begins: seconds at which the speech begins.
+        live: the conversation.
+
+    Attributes:
+        first, last: when the first and the last voiced frame of the latest question was fed, by `time.monotonic`.
     """
 
-    samples: Floats
-    rate: int
-    begins: float
+    def __init__(self, live: LiveConversation) -> None:
+        self.first = self.last = 0.0
+        self._live = live
+        self._speech: deque[Frame] = deque()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
 
-    def speak(self, live: LiveConversation, rest: float) -> float:
-        """Feed it in real time, and silence behind it.
+    def speak(self, question: RecordedQuestion) -> None:
+        """Say it next."""
+        self._speech.extend(
+            (frame, number == question.first, number == question.last) for number, frame in enumerate(question.frames)
+        )
 
-        Returns:
-            When the speech began, by `time.monotonic`.
-        """
-        sound = np.concatenate([self.samples, np.zeros(round(rest * self.rate), np.float32)])
-        length, began = round(FRAME * self.rate), time.monotonic()
-        for number, first in enumerate(range(0, len(sound), length), 1):
-            time.sleep(max(began + number * FRAME - time.monotonic(), 0.0))  # a frame is there when it was spoken
-            live.feed(sound[first : first + length], self.rate)
-        return began + self.begins
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._over.wait(max(0.0, due - time.monotonic())):
+            frame, first, last = self._speech.popleft() if self._speech else (SILENCE, False, False)
+            self._live.feed(frame, RATE)
+            now = time.monotonic()
+            self.first, self.last = now if first else self.first, now if last else self.last
+            due += FRAME / RATE
+
+    def __enter__(self) -> Microphone:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
 
 
-def first_sound(engine: Engine, question: Recorded, detection: Detection) -> float:
-    """Milliseconds from the decision that the speech is over to the first sound."""
-    with engine.live(detection=detection, max_new_tokens=64) as live:
-        speaker = threading.Thread(target=question.speak, args=(live, detection.silence + 0.3))
-        speaker.start()
-        decided = 0.0
+def converse(engine: Engine, condition: LiveCondition, questions: Sequence[RecordedQuestion]) -> HeardTurn:
+    """Ask, as the server would be asked.
+
+    Args:
+        engine: to talk with.
+        condition: of which one turn is measured.
+        questions: what is asked, and what interrupts the answer if the condition wants that.
+
+    Returns:
+        The first turn; moments by `time.monotonic`. Sound counts as there when `Chunk.start_in` is over: the server
+        sends it then.
+    """
+    turn = HeardTurn()
+    detection = Detection(silence=condition.silence, soft_end=Detection().soft_end if condition.speculate else None)
+    with engine.live(detection=detection, chunks="growing") as live, Microphone(live) as microphone:
+        microphone.speak(questions[0])
         for event in live:
-            if isinstance(event, SpeechEnded):
-                decided = time.monotonic()
-            elif isinstance(event, SoundMade):
-                break
-        sounded = time.monotonic()
-        speaker.join()
-    return 1000 * (sounded - decided)
-
-
-def interruption(engine: Engine, question: Recorded, detection: Detection) -> float:
-    """Milliseconds from the onset of speech during an answer to the moment at which its sound is stopped."""
-    with engine.live(detection=detection, max_new_tokens=64) as live:
-        onset: list[float] = []
-
-        def speak() -> None:
-            question.speak(live, detection.silence + HEARD + 0.2)
-            onset.append(question.speak(live, 0.0))
-
-        speaker = threading.Thread(target=speak)
-        speaker.start()
-        for event in live:
-            if isinstance(event, Interrupted):
-                break
-        stopped = time.monotonic()
-        speaker.join()
-    return 1000 * (stopped - onset[0])
-
-
-def gaps(engine: Engine, question: Recorded, detection: Detection, conversations: int) -> list[float]:
-    """Milliseconds for which a player that waited for `start_in` has nothing to play, by conversation; all speak at the
-    same time."""
-    found: list[float] = []
-
-    def converse() -> None:
-        with engine.live(detection=detection, max_new_tokens=64) as live:
-            speaker = threading.Thread(target=question.speak, args=(live, detection.silence + 0.3))
-            speaker.start()
-            arrived: list[tuple[float, Chunk]] = []
-            for event in live:
-                if isinstance(event, SoundMade):
-                    arrived.append((time.monotonic(), event.chunk))
-                elif isinstance(event, Finished):
+            now = time.monotonic()
+            if not microphone.last:
+                continue  # a pause in the question was taken for its end
+            match event:
+                case SpeechEnded():
+                    if turn.decided is not None:  # the answer was over before it could be interrupted
+                        break
+                    turn.decided, turn.speech_ended = now, microphone.last
+                case SoundMade() if turn.decided is not None:
+                    if not turn.ready and condition.interrupts:
+                        threading.Timer(HEARD, microphone.speak, [questions[1]]).start()
+                    held = turn.ready[0] if turn.ready else now + event.chunk.start_in
+                    turn.ready.append(max(now, held))
+                    turn.durations.append(event.chunk.duration)
+                case Interrupted() if turn.ready:
+                    turn.interrupted, turn.noticed = microphone.first, now
                     break
-            speaker.join()
-        dry, longest = arrived[0][0] + arrived[0][1].start_in, 0.0
-        for moment, chunk in arrived:
-            longest = max(longest, moment - dry)
-            dry = max(dry, moment) + chunk.duration
-        found.append(1000 * longest)
+                case Finished() if event.reason != CANCELLED:
+                    turn.ready = [min(moment, now) for moment in turn.ready]  # what is held can be played through now
+                    if not (condition.interrupts and turn.ready):
+                        break
+                case Failed():
+                    raise event.error
+    return turn
 
-    threads = [threading.Thread(target=converse) for _ in range(conversations)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
+
+def measure(
+    engine: Engine, found: Sequence[LiveCondition], recordings: Sequence[RecordedQuestion], rounds: int
+) -> list[MeasuredCondition]:
+    """Every condition in every round, in turns; those at once ask at random moments of the same seconds.
+
+    Args:
+        engine: with a session for each of the conversations at once.
+        found: the conditions.
+        recordings: the questions.
+        rounds: how often.
+    """
+    measured = [MeasuredCondition(condition, []) for condition in found]
+    draws = np.random.default_rng(0)
+    for _ in range(rounds):
+        for one in measured:
+            at_once = one.condition.conversations
+            chosen = draws.integers(len(recordings), size=(2, at_once)).tolist()
+            delays = draws.uniform(0.0, SPREAD, at_once).tolist() if at_once > 1 else [0.0]
+            with ThreadPoolExecutor(at_once) as callers:
+                call = partial(_call, engine, one.condition, recordings)
+                one.add(list(callers.map(call, delays, *chosen)), 0.0, 0)
+    return measured
+
+
+def _call(
+    engine: Engine,
+    condition: LiveCondition,
+    recordings: Sequence[RecordedQuestion],
+    delay: float,
+    first: int,
+    second: int,
+) -> Call:
+    time.sleep(delay)
+    return Call(0.0, "done", turns=[converse(engine, condition, [recordings[first], recordings[second]])])
 
 
 def main(
     engine: Annotated[Path, typer.Argument(help="engine directory")],
-    audio: Annotated[Path, typer.Argument(help="spoken question")],
-    speech_begins: Annotated[float, typer.Option(help="seconds at which its speech begins")] = 0.0,
-    rounds: Annotated[int, typer.Option(help="how often everything runs, interleaved")] = 20,
+    questions: Annotated[list[Path], typer.Option("--question", "-q", help="recordings, or folders of them")],
+    silences: Annotated[str, typer.Option(help="seconds that end a question; several with commas")] = "0.2,0.3,0.5",
+    conversations: Annotated[str, typer.Option(help="at once; several with commas")] = "1,2,4,8",
+    rounds: Annotated[int, typer.Option(min=1, help="turns of every conversation")] = 9,
+    threads: Annotated[int | None, typer.Option(min=1, help="processor threads")] = None,
+    beside: Annotated[Path | None, typer.Option(help="live.json of `bench live`, to set beside it")] = None,
 ) -> None:
-    """Print medians with p10 to p90, milliseconds."""
-    question = Recorded(*read_native(audio), speech_begins)
-    soft_ends = {"with speculation": Detection().soft_end, "without": None}
-    rows: dict[str, list[float]] = {}
-    with Engine.load(engine, sessions=2) as loaded:
-        runs: dict[str, Callable[[], list[float]]] = {}
-        for silence, (name, soft_end) in product((0.5, 0.2), soft_ends.items()):
-            detection = Detection(silence=silence, soft_end=soft_end)
-            runs[f"first sound, {1000 * silence:.0f} ms of silence, {name}"] = lambda d=detection: [  # type: ignore[misc]
-                first_sound(loaded, question, d)
-            ]
-        runs["interruption"] = lambda: [interruption(loaded, question, Detection())]
-        runs["longest gap of two at once"] = lambda: gaps(loaded, question, Detection(), 2)
-        for _ in range(rounds):
-            for name, run in runs.items():
-                rows.setdefault(name, []).extend(run())
-    summaries = {name: summarise(values) for name, values in rows.items()}
-    typer.echo(f"load {load():.0f}")
-    lines = [[name, f"{s.median:.0f}", f"{s.p10:.0f} to {s.p90:.0f}"] for name, s in summaries.items()]
-    typer.echo(table(["ms", "median", "p10 to p90"], lines))
+    """Print the table of `bench live`, of a process without a server."""
+    recordings = [read_recording(path) for path in recordings_in(questions)]
+    several = [int(number) for number in numbers(conversations)]
+    found = conditions(numbers(silences), several)
+    with Engine.load(engine, sessions=max(several), threads=threads) as loaded:
+        converse(loaded, found[0], recordings[:1])  # unmeasured: what is slower the first time
+        measured = measure(loaded, found, recordings, rounds)
+    records = [one.record() for one in measured]
+    typer.echo(conditions_table(records))
+    if beside is not None:
+        typer.echo(both_ways(records, json.loads(beside.read_text(encoding="utf-8"))["conditions"]))
+    typer.echo(f"load {load():.1f}")
+
+
+def both_ways(here: Sequence[dict[str, Any]], served: Sequence[dict[str, Any]]) -> str:
+    """A table of the conditions that both have, in milliseconds: in this process / over the socket."""
+    found = {_key(one): one["figures"] for one in served}
+    rows = []
+    for one in here:
+        if _key(one) in found:
+            ways = (one["figures"], found[_key(one)])
+            cells = [" / ".join(milliseconds(way.get(figure)) for way in ways) for figure in FIGURES.values()]
+            rows.append([name_of(one), str(one["conversations"]), *cells])
+    return table(["silence, speculation", "conversations", *FIGURES], rows)
+
+
+def _key(condition: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(condition[name] for name in ("silence", "speculate", "conversations", "interrupts"))
 
 
 if __name__ == "__main__":
