@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +30,8 @@ NPM_PING = ["npm", "ping", "--fetch-retries=0"]  # without network `npm install`
 NO_NETWORK = re.compile(
     r"NewConnectionError|ConnectTimeoutError|NameResolutionError|EAI_AGAIN|ENOTFOUND|ECONNREFUSED|ETIMEDOUT"
 )
+FAILURE = re.compile(r"\s*(?:ERROR:|npm error|npm ERR!)")  # how they begin to say why they fail
+FOUND_NOTHING = "(from versions: none)"  # pip's failure at an index that it has not reached; the line before says why
 TAIL = 15  # lines that a failure prints
 
 
@@ -44,15 +47,17 @@ class Part:
         name: of its stamp, which says that it is there.
         requirements: the file that says what it is.
         install: does it; raises `Unreached`, or a `RuntimeError` with what was said.
+        folder: of its stamp, removed no later than what is installed.
     """
 
     name: str
     requirements: Path
     install: Callable[[], None]
+    folder: Path = HOME
 
     @property
     def stamp(self) -> Path:
-        return HOME / f"{self.name}.stamp"
+        return self.folder / f"{self.name}.stamp"
 
     def ensure(self) -> str:
         """Install it unless it is there; returns what there is to say."""
@@ -100,7 +105,8 @@ def from_npm() -> Part:
 def drivers() -> Part:
     """What drives the browsers that are installed; into the environment that runs the tests."""
     requirements = TESTS / "page" / "requirements.txt"
-    return Part("page", requirements, lambda: run([sys.executable, *PIP, "-r", str(requirements)]))
+    install = [sys.executable, *PIP, "-r", str(requirements)]
+    return Part("page", requirements, lambda: run(install), Path(sys.prefix))
 
 
 def run(command: list[str], folder: Path = ROOT) -> None:
@@ -121,9 +127,21 @@ def run(command: list[str], folder: Path = ROOT) -> None:
     )
     if done.returncode == 0:
         return
-    if NO_NETWORK.search(done.stdout):
+    if is_unreached(done.stdout):
         raise Unreached("its registry is not reached from here")
     raise RuntimeError("\n".join([" ".join(command), *done.stdout.splitlines()[-TAIL:]]))
+
+
+def is_unreached(said: str) -> bool:
+    """Whether what failed is the way to the registry; an attempt that was repeated is no failure.
+
+    Args:
+        said: all that pip or npm printed.
+    """
+    lines = said.splitlines()
+    if any(NO_NETWORK.search(line) for line in lines if FAILURE.match(line)):
+        return True
+    return any(FOUND_NOTHING in line and NO_NETWORK.search(before) for before, line in pairwise(lines))
 
 
 def main() -> int:
