@@ -52,7 +52,7 @@ def test_goes_on_where_it_was_stopped(tmp_path: Path, stop: str) -> None:
     assert not first.run(until=5 if stop == "step" else None)
     assert first.step == 5
     second = task()
-    nn.init.zeros_(second.module.weight)  # whatever it starts with, the checkpoint is what counts
+    nn.init.zeros_(second.module.weight)  # the checkpoint counts, and not what it starts with
     trainer = Trainer(workspace, second, SCHEDULE, 7, console)
     assert trainer.step == 5 and trainer.run()
     for a, b in zip(whole.module.parameters(), second.module.parameters(), strict=True):
@@ -80,3 +80,9 @@ def test_bfloat16_is_used_where_the_processor_has_it_or_it_is_asked_for(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
     with bfloat16(wanted):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is (torch.bfloat16 if enabled else torch.float32)
+
+
+def test_bfloat16_is_not_used_where_torch_cannot_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in torch 2.6
+    with bfloat16():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float32

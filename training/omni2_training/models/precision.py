@@ -11,9 +11,9 @@ def bfloat16(wanted: bool | None = None) -> torch.autocast:
 
     Args:
         wanted: whether they are; None where the processor has instructions for it. Without them bfloat16 takes twice as
-            long as float32.
+            long as float32. Where torch is too old to say, it is taken to have none.
     """
-    has = torch.cpu.get_capabilities()
+    has = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
     native = bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))
     return torch.autocast("cpu", torch.bfloat16, enabled=native if wanted is None else wanted)
 
@@ -24,7 +24,7 @@ def float32() -> torch.autocast:
 
 
 class Float32Conv(nn.Conv1d):
-    """A convolution that stays in float32 wherever it stands."""
+    """A convolution that stays in float32 inside `bfloat16` too."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, T) → (B, out, T) float32."""
