@@ -51,6 +51,11 @@ class RunningServer:
         """Connections that it still holds."""
         return self.server.server_state.connections
 
+    @property
+    def tasks(self) -> int:
+        """That are under way in its loop."""
+        return len(asyncio.all_tasks(self._loop))
+
     def stop(self) -> None:
         if self._thread.is_alive():
             with contextlib.suppress(RuntimeError):
