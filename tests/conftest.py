@@ -90,6 +90,22 @@ def tiny_engine(tiny_engine_dir: Path) -> Engine:
 
 
 @pytest.fixture(scope="session")
+def demo_engine_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demonstration model as `make demo` builds it; tests must not write to it."""
+    from omni2_bench.demo.__main__ import PRECISION, VOICE
+    from omni2_bench.random_checkpoint import CheckpointPaths
+    from omni2_export.build import BuildRequest, build_engine
+    from omni2_export.build.precision import PRESETS
+    from omni2_export.checkpoint import open_checkpoint
+
+    examples, path = REPOSITORY / "examples", tmp_path_factory.mktemp("demo") / "engine"
+    paths = CheckpointPaths.below(examples / "model")
+    opened = open_checkpoint(paths.model, decoder=paths.decoder)
+    build_engine(BuildRequest(opened, path, [examples / VOICE], PRESETS[PRECISION]))
+    return path
+
+
+@pytest.fixture(scope="session")
 def question() -> Path:
     """A spoken question of four seconds, 22.05 kHz."""
     return REPOSITORY / "examples" / "question.wav"

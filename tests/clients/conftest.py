@@ -8,12 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Engine
 from omni2_engine.audio.source import read_native
-from omni2_export.build import BuildRequest, build_engine
-from omni2_export.build.precision import PRESETS
-from omni2_export.checkpoint import open_checkpoint
 from omni2_serve.engine_host import engine_host
 from omni2_serve.limits import ServiceLimits
 from omni2_serve.service import Service
@@ -36,12 +32,9 @@ def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def address(repository: Path, hold: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(demo_engine_dir: Path, hold: Path) -> Iterator[str]:
     """Where a server of the demonstration model listens."""
-    paths = CheckpointPaths.below(repository / "examples" / "model")
-    opened, path = open_checkpoint(paths.model, decoder=paths.decoder), tmp_path_factory.mktemp("demo") / "engine"
-    build_engine(BuildRequest(opened, path, [repository / "examples" / "voice.wav"], PRESETS["balanced"]))
-    with Engine.load(path, sessions=2) as engine:
+    with Engine.load(demo_engine_dir, sessions=2) as engine:
         host = holding(engine_host(engine, typed_turns=True, chunks="fixed"), held=hold.exists)
         server = RunningServer(Service(host, ServiceLimits(sessions=8)))
         yield server.address

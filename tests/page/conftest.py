@@ -30,20 +30,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.fixture(scope="session")
-def demo_engine_dir(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demonstration model as `make demo` builds it."""
-    from omni2_bench.random_checkpoint import CheckpointPaths
-    from omni2_export.build import BuildRequest, build_engine
-    from omni2_export.build.precision import PRESETS
-    from omni2_export.checkpoint import open_checkpoint
-
-    paths = CheckpointPaths.below(repository / "examples" / "model")
-    opened, path = open_checkpoint(paths.model, decoder=paths.decoder), tmp_path_factory.mktemp("demo") / "engine"
-    build_engine(BuildRequest(opened, path, [repository / "examples" / "voice.wav"], PRESETS["balanced"]))
-    return path
-
-
-@pytest.fixture(scope="session")
 def packages(repository: Path) -> Path:
     """The folder node_modules with what tests/page/package.json names."""
     path = repository / PACKAGES
@@ -66,7 +52,7 @@ class Browser:
         self._running: list[Any] = []
 
     def hearing(self, *sounds: Path | float, loop: bool = False) -> Any:
-        """A browser whose microphone plays recordings, and silence of so many seconds, from when it is opened."""
+        """A browser whose microphone plays recordings and seconds of silence from when it is opened."""
         path = self._recordings / f"{len(self._running)}.wav"
         pieces = [_sound(sound) for sound in sounds]
         soundfile.write(path, np.concatenate(pieces), MICROPHONE_RATE, subtype="PCM_16")

@@ -12,13 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from omni2_bench.demo.__main__ import PRECISION, VOICE
 from omni2_bench.demo.next_steps import QUESTIONS, next_steps
-from omni2_bench.random_checkpoint import CheckpointPaths
 from omni2_engine import Engine
-from omni2_export.build import BuildRequest, build_engine
-from omni2_export.build.precision import PRESETS
-from omni2_export.checkpoint import open_checkpoint
 
 ANSWERS = (
     "fourteen", "forty two", "twelve", "Wednesday", "twenty eight", "five o'clock", "Five, four, three, two, one",
@@ -32,20 +27,11 @@ VOICES: dict[str, Callable[[str, Path], list[str]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def demo_engine(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    examples, path = repository / "examples", tmp_path_factory.mktemp("demo") / "engine"
-    paths = CheckpointPaths.below(examples / "model")
-    opened = open_checkpoint(paths.model, decoder=paths.decoder)
-    build_engine(BuildRequest(opened, path, [examples / VOICE], PRESETS[PRECISION]))
-    return path
-
-
 def test_every_command_works_as_typed(
-    demo_engine: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo_engine_dir: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = next_steps(demo_engine, repository / "examples")
+    text = next_steps(demo_engine_dir, repository / "examples")
     commands = re.findall(r"^  (/.*)$", text, re.MULTILINE)
     assert len(commands) == 3
     run = partial(subprocess.run, shell=True, check=True, capture_output=True, text=True)
@@ -57,20 +43,20 @@ def test_every_command_works_as_typed(
 
 
 def test_paths_are_as_short_as_a_person_would_type_them(
-    demo_engine: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+    demo_engine_dir: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(demo_engine.parent)
-    assert "The engine is in engine." in next_steps(demo_engine, repository / "examples")
+    monkeypatch.chdir(demo_engine_dir.parent)
+    assert "The engine is in engine." in next_steps(demo_engine_dir, repository / "examples")
 
 
 @pytest.mark.parametrize("voice", VOICES)
 def test_the_questions_are_answered_right_in_voices_it_may_be_asked_in(
-    demo_engine: Path, tmp_path: Path, voice: str
+    demo_engine_dir: Path, tmp_path: Path, voice: str
 ) -> None:
     speak = VOICES[voice]
     if shutil.which(speak("", tmp_path)[0]) is None:
         pytest.skip(f"{speak('', tmp_path)[0]} is not installed")
-    engine = Engine.load(demo_engine, warm_up=False)
+    engine = Engine.load(demo_engine_dir, warm_up=False)
     for number, (question, answer) in enumerate(zip(QUESTIONS, ANSWERS, strict=True)):
         wav = tmp_path / f"{number}.wav"
         subprocess.run(speak(question, wav), check=True, capture_output=True)
