@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -15,7 +14,7 @@ import typer
 
 from omni2_engine.cli.require import require
 from omni2_engine.errors import SettingError
-from omni2_engine.system.log_names import NamesConversation
+from omni2_serve.log import write_log
 
 if TYPE_CHECKING:
     from omni2_engine.schedule.threaded import Order
@@ -40,7 +39,10 @@ def register(app: typer.Typer) -> None:
             typer.Option(help=f"a key a line; or one in the variable {KEY_VARIABLE}", rich_help_panel=WHO),
         ] = None,
         no_auth: Annotated[
-            bool, typer.Option("--no-auth", help="let everybody in, also beyond this machine", rich_help_panel=WHO)
+            bool,
+            typer.Option(
+                "--no-auth", help="let clients in without a key, also beyond this machine", rich_help_panel=WHO
+            ),
         ] = False,
         allow_origin: Annotated[
             list[str] | None,
@@ -108,11 +110,7 @@ def register(app: typer.Typer) -> None:
         ```
         """
         require("serve", "prometheus_client", "starlette", "uvicorn", "websockets")
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(conversation)s %(name)s %(message)s")
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(NamesConversation())
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        logging.getLogger("omni2_engine.turn").setLevel(logging.WARNING)
+        write_log()
         from omni2_engine import Engine, Options, SmartTurn
         from omni2_serve.access import LOOPBACK, Access, host_name
         from omni2_serve.app import make_app
@@ -127,7 +125,7 @@ def register(app: typer.Typer) -> None:
         if not (local or keys or no_auth):
             raise SettingError(
                 f"{host} can be reached from other machines, and there is no API key",
-                f"set {KEY_VARIABLE}, or use --no-auth if everybody may come in",
+                f"set {KEY_VARIABLE}, or use --no-auth to let all clients in",
             )
         if (certificate is None) != (certificate_key is None):
             raise SettingError("a certificate comes with its key", "give --certificate and --certificate-key")

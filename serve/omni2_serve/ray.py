@@ -23,6 +23,7 @@ from omni2_serve.app import make_app
 from omni2_serve.collection import leave_out_what_is_loaded
 from omni2_serve.engine_host import engine_host
 from omni2_serve.limits import ServiceLimits
+from omni2_serve.log import write_log
 from omni2_serve.ray_stopping import follow
 from omni2_serve.service import Service
 from ray import serve
@@ -94,6 +95,7 @@ class Replica:
     """
 
     def __init__(self, settings: ReplicaSettings, keys: list[str]) -> None:
+        write_log()
         self._engine = Engine.load(
             settings.engine,
             sessions=settings.sessions,

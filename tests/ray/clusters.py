@@ -41,6 +41,7 @@ class Cluster:
             "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": CORES}),
             "RAY_agent_register_timeout_ms": "300000",
             "RAY_AUTH_MODE": "token",
+            "RAY_DEDUP_LOGS": "0",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "omni2_serve.ray_proxy:middlewares",

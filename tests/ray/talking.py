@@ -22,12 +22,14 @@ class Talker:
     """A session that is open.
 
     Attributes:
+        name: its id.
         sounds: of the answers that have ended.
         parts: deltas of sound of the answer that runs.
     """
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
+        self.name = ""
         self.sounds: list[bytes] = []
         self.parts: list[bytes] = []
 
@@ -120,7 +122,9 @@ async def open_session(address: str, key: str | None = None) -> Talker:
         InvalidStatus: the server takes none in.
     """
     talker = Talker(await connected(address, key))
-    assert (await talker.event())["type"] == "session.created"
+    created = await talker.event()
+    assert created["type"] == "session.created"
+    talker.name = created["session"]["id"]
     audio = {"input": {"turn_detection": None}}
     await talker.send({"type": "session.update", "session": {"type": "realtime", "audio": audio}})
     await talker.until("session.updated")

@@ -73,6 +73,18 @@ def test_conversations_go_where_places_are_free_and_no_further(cluster: Cluster,
     asyncio.run(main())
 
 
+def test_lines_of_the_log_name_their_conversation(cluster: Cluster, address: str) -> None:
+    async def names() -> list[str]:
+        clients = [await open_when_free(address) for _ in range(2)]
+        for client in clients:
+            await client.close()
+        return [client.name for client in clients]
+
+    for name in asyncio.run(names()):
+        line = f" {name} omni2_serve.realtime.connection session {name} has ended"
+        eventually(lambda line=line: any(line in said for said in cluster.lines))
+
+
 def test_a_replica_that_dies_takes_only_its_own_conversations_along(cluster: Cluster, address: str) -> None:
     """Its clients are told to connect again; the others' sound is what it is alone; a new replica takes its place."""
 
