@@ -1,4 +1,4 @@
-"""Whatever extra is picked: exactly one build of ONNX Runtime is asked for, as two would overwrite each other."""
+"""With any extra, exactly one build of ONNX Runtime is asked for, as two would overwrite each other."""
 
 from __future__ import annotations
 

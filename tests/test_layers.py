@@ -49,7 +49,7 @@ HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "huggingface_
 
 
 def imported_packages(source: str) -> Iterator[tuple[int, str]]:
-    """(line, top-level package) of every import, wherever in the module it stands; relative ones stay inside it."""
+    """(line, top-level package) of every import at any place of the module; relative ones stay inside it."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             for alias in node.names:

@@ -42,7 +42,7 @@ def module_path(repository: Path, module: str) -> Path | None:
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Modules that may be meant by the imports of a module, wherever they stand in it."""
+    """Modules that may be meant by the imports at any place of a module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -39,7 +39,7 @@ CudaStream::~CudaStream() {
     try {
         if (capturing_) end_capture();
         synchronize();
-    } catch (...) {  // a destructor has no one to report it to
+    } catch (...) {  // a destructor cannot report it
     }
 }
 

@@ -110,7 +110,7 @@ class Engine:
         self.memory_plan = plan_memory(backend, p, sessions, self.max_context, positions, limit, admission)
         if self.memory_plan is not None:
             log.info("%s", self.memory_plan)
-            if memory is None:  # a budget in bytes was chosen by someone who knows what is to fit
+            if memory is None:  # a budget in bytes was chosen by a user who knows what is to fit
                 self.memory_plan.check()
         self.states = StatePool(
             p.llm, p.speech_lm, p.decoder, sessions, self.max_context, positions, MemoryBudget(limit), admission

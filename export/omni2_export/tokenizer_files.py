@@ -178,7 +178,7 @@ def _declared(document: Document, directory: Path, named: dict[str, str | list[s
 
 
 def _require_agreement(declarations: list[tuple[str, Document]], vocabulary: dict[str, int], directory: Path) -> None:
-    """Refuse two ids of one token and two tokens of one id, whichever files say so."""
+    """Refuse two ids of one token and two tokens of one id, also from different files."""
     ids: dict[str, tuple[int, str]] = {}
     texts: dict[int, tuple[str, str]] = {}
     known = [(f"the vocabulary of {directory}", {"content": text, "id": number}) for text, number in vocabulary.items()]

@@ -62,7 +62,7 @@ class Access:
             )
 
     def session(self, key: str | None, config: SessionConfig) -> SessionConfig:
-        """Let someone in.
+        """Let a client in.
 
         Args:
             key: that was sent.
@@ -81,7 +81,7 @@ class Access:
         return config
 
     def check(self, key: str | None) -> None:
-        """Let someone in who may do everything.
+        """Let a client in that may do everything.
 
         Raises:
             RequestError: the key is not right.

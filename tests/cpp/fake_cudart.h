@@ -18,7 +18,7 @@ void fake_cuda_set_capability(int major, int minor);       // at first 8.9
 void fake_cuda_refuse_next(const char* function, int status);
 void fake_cuda_refuse_after(const char* function, int status, int after);
 
-// Enqueues a kernel that takes so long by the stream's clock, which events read, or one that fails: when the stream gets
+// Enqueues a kernel that takes this time by the stream's clock, which events read, or one that fails: when the stream gets
 // there the whole device is lost. Everything not yet run is dropped, and every call returns `status` from then on.
 void fake_cuda_delay(CUstream_st* stream, int microseconds);
 void fake_cuda_fault(CUstream_st* stream, int status);

@@ -128,7 +128,7 @@ TEST("those that speculate come in the order in which they began to") {
     CHECK_EQUAL(bench.core.sessions(0), Ids{first});
 }
 
-TEST("speculation makes nobody rest for it, and rests for nobody's lead") {
+TEST("speculation makes no session rest for it, and rests for no session's lead") {
     Bench bench({{1, 0}, {1, 0}});
     const SessionId ahead = bench.open(1.0), guess = bench.speculating();
     bench.core.begin(ahead);

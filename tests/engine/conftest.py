@@ -80,7 +80,7 @@ def fake_cudart() -> FakeCuda:
 
 @pytest.fixture
 def fake_cuda(fake_cudart: FakeCuda, request: pytest.FixtureRequest) -> Iterator[FakeCuda]:
-    """The stand-in libcudart as new; whoever uses it must have given everything back in the end."""
+    """The stand-in libcudart as new; a test that uses it must have given everything back in the end."""
     fake_cudart.reset()
     before, damaged, failed = fake_cudart.live(), fake_cudart.damaged(), request.session.testsfailed
     yield fake_cudart

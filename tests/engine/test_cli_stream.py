@@ -78,7 +78,7 @@ def test_help_groups_the_options_and_gives_an_example(capsys: pytest.CaptureFixt
     assert "omni2-engine stream ENGINE question.wav -o answer.wav" in said
     positions = [said.index(f"─ {group} ─") for group in ("Question", "Answer", "Sampling", "Machine and memory")]
     assert positions == sorted(positions) and said.index("--temperature") > positions[2]
-    assert "[default: growing]" in said  # of --chunks: nobody at a terminal compares samples
+    assert "[default: growing]" in said  # of --chunks: a user at a terminal compares no samples
 
 
 def test_a_shell_completes_commands_and_options() -> None:

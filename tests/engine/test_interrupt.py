@@ -64,7 +64,7 @@ def heard_tokens(engine: Engine, seconds: float) -> int:
 
 
 def check_next_prompt(engine: Engine, session: Session, audio: np.ndarray, tokens: int) -> None:
-    """The next prompt holds so many tokens of the answer, and the KV cache keeps what it has of them."""
+    """The next prompt holds this number of tokens of the answer, and the KV cache keeps what it has of them."""
     history = session._state.history
     reply, fed = list(history.exchanges[-1].reply), list(history.fed)
     assert reply == TEXT[:tokens]

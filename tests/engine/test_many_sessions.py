@@ -131,14 +131,14 @@ def test_eight_conversations_each_as_alone(
     alone = [converse(many, utterance, number) for number in range(SESSIONS)]
     assert len({answers[0].pcm.tobytes() for answers in alone}) == SESSIONS  # they differ
     randomness, answers = random.Random(1), {}
-    arrivals = [0, *sorted(randomness.randrange(30) for _ in range(SESSIONS - 1))]  # behind so many decoding calls
+    arrivals = [0, *sorted(randomness.randrange(30) for _ in range(SESSIONS - 1))]  # decoding calls before each
 
     def come(number: int) -> None:
         eventually(lambda: len(sizes) >= arrivals[number])
         answers[number] = converse(many, utterance, number)
 
     def meet(model: str, so_far: list[int]) -> None:
-        if len(so_far) == 31:  # all have come: somebody else waits for this model, or will
+        if len(so_far) == 31:  # all have come: another session waits for this model, or will
             eventually(lambda: many.scheduler.counts()[1] > 0)
 
     with decoding(many, meet) as sizes:
@@ -166,7 +166,7 @@ def test_conversations_beyond_the_slots_answer_as_well(
 
 
 def with_room_for(conversations: int, turns: int, path: Path, admission: str, spare: float = 0.0) -> Engine:
-    """An engine whose memory is just enough for so many conversations and turns of `LIMITS`."""
+    """An engine whose memory is just enough for these numbers of conversations and turns of `LIMITS`."""
     probe = Engine.load(path, threads=1, warm_up=False, sessions=SESSIONS, admission=admission)
     positions = probe.pipeline.speech_positions(LIMITS["max_new_tokens"], LIMITS["max_last_write"])
     turn = probe.states._turn_sizes(positions, positions / probe.config.flow_encoder.unit_rate)[0]
@@ -218,12 +218,12 @@ def test_those_for_whom_there_is_little_room_hear_less_of_themselves(
         chunks = list(session.stream(utterance(1), sample_rate=16_000))
         assert session.metrics is not None
         assert 4.0 < session.metrics.left_context < probe.pipeline.decoder.flow.left_context
-    assert chunks[-1].end < session.metrics.left_context and heard(chunks).equals(whole)  # so much it hears in any case
+    assert chunks[-1].end < session.metrics.left_context and heard(chunks).equals(whole)  # heard in any case
     assert is_free(engine)
 
 
 def test_sessions_at_the_same_stage_share_calls(shared_engine: Engine, utterance: Utterance) -> None:
-    """Where decoding takes most of the time, as reading weights does, whoever is ready joins the next call."""
+    """Where decoding takes most of the time, as reading weights does, each ready session joins the next call."""
     speak_on = endless(shared_engine)
 
     def one(number: int) -> None:
@@ -271,7 +271,7 @@ def test_a_slow_consumer_bounds_what_is_made(
         together([lambda: converse(shared_engine, utterance, 3, turns=1)])
 
         def rests() -> bool:
-            """There is more to do, and nobody does it."""
+            """There is more to do, and no thread does it."""
             sessions, queued, running = shared_engine.scheduler.counts()
             return sessions == 1 and queued >= 1 and running == 0 and sum(mine) - taken[0].end > limit
 

@@ -56,7 +56,7 @@ def plain(session: Session, audio: np.ndarray, **options: Any) -> list[Chunk]:
 
 
 def prepared(session: Session, audio: np.ndarray, steps: int = 0, **options: Any) -> Prepared:
-    """A turn that is prepared, after so many inline steps, if it takes as many."""
+    """A turn that is prepared, after `steps` inline steps, if it takes as many."""
     turn = session.prepare(audio, sample_rate=16_000, **options)
     for _ in range(steps):
         turn.advance()
@@ -364,7 +364,7 @@ def test_it_is_none_of_those_that_wait(
 
 
 def with_room(engine_dir: Path, conversations: int, turns: float, admission: str, **options: Any) -> Engine:
-    """An engine whose memory does for so many conversations and turns."""
+    """An engine whose memory does for these numbers of conversations and turns."""
     probe = Engine.load(engine_dir, threads=1, warm_up=False)
     limits = (LIMITS["max_new_tokens"], LIMITS["max_last_write"])
     if admission != Admission.REFUSE:

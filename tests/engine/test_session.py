@@ -269,7 +269,7 @@ def test_async_twin_gives_the_same(engine: Engine) -> None:
 
 @pytest.mark.parametrize("tokens", [0, 1, 2, 5, 10, 20, 40])
 def test_async_twin_can_be_cancelled_at_any_moment(engine: Engine, tokens: int) -> None:
-    """While a model chooses a token behind so many others."""
+    """While a model chooses a token, behind `tokens` others."""
 
     async def run() -> list[Chunk]:
         with engine.session() as session:

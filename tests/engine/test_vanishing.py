@@ -1,4 +1,4 @@
-"""Consumers that go away, whatever way they take: what their turn held comes back, and nobody else notices."""
+"""Consumers that go away, in every way: what their turn held comes back, and no other notices."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ Utterance = Callable[..., np.ndarray]
 
 
 def with_room_for_one(engine_dir: Path, conversations: int, **options: Any) -> Engine:
-    """An engine whose memory does for so many conversations and for one turn."""
+    """An engine whose memory does for this number of conversations and for one turn."""
     probe = Engine.load(engine_dir, threads=1, warm_up=False)
     positions = probe.pipeline.speech_positions(256, 1024)
     turn = probe.states._turn_sizes(positions, positions / probe.config.flow_encoder.unit_rate)[1]

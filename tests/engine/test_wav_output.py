@@ -230,7 +230,7 @@ def test_a_pipe_gets_raw_samples(tmp_path: Path) -> None:
     with open(reader, "rb") as stream:
         thread = threading.Thread(target=lambda: received.append(stream.read()))
         with open_writer(pipe, 24_000) as writer:
-            thread.start()  # now: a pipe that no one writes to has an end at once
+            thread.start()  # now: a pipe without a writer has an end at once
             for _ in range(50):  # more than it holds
                 writer.write(SOUND)
         thread.join()

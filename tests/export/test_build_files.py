@@ -124,7 +124,7 @@ def test_a_snapshot_whose_directories_are_links_to_nothing(copy: Copy, refused: 
 
 def test_what_macos_leaves_is_ignored_and_told(copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
     first, _ = copy.shard()
-    (copy.model / INDEX).unlink()  # whatever ends in .safetensors is a shard then
+    (copy.model / INDEX).unlink()  # each file that ends in .safetensors is a shard then
     (copy.decoder / "cosyvoice.yaml").rename(copy.decoder / "mine.yaml")  # and the only .yaml is taken
     left = [first, copy.model / "config.json", copy.model / "tts_tokenizer" / "vocab.json", copy.decoder / "mine.yaml"]
     left = [path.with_name(f"._{path.name}") for path in left]

@@ -1,4 +1,4 @@
-"""NaN and infinity among the weights, through `build`: refused with the tensor's name, wherever they are."""
+"""NaN and infinity among the weights, through `build`: refused with the tensor's name, in every file."""
 
 from __future__ import annotations
 

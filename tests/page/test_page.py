@@ -238,7 +238,7 @@ def test_typed_turns_are_offered_where_the_model_was_taught_them(
     assert page.text(".turn.assistant .caption") not in ("", "…")
     assert page.tab.is_visible("#start"), "the microphone is not opened for it"
     looked_at(page, "typed")
-    for question in ("One?", "Two?", "Three?"):  # each stops the answer before, wherever that is
+    for question in ("One?", "Two?", "Three?"):  # each stops the answer before, at any point of it
         page.tab.fill("#text", question)
         page.tab.press("#text", "Enter")
     page.waits("document.querySelectorAll('.turn.user').length === 4")

@@ -1,4 +1,4 @@
-"""A plain client of the Realtime interface. It checks whatever it is sent against the types of the `openai` package."""
+"""A plain client of the Realtime interface. It checks all that it is sent against the types of the `openai` package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pausing while somebody measures, and stopping when told to."""
+"""Pausing while another process measures, and stopping when told to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_waits_for_an_exclusive_lock_only(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv(VARIABLE, str(lock))
     with lock.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_SH)
-        pause_while_measured()  # somebody else's shared lock does not stop it
+        pause_while_measured()  # another's shared lock does not stop it
         fcntl.flock(other, fcntl.LOCK_EX)
         waiting = threading.Thread(target=pause_while_measured, daemon=True)
         waiting.start()

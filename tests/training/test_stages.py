@@ -246,7 +246,7 @@ def test_released_files_hold_what_was_trained(
     assert torch.equal(text, text[:1].expand_as(text))
     assert len(head[ids.size + 1 :].unique(dim=0)) == settings.flow.encoder.units
 
-    # Whatever voice is asked for, the learnt one speaks.
+    # For any voice that is asked for, the learnt one speaks.
     flow = load_flow(opened)
     one, other = (flow.speaker(torch.randn(1, settings.flow.estimator.speaker)) for _ in range(2))
     assert torch.equal(one, other)
@@ -320,7 +320,7 @@ def test_what_understands_goes_on_learning_and_the_voice_stays(
     for name, value in load_llm(open_checkpoint(before.model, decoder=before.decoder)).state_dict().items():
         assert torch.equal(model.model.state_dict()[name], value), name
 
-    # A model that gives one answer whatever it hears; then it learns on.
+    # A model that gives one answer to all that it hears; then it learns on.
     assert train_listening(settings, mine, console)
     old = load_averaged(mine, LISTENING, make_listener(settings, ids))
     torch.save(old.state_dict(), start_path(mine, LISTENING))

@@ -194,7 +194,7 @@ def refine(
 def spoken_set(
     state: State = DEFAULT_STATE,
     config: Config = "demo",
-    every: Annotated[int, typer.Option(min=1, help="Of each kind, every so many-th conversation.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Of each kind, one conversation in this many.")] = 1,
 ) -> None:
     """Write held-out questions, and others in people's own words, as audio files for `omni2-engine bench quality`."""
     from omni2_training.listening.spoken_set import write_own_words, write_set

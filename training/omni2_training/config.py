@@ -75,7 +75,7 @@ class FlowSettings(Frozen):
 
     encoder: FlowEncoderConfig
     estimator: EstimatorConfig
-    scale: float = Field(gt=0, description="the flow's mel is so many times the vocoder's; its noise stays as it is")
+    scale: float = Field(gt=0, description="the flow's mel divided by the vocoder's; its noise stays as it is")
     schedule: Schedule
 
 

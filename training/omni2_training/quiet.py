@@ -1,6 +1,6 @@
-"""Long work that stays out of the way: it pauses while somebody holds a lock, and saves when it is told to stop.
+"""Long work that stays out of the way: it pauses while another process holds a lock, and saves when it is told to stop.
 
-Name a lock file in `OMNI2_QUIET_LOCK`; whoever measures holds it exclusively (`flock FILE COMMAND`), and training or
+Name a lock file in `OMNI2_QUIET_LOCK`; a measurement holds it exclusively (`flock FILE COMMAND`), and training or
 synthesis waits between two steps until it is free again. Without the variable nothing waits.
 """
 
@@ -39,7 +39,7 @@ class StopRequest:
 def lowest_priority() -> None:
     """Give way to everything else on the machine.
 
-    Linux may share the processor between sessions whatever the priorities in them are: the session gives way too.
+    Linux may share the processor between sessions without regard to the priorities in them: the session gives way too.
     """
     os.setpriority(os.PRIO_PROCESS, 0, 19)
     with suppress(OSError):  # another system, or one without such groups
@@ -47,7 +47,7 @@ def lowest_priority() -> None:
 
 
 def pause_while_measured(stop: StopRequest | None = None) -> None:
-    """Return at once, or as soon as nobody holds the lock exclusively.
+    """Return at once, or as soon as no process holds the lock exclusively.
 
     Args:
         stop: ends the pause too, so that a process that waits can be told to leave.

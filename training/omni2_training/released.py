@@ -90,7 +90,7 @@ def refined_modules(settings: Settings, workspace: Workspace, path: Path) -> Mod
 
 @torch.no_grad()
 def listening_to(vocoder: HiFT, scale: float) -> HiFT:
-    """The vocoder for mels that are so many times its own: the two convolutions that read them divide by it."""
+    """The vocoder for mels that are `scale` times its own: the two convolutions that read them divide by it."""
     for reader in (vocoder.conv_pre, vocoder.f0_predictor.condnet[0]):
         reader.weight /= scale
     return vocoder

@@ -68,7 +68,7 @@ def train_join(settings: Settings, workspace: Workspace, console: Console) -> bo
 
 
 def spoken_items(ears: Heard, utterances: list[Utterance], held: bool, turns: int) -> list[Item]:
-    """Conversations whose last answer was spoken; nothing is learnt from one that is held out, whoever asks for it."""
+    """Conversations whose last answer was spoken; nothing is learnt from one that is held out, even if it was asked."""
     texts = {u.text for u in utterances if held or not u.held}
     return [item for item in ears.items(held, turns) if item.turns[-1].answer in texts]
 

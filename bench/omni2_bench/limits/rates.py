@@ -36,7 +36,7 @@ def measure_rates(library: str, threads: int, seconds: float) -> dict[str, dict[
 
 
 def fastest(work: Callable[[], Any], seconds: float) -> float:
-    """Seconds of the fastest of attempts for so long, after one that does not count."""
+    """Seconds of the fastest of the attempts in a time, after one that does not count."""
     work()
     attempts: list[float] = []
     while sum(attempts) < seconds:

@@ -19,7 +19,7 @@ def page(record: dict[str, Any]) -> str:
     head = (
         f"# Simulated GPUs\n\n**This is a model: {record['note']}.** A call takes its bytes at "
         f"{100 * share['memory']:g} % of the data sheet's bandwidth or its arithmetic at {100 * share['compute']:g} %, "
-        f"whichever is longer, and {1e6 * share['launch']:g} µs for every kernel that waits for another; the host "
+        f"the longer of the two, and {1e6 * share['launch']:g} µs for every kernel that waits for another; the host "
         f"takes {1e6 * share['hop']:g} µs for every call of a stage (an assumption). Kernels were counted, not timed. "
         "Weights, caches and arithmetic are in 16 bits; `fast` has language models in int4, `fp8` these and the "
         "encoder in fp8, whose products take half the time, `mixed` encoder and prefill in fp8 and decoding weights in "

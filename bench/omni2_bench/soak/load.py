@@ -47,7 +47,7 @@ async def converse(
 
 
 async def _set_before(event: asyncio.Event, seconds: float) -> bool:
-    """Wait so long, or for the event; says whether it is set."""
+    """Wait for the event, but no longer than this; says whether it is set."""
     try:
         async with asyncio.timeout(max(0.0, seconds)):
             await event.wait()

@@ -32,7 +32,7 @@ class TextTokenizer:
         source: the tokenizer's JSON text (what a `tokenizer.json` holds).
 
     Attributes:
-        added_tokens: texts that are one token wherever they stand, control tokens among them.
+        added_tokens: texts that are one token at any place, control tokens among them.
 
     Raises:
         EngineDirectoryError: the text is no byte-level tokenizer.

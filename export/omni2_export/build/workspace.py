@@ -28,7 +28,7 @@ REPLACED = "replaced"  # where the engine that makes way is moved, below the unf
 MARK = "unfinished-build.txt"  # tells that the folder is a build's, and is locked as long as one works there
 MARK_TEXT = "omni2-engine build makes an engine here. Run the build again, or remove this folder.\n"
 KEPT = (MARK, RECORD, RUNTIME_CACHE, TIMING_CACHE)  # files that belong to no stage
-OF_THE_SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")  # file managers leave them wherever they look
+OF_THE_SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")  # file managers leave them in each folder they open
 
 
 class Workspace:

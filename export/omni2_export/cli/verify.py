@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _compare(engine: Path, goldens: Path, json: Path | None, threads: int | None) -> bool:
-    """Print the comparison; whether it passed. Loaded with the original's work, whatever the manifest says."""
+    """Print the comparison; whether it passed. Loaded with the original's work, even if the manifest asks for less."""
     from omni2_engine.cli.require import require
 
     require("export", "onnx")

@@ -214,7 +214,7 @@ def test_the_reference_in_bfloat16(tiny_checkpoint: CheckpointPaths, question: P
         types.add(logits.dtype)
         return greedy(logits, generated)
 
-    spoken = iter(range(1000))  # speech tokens of a unit each, whatever the weights say
+    spoken = iter(range(1000))  # speech tokens of a unit each, which the weights do not choose
     units = np.flatnonzero(pipeline.units.table >= 0)
 
     def speak(logits: torch.Tensor, generated: list[int]) -> int:

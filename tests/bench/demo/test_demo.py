@@ -32,7 +32,7 @@ def run(output: Path, cache: Path, repository: Path, question: Path | None = Non
 
 
 def written(folder: Path) -> dict[Path, int]:
-    """When each part of an engine was written last; its manifest is, whatever is reused."""
+    """When each part of an engine was written last; its manifest is written each time."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
     return {path: path.stat().st_mtime_ns for path in files}
 
@@ -65,7 +65,7 @@ def test_a_sum_is_answered_twice_alike(tmp_path: Path, repository: Path) -> None
 
 
 def test_another_question_may_be_asked(tmp_path: Path, repository: Path) -> None:
-    """One far from what it was trained on: whatever it says, it ends by itself."""
+    """One far from what it was trained on: it may say anything, and ends by itself."""
     question = repository / "examples" / "question.wav"
     metrics, printed = run(tmp_path / "out", tmp_path / "cache", repository, question)
     assert metrics.finish_reason == "end"

@@ -25,4 +25,4 @@ def test_one_run(tiny_engine_dir: Path, question: Path, tmp_path: Path) -> None:
     assert {name: len(turns) for name, turns in results.items()} == {"serial": 1, "overlapping": 1}
     serial, overlapping = (np.load(tmp_path / f"{name}.npy") for name in ("serial", "overlapping"))
     assert len(serial)
-    np.testing.assert_array_equal(serial, overlapping)  # the same answer whatever overlapped
+    np.testing.assert_array_equal(serial, overlapping)  # the same answer, overlapping or not

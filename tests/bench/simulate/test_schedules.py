@@ -69,7 +69,7 @@ def test_the_original_lets_everybody_wait(model: SimulatedModel) -> None:
 
 
 def test_first_chunk_is_the_critical_path(model: SimulatedModel) -> None:
-    """Alone, it is one step after another, whatever overlaps behind it."""
+    """Alone, it is one step after another, with any overlap behind it."""
     efforts, prompt = model.efforts, model.prompt
     calls = [efforts.encode, efforts.extend_llm([(prompt - BEGINNING, BEGINNING)])]  # what comes before is kept
     calls += [efforts.extend_llm([(1, prompt + i)]) for i in range(2)]

@@ -14,7 +14,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="session")
 def tone() -> Callable[..., np.ndarray]:
-    """So many seconds of 440 Hz: (n,) float32."""
+    """Makes seconds of 440 Hz: (n,) float32."""
 
     def make(seconds: float, rate: int = RATE) -> np.ndarray:
         return (0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)).astype(np.float32)

@@ -152,7 +152,7 @@ def test_what_ffmpeg_writes_to_a_pipe(
 
 
 def with_total(flac: bytes, total: int) -> bytes:
-    """A FLAC file that says it has so many samples."""
+    """A FLAC file that says it has `total` samples."""
     old = int.from_bytes(flac[18:26], "big")
     return patched(flac, 18, (old >> 36 << 36 | total).to_bytes(8, "big"))
 

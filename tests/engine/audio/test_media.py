@@ -44,7 +44,7 @@ def recording(request: pytest.FixtureRequest, record: Record, tone: Tone) -> byt
 
 
 def is_the_tone(audio: np.ndarray, seconds: float = 1.0) -> bool:
-    """440 Hz at 16 kHz, about so long."""
+    """440 Hz at 16 kHz, of about this length."""
     inside = audio[RATE // 4 : RATE // 4 + RATE // 2]
     spectrum = np.abs(np.fft.rfft(inside))
     return bool(

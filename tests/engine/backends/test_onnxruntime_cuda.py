@@ -140,7 +140,7 @@ def test_an_exact_engine_is_not_rounded_to_tf32(
 def test_the_first_shapes_of_the_vocoder_keep_their_sessions(
     backend: OnnxRuntimeCudaBackend, tiny_engine_dir: Path, fake_cuda: Any, utterance: Callable[..., np.ndarray]
 ) -> None:
-    """A session forgets cuDNN's plans whenever its input changes its shape."""
+    """A session forgets cuDNN's plans each time its input changes its shape."""
     engine = Engine.load(tiny_engine_dir, backend=backend, warm_up=False, max_context=400)
     for seed in (1, 2):
         answer(engine, utterance(seed))

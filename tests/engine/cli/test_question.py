@@ -183,7 +183,7 @@ def test_a_manifest_stands_for_its_engine(
 
 @pytest.mark.parametrize("library", ["typer", "numpy", "onnxruntime", "soundfile"])
 def test_ctrl_c_while_libraries_are_loaded(tmp_path: Path, library: str) -> None:
-    """Whatever a library does with an exception in its import."""
+    """Also where a library catches the exception in its import."""
     (tmp_path / f"{library}.py").write_text(
         "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n    import time; time.sleep(60)\n"
         "except BaseException as error:\n    raise ImportError('swallowed') from None\n"

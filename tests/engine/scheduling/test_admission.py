@@ -325,7 +325,7 @@ def test_a_failure_on_the_way_gives_all_back(tiny_engine: Engine, monkeypatch: p
 @settings(max_examples=30, deadline=None)
 @given(count=st.integers(1, 5), spare=st.floats(0, 1.2))
 def test_what_is_left_is_shared_so_that_all_fit(tiny_engine: Engine, count: int, spare: float) -> None:
-    """From just the least for everyone to more than enough."""
+    """From just the least for each turn to more than enough."""
     size, least, full = sizes(tiny_engine)
     flow = tiny_engine.pipeline.decoder.flow
     limit = count * (size + least) + int(spare * count * (full - least))

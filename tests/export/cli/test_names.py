@@ -1,4 +1,4 @@
-"""Names of models, stages and files on the terminal: as they are spelled, whatever rich would make of them."""
+"""Names of models, stages and files on the terminal: as they are spelled, and not as rich would mark them up."""
 
 from __future__ import annotations
 

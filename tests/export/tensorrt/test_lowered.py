@@ -50,7 +50,7 @@ def test_a_listing_is_counted() -> None:
 
 @pytest.fixture
 def order(library: TensorRt, write_graph: Callable[..., Path], tmp_path: Path) -> Callable[..., Order]:
-    """An order of one product with weights in int8, in blocks of so many inputs; None: a scale per channel."""
+    """An order of one product with weights in int8, in blocks of a number of inputs; None: a scale per channel."""
 
     def make(block: int | None) -> Order:
         def build(g: GraphBuilder) -> None:

@@ -1,4 +1,4 @@
-"""Shapes of plans follow from the model's dimensions, whatever they are, and hold what the engine's stages ask for."""
+"""Shapes of plans follow from the model's dimensions, of any size, and hold what the engine's stages ask for."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class Heard:
             self._items[held, len(item.turns)] += [item] * times
 
     def items(self, held: bool, turns: int) -> list[Item]:
-        """Items of so many turns, each as often as all of its questions have been heard."""
+        """Items with this number of turns, each as often as all of its questions have been heard."""
         return self._items[held, turns]
 
     def features(self, item: Item, turn: int, rng: np.random.Generator | None = None) -> torch.Tensor:

@@ -36,7 +36,7 @@ from omni2_training.workspace import Workspace
 QUESTIONS, OWN_WORDS, CONVERSATIONS = "questions", "own_words", "conversations"
 VOICES = ("flite:slt", "flite:rms", "espeak:en-us", "kokoro:am_michael")  # the last is in no question of training
 TURNS, EACH = 8, 2  # of a conversation, and conversations of every voice
-LEVEL = 0.08  # RMS of a question in somebody's own words
+LEVEL = 0.08  # RMS of a question in a person's own words
 CLEAN = Asking(voice="", speed=1.0, pitch=50, level=LEVEL, snr=60.0, tilt=0.0, lead=0.0, seed=0)
 Floats = NDArray[np.float32]
 Say = Callable[[str, str], Floats]  # words and a voice → 16 kHz
@@ -77,7 +77,7 @@ def write_set(settings: Settings, workspace: Workspace, console: Console, every:
     """Write `set/questions`: `questions.jsonl` and an Ogg file of every turn, asked as in stage `questions`.
 
     Args:
-        every: of each kind, the first held-out conversation and every so many-th after it.
+        every: of each kind, the first held-out conversation of every run of this length.
     """
     corpus = workspace.corpus()
     asking: dict[tuple[Item, int], Asking] = {

@@ -1,4 +1,4 @@
-"""What a microphone hears when nobody speaks to it: silence, noise, hum, clicks, music."""
+"""What a microphone hears when no person speaks to it: silence, noise, hum, clicks, music."""
 
 from __future__ import annotations
 

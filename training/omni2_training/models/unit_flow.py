@@ -19,7 +19,7 @@ ROW = 0.5  # standard deviation of the unit table's rows at the start
 class UnitFlow(nn.Module):
     """Units → mel.
 
-    The speaker's affine layer keeps a weight of zero: whatever voice is asked for, its bias, the learnt voice, speaks.
+    The speaker's affine layer keeps a weight of zero: for any voice asked for, its bias, the learnt voice, speaks.
 
     Args:
         encoder, estimator: dimensions.

@@ -1,4 +1,4 @@
-"""A language model on the device, which decodes several steps at once wherever its samplers can choose the tokens."""
+"""A language model on the device, which decodes several steps at once where its samplers can choose the tokens."""
 
 from __future__ import annotations
 
