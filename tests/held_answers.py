@@ -1,4 +1,4 @@
-"""Answers that wait to be interrupted, so that an interruption needs no lucky moment."""
+"""Answers that wait for what is to happen in their middle, so that it needs no lucky moment."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ class HeldAnswers:
         conversation: answers.
         sound: seconds of an answer that are passed on, at least its first chunk; more must follow.
         held: asked again and again: whether answers are held now.
+        short: only `held` lets an answer go on. So the engine may have made all of it, as it has of one of two chunks.
     """
 
-    def __init__(self, conversation: LiveConversation, sound: float, held: Callable[[], bool]) -> None:
+    def __init__(
+        self, conversation: LiveConversation, sound: float, held: Callable[[], bool], short: bool = False
+    ) -> None:
         self._conversation = conversation
         self._sound = sound
         self._held = held
+        self._short = short
         self._passed = 0.0  # seconds of the present answer
         self._over = 0  # turns that were over before it
 
@@ -40,7 +44,7 @@ class HeldAnswers:
         return self
 
     async def __anext__(self) -> Event:
-        while self._passed > self._sound and self._held() and len(self.history) == self._over:
+        while self._passed > self._sound and self._held() and (self._short or len(self.history) == self._over):
             await asyncio.sleep(LOOK)
         event = await anext(self._conversation)
         match event:
@@ -53,6 +57,6 @@ class HeldAnswers:
         return event
 
 
-def holding(host: Host, sound: float = 0.0, held: Callable[[], bool] = lambda: True) -> Host:
+def holding(host: Host, sound: float = 0.0, held: Callable[[], bool] = lambda: True, short: bool = False) -> Host:
     """The host with conversations whose answers are held, see `HeldAnswers`."""
-    return replace(host, open=lambda *settings: HeldAnswers(host.open(*settings), sound, held))  # type: ignore[arg-type, return-value]
+    return replace(host, open=lambda *settings: HeldAnswers(host.open(*settings), sound, held, short))  # type: ignore[arg-type, return-value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,8 +22,9 @@ if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]  # faults are made, and what is left is read, as Linux has it
 
 PLAIN = ("--threads", "1", "--typed-turns", "--chunks", "fixed")  # one question, one sound
-QUESTION = "what is one and two"
+QUESTION = "count from one to twenty"  # with an answer of two chunks
 KEY = "0123456789abcdef"  # where a server wants one
+STAND_INS = Path(__file__).parent / "stand_ins"
 
 
 class Faulty:
@@ -35,6 +37,7 @@ class Faulty:
 
     def __init__(self, process: ServerProcess, solo: bytes) -> None:
         self.process, self.solo = process, solo
+        eventually(lambda: not look(process, 0.0).busy)  # its last client has gone
         self._before = look(process, 0.0)
 
     @property
@@ -106,3 +109,17 @@ def new_faulty(tiny_engine_dir: Path, tmp_path: Path, solo: bytes) -> Iterator[A
 def faulty(new_faulty: Any) -> Faulty:
     """A server with four places."""
     return new_faulty()
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Path:
+    """While this file is there, an answer of `holding` goes no further than its first sound."""
+    return tmp_path / "hold"
+
+
+@pytest.fixture
+def holding(new_faulty: Any, repository: Path, hold: Path) -> Faulty:
+    """A server whose answers can be held; told to stop, it waits a day for them."""
+    path = os.pathsep.join([str(STAND_INS), str(repository), *filter(None, [os.environ.get("PYTHONPATH")])])
+    held: Faulty = new_faulty("--drain", "86400", environment={"OMNI2_TEST_HOLD": str(hold), "PYTHONPATH": path})
+    return held

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from websockets.exceptions import ConnectionClosed
 
+from ...waiting import SOON, eventually
 from ..client import Client, connect
 from .conftest import Faulty, begin
 
@@ -29,82 +30,81 @@ async def heard(client: Client) -> tuple[str | None, int | None]:
         return status, closed.rcvd.code if closed.rcvd else None
 
 
-async def answers(address: str, begun: int, then: Any) -> list[tuple[str | None, int | None, bytes]]:
-    """Clients who ask at once; when that many answers have begun something happens.
+async def answers(address: str, then: Callable[[], object]) -> list[tuple[str | None, int | None, bytes]]:
+    """Clients who ask at once; when each has heard the beginning of its answer something happens.
 
     Returns:
         Of each client, how its answer ended, with which code its connection was closed, and what it heard.
     """
-    connected, begins = asyncio.Barrier(CLIENTS), asyncio.Semaphore(0)
+    begun = asyncio.Barrier(CLIENTS + 1)
 
     async def one() -> tuple[str | None, int | None, bytes]:
         async with connect(address) as client:
-            await connected.wait()
-            try:
-                response = await begin(client)
-                begins.release()
-            except ConnectionClosed:  # before its answer began
-                return None, None, b""
+            response = await begin(client)
+            await client.until("response.output_audio.delta")
+            await begun.wait()
             status, code = await heard(client)
             return status, code, client.sound(response)
 
     async def happen() -> None:
-        for _ in range(begun):
-            await begins.acquire()
-        then()
+        await begun.wait()
+        await asyncio.to_thread(then)
 
-    *found, _ = await asyncio.gather(*(one() for _ in range(CLIENTS)), happen())
+    async with asyncio.timeout(SOON):
+        *found, _ = await asyncio.gather(*(one() for _ in range(CLIENTS)), happen())
     return found
 
 
-def test_a_server_killed_in_mid_answer(new_faulty: Any) -> None:
+def are_beginnings(found: list[tuple[str | None, int | None, bytes]], code: int | None, whole: bytes) -> bool:
+    """Each client has heard a part of its answer and no end of it, and its connection was closed with this code."""
+    return all(
+        (status, closed) == (None, code) and 0 < len(sound) < len(whole) and whole.startswith(sound)
+        for status, closed, sound in found
+    )
+
+
+def test_a_server_killed_in_mid_answer(holding: Faulty, hold: Path, new_faulty: Any) -> None:
     """Its clients see it at once and have the beginnings of their answers; another on its port takes them in."""
-    faulty: Faulty = new_faulty()
-    port = faulty.address.partition(":")[2]
-    found = asyncio.run(answers(faulty.address, 1, lambda: os.kill(faulty.process.pid, signal.SIGKILL)))
-    assert not all(status == "completed" for status, _, _ in found)
-    for status, code, sound in found:
-        assert code is None and faulty.solo.startswith(sound)
-        assert sound == faulty.solo or status is None
-    assert faulty.process.wait() == -signal.SIGKILL
+    port = holding.address.partition(":")[2]
+    hold.touch()
+    found = asyncio.run(answers(holding.address, lambda: os.kill(holding.process.pid, signal.SIGKILL)))
+    assert are_beginnings(found, None, holding.solo)
+    assert holding.process.wait() == -signal.SIGKILL
     another: Faulty = new_faulty("--port", port)
-    assert another.address == faulty.address
+    assert another.address == holding.address
     asyncio.run(another.undisturbed())
     assert another.is_back_to_zero()
 
 
-def test_a_server_told_to_stop_finishes_its_answers(faulty: Faulty) -> None:
-    """Each is whole, then the connection is closed with 1001; meanwhile it lets no one in and says so."""
-    said = [httpx.get(f"http://{faulty.address}/readyz").status_code]
+def test_a_server_told_to_stop_finishes_its_answers(holding: Faulty, hold: Path) -> None:
+    """Each is whole, then the connection is closed with 1001; meanwhile it says that it lets no client in."""
 
-    def ask_whether_it_is_ready() -> None:
-        try:
-            while True:
-                said.append(httpx.get(f"http://{faulty.address}/readyz").status_code)
-        except httpx.TransportError:  # it is gone
-            pass
+    def is_ready() -> bool:
+        status = httpx.get(f"http://{holding.address}/readyz").status_code
+        assert status in (200, 503)
+        return status == 200
 
-    asking = threading.Thread(target=ask_whether_it_is_ready)
-    asking.start()
-    found = asyncio.run(answers(faulty.address, CLIENTS, lambda: os.kill(faulty.process.pid, signal.SIGTERM)))
-    assert found == [("completed", 1001, faulty.solo)] * CLIENTS
-    assert faulty.process.wait() == 0
-    asking.join()
-    assert said[0] == 200 and said[-1] == 503 and said == sorted(said)
+    def stop() -> None:
+        assert is_ready()
+        os.kill(holding.process.pid, signal.SIGTERM)
+        eventually(lambda: not is_ready())
+        hold.unlink()
+
+    hold.touch()
+    found = asyncio.run(answers(holding.address, stop))
+    assert found == [("completed", 1001, holding.solo)] * CLIENTS
+    assert holding.process.wait() == 0
 
 
-def test_a_second_signal_cuts_answers_off(faulty: Faulty) -> None:
-    """Those who hear it have the beginnings of their answers, and the process ends."""
+def test_a_second_signal_cuts_answers_off(holding: Faulty, hold: Path) -> None:
+    """Those who hear them have the beginnings of their answers, and the process ends."""
 
     def twice() -> None:
-        os.kill(faulty.process.pid, signal.SIGTERM)
-        with pytest.raises(httpx.TransportError):
-            while httpx.get(f"http://{faulty.address}/readyz").status_code == 200:
-                pass
-            os.kill(faulty.process.pid, signal.SIGINT)
-            while True:
-                httpx.get(f"http://{faulty.address}/readyz")
+        os.kill(holding.process.pid, signal.SIGTERM)
+        eventually(lambda: httpx.get(f"http://{holding.address}/readyz").status_code == 503)
+        os.kill(holding.process.pid, signal.SIGINT)
 
-    found = asyncio.run(answers(faulty.address, CLIENTS, twice))
-    assert all(faulty.solo.startswith(sound) for _, _, sound in found)
-    assert faulty.process.wait() == 0
+    hold.touch()
+    found = asyncio.run(answers(holding.address, twice))
+    assert are_beginnings(found, 1012, holding.solo)
+    assert holding.process.wait() == 0
