@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 PIECE = 65_536  # bytes
 
@@ -37,10 +37,11 @@ class Proxy:
             self.drop()
             server.close()
 
-    async def stall(self, seconds: float) -> None:
-        """Nothing passes for so long."""
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Nothing passes meanwhile."""
         self._open.clear()
-        await asyncio.sleep(seconds)
+        yield
         self._open.set()
 
     def half_close(self) -> None:
@@ -64,7 +65,7 @@ class Proxy:
             end.close()
 
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        """Pass pieces on, each so much later than it came; what follows is read meanwhile."""
+        """Pass pieces on, each with the delay; what follows is read meanwhile."""
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         writing = asyncio.create_task(self._write(pieces, sink))
         loop = asyncio.get_running_loop()

@@ -26,22 +26,27 @@ async def whole(proxy: Proxy, solo: bytes) -> None:
         assert done["status"] == "completed" and client.sound(done["id"]) == solo
 
 
-def test_a_network_that_stalls(faulty: Faulty) -> None:
+def test_a_network_that_stalls(holding: Faulty, hold: Path) -> None:
     """For ten seconds in the middle of an answer: it is whole afterwards, and others hear theirs meanwhile."""
 
     async def main() -> None:
-        async with Proxy(faulty.address).running() as proxy, connect(proxy.address) as client:
+        async with Proxy(holding.address).running() as proxy, connect(proxy.address) as client:
             response = await begin(client)
-            stalled = asyncio.create_task(proxy.stall(STALL))
-            await faulty.undisturbed()
-            await stalled
+            await client.until("response.output_audio.delta")
+            with proxy.stalled():
+                passed = proxy.carried
+                hold.unlink()  # the rest of the answer is made, and comes no further than the proxy
+                await asyncio.gather(asyncio.sleep(STALL), holding.undisturbed())
+                assert proxy.carried == passed
             assert (await client.until("response.done"))["response"]["status"] == "completed"
-            assert client.sound(response) == faulty.solo
+            assert client.sound(response) == holding.solo
+            assert proxy.carried > passed
             done = await client.ask(QUESTION)  # the conversation goes on
             assert done["status"] == "completed"
 
+    hold.touch()
     asyncio.run(main())
-    assert faulty.is_back_to_zero()
+    assert holding.is_back_to_zero()
 
 
 def test_a_network_that_delays(faulty: Faulty) -> None:
