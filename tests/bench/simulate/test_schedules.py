@@ -35,6 +35,7 @@ from omni2_bench.simulate.sweep import (
 from omni2_bench.simulate.trace import CallSpan
 from omni2_bench.simulate.turns import SimulatedTurn
 from omni2_engine.cli.app import run
+from omni2_engine.settings.tuning import MEMORY
 
 LIMITS = DeviceLimits(L40, LIKELY)
 UNIT = 0.04  # seconds of sound
@@ -178,7 +179,7 @@ def test_memory_is_that_of_turns_under_way_at_once(model: SimulatedModel) -> Non
     turns = [SimulatedTurn(0, 0.0, [1.0, 2.0]), SimulatedTurn(1, 2.0, [3.0, 5.0])]
     assert at_once(turns) == 1 and at_once([*turns, SimulatedTurn(2, 4.9, [6.0])]) == 2
     both = model.memory(2, 2, TYPICAL) - memory(model, turns, [TYPICAL])
-    assert both == pytest.approx(1700 * model.efforts.flow_cache)  # what a plan's caches hold
+    assert MEMORY.share * both == pytest.approx(1700 * model.efforts.flow_cache)  # what a plan's caches hold
 
 
 def test_memory_that_does_not_fit_is_told() -> None:

@@ -15,6 +15,7 @@ import pytest
 from omni2_engine import Engine
 from omni2_engine._core import CudaDevice
 from omni2_engine.backends.onnxruntime.cuda import OnnxRuntimeCudaBackend
+from omni2_engine.backends.onnxruntime.int8 import products_saturate
 from omni2_engine.errors import BackendError
 from omni2_engine.model.manifest import EngineDirectory
 
@@ -27,6 +28,7 @@ LIMITS = {"max_new_tokens": 9, "max_last_write": 24}
 @pytest.fixture
 def provider(fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ONNX Runtime with the provider."""
+    products_saturate()  # asked of the real one, whichever test comes first
     monkeypatch.setattr(ort, "get_available_providers", lambda: PROVIDERS)
     monkeypatch.setattr(ort, "InferenceSession", partial(CudaSession, fake_cuda))
     monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
