@@ -14,6 +14,7 @@ from omni2_engine.live import events as live
 from omni2_serve.access import LOOPBACK, Access, split_keys
 from omni2_serve.limits import ServiceLimits
 
+from ..waiting import SOON
 from .client import open_socket
 from .scripted import METRICS, Script, chunk
 
@@ -42,7 +43,7 @@ def test_a_key_is_wanted_where_there_is_one(new_server: Any) -> None:
             assert client.socket.subprotocol == "realtime"
 
     asyncio.run(connected())
-    with httpx.Client(base_url=f"http://{server.address}") as http:
+    with httpx.Client(base_url=f"http://{server.address}", timeout=SOON) as http:
         for path in ("/v1/models", "/metrics"):
             assert http.get(path).status_code == 401
             assert http.get(path, headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
@@ -61,7 +62,8 @@ def test_a_short_key_is_refused() -> None:
 
 def test_a_client_secret_opens_a_session_with_its_settings(new_server: Any) -> None:
     server = new_server(access=Access(keys=[KEY]))
-    with httpx.Client(base_url=f"http://{server.address}", headers={"Authorization": f"Bearer {KEY}"}) as http:
+    guarded = {"Authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=f"http://{server.address}", headers=guarded, timeout=SOON) as http:
         body = {"expires_after": {"anchor": "created_at", "seconds": 60}, "session": {"instructions": "Be brief."}}
         made = http.post("/v1/realtime/client_secrets", json=body).json()
         assert made["value"].startswith("ek_") and made["session"]["instructions"] == "Be brief."
@@ -104,7 +106,7 @@ def test_pages_of_others_are_kept_out(new_server: Any) -> None:
                 pass
 
     asyncio.run(connected())
-    with httpx.Client(base_url=own) as http:
+    with httpx.Client(base_url=own, timeout=SOON) as http:
         assert http.get("/healthz", headers={"Host": "evil.example"}).status_code == 403  # DNS rebinding
         assert http.get("/healthz", headers={"Host": "localhost:1"}).status_code == 200
         evil = {"Origin": "https://evil.example"}
@@ -115,7 +117,7 @@ def test_pages_of_others_are_kept_out(new_server: Any) -> None:
 def test_browsers_let_a_friendly_page_read_the_answers(new_server: Any) -> None:
     server = new_server(access=Access(origins=frozenset({"https://friend.example"})))
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
-    with httpx.Client(base_url=f"http://{server.address}") as http:
+    with httpx.Client(base_url=f"http://{server.address}", timeout=SOON) as http:
         friend = {"Origin": "https://friend.example"}
         allowed = http.options("/v1/realtime/calls", headers=asked | friend)
         assert allowed.status_code == 200
@@ -132,7 +134,7 @@ def test_browsers_let_a_friendly_page_read_the_answers(new_server: Any) -> None:
 
 
 def test_the_page_may_reach_for_this_server_alone(server: Any) -> None:
-    with httpx.Client(base_url=f"http://{server.address}") as http:
+    with httpx.Client(base_url=f"http://{server.address}", timeout=SOON) as http:
         for path, kind in {
             "/": "text/html",
             "/main.js": "text/javascript",
@@ -147,7 +149,7 @@ def test_the_page_may_reach_for_this_server_alone(server: Any) -> None:
 
 
 def test_the_models_say_what_they_were_taught(server: Any) -> None:
-    (model,) = httpx.get(f"http://{server.address}/v1/models").json()["data"]
+    (model,) = httpx.get(f"http://{server.address}/v1/models", timeout=SOON).json()["data"]
     assert model["voices"] == ["voice"]
     assert (model["typed_turns"], model["history_turns"], model["open_domain"]) == (True, None, True)
 
@@ -196,10 +198,11 @@ def test_a_message_that_is_too_large_ends_the_session(new_server: Any) -> None:
 
 def test_a_stopping_server_finishes_its_answers(new_server: Any) -> None:
     script = Script()
-    server = new_server(ServiceLimits(drain=60.0), host=script.host)
+    server = new_server(ServiceLimits(drain=SOON), host=script.host)
 
     async def connected() -> None:
-        async with server.client() as talking, server.client() as waiting, httpx.AsyncClient() as http:
+        patient = httpx.AsyncClient(timeout=SOON)
+        async with server.client() as talking, server.client() as waiting, patient as http:
             await talking.type("one")
             await talking.send("response.create")
             await talking.update()
@@ -221,7 +224,7 @@ def test_a_stopping_server_finishes_its_answers(new_server: Any) -> None:
             assert talking.socket.close_code == 1001
         server.join()
         with pytest.raises(OSError):
-            async with open_socket(f"ws://{server.address}/v1/realtime"):
+            async with open_socket(f"ws://{server.address}/v1/realtime", open_timeout=SOON):
                 pass
 
     asyncio.run(connected())

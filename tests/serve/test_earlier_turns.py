@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from omni2_engine import EarlierTurn, Engine
 from omni2_engine.audio.source import read_native
 from omni2_engine.errors import SettingError
 from omni2_engine.live import events as live
+from omni2_serve.host import Host
 
+from ..held_answers import holding
+from ..waiting import SOON
 from .client import Client, pcm
 from .scripted import METRICS, Script, ScriptedConversation
 
@@ -187,8 +191,12 @@ def test_what_cannot_be_given_is_said(session: Any, items: list[Any], code: str,
     session(talk)
 
 
-def test_an_answer_has_its_place(session: Any) -> None:
+def test_an_answer_has_its_place(new_server: Any, host: Host) -> None:
+    over = threading.Event()
+    server = new_server(host=holding(host, held=lambda: not over.is_set()))
+
     async def talk(client: Client) -> None:
+        await client.push_to_talk()
         first = await given(client, "user", typed("one"))
         for place in ("root", "nowhere"):
             await give(client, "assistant", written("no"), previous_item_id=place, event_id=place)
@@ -197,11 +205,16 @@ def test_an_answer_has_its_place(session: Any) -> None:
         await give(client, "assistant", written("no"), event_id="too soon")
         error = await client.error()
         assert error["code"] == "conversation_already_has_active_response" and error["event_id"] == "too soon"
+        over.set()
         await client.until("response.done")
         await client.send("conversation.item.retrieve", item_id=first["id"])
         await client.until("conversation.item.retrieved")
 
-    session(talk)
+    async def connected() -> None:
+        async with server.client() as client:
+            await talk(client)
+
+    asyncio.run(connected())
 
 
 def test_an_answer_that_does_not_fit_is_taken_out_again(session: Any) -> None:
@@ -283,7 +296,7 @@ def address(server: Any) -> str:
 
 
 def test_a_completion_takes_earlier_turns(address: str, served_engine: Engine, question: Path) -> None:
-    client = OpenAI(base_url=address, api_key="any")
+    client = OpenAI(base_url=address, api_key="any", timeout=SOON)
     recording = {"data": base64.b64encode(question.read_bytes()).decode(), "format": "wav"}
     messages: Any = [
         {"role": "system", "content": "Be brief."},
@@ -336,6 +349,7 @@ def test_a_completion_takes_earlier_turns(address: str, served_engine: Engine, q
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_completion_says_what_is_wrong_with_its_turns(address: str, messages: list[Any], stream: bool) -> None:
-    answer = httpx.post(f"{address}/chat/completions", json={"model": "any", "messages": messages, "stream": stream})
+    body = {"model": "any", "messages": messages, "stream": stream}
+    answer = httpx.post(f"{address}/chat/completions", json=body, timeout=SOON)
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "invalid_request_error" and answer.json()["error"]["message"]

@@ -21,17 +21,19 @@ from omni2_serve.host import Host
 from omni2_serve.limits import ServiceLimits
 from omni2_serve.service import Service
 
+from ..waiting import SOON
+
 TYPED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one"}]
 
 
 @pytest.fixture
 def http(server: Any) -> httpx.Client:
-    return httpx.Client(base_url=f"http://{server.address}", timeout=300)
+    return httpx.Client(base_url=f"http://{server.address}", timeout=SOON)
 
 
 @pytest.fixture
 def client(server: Any) -> OpenAI:
-    return OpenAI(base_url=f"http://{server.address}/v1", api_key="any", max_retries=0)
+    return OpenAI(base_url=f"http://{server.address}/v1", api_key="any", max_retries=0, timeout=SOON)
 
 
 @pytest.fixture(scope="module")
@@ -162,13 +164,13 @@ def test_what_cannot_be_answered_is_said(http: httpx.Client, body: dict[str, Any
 
 def test_a_body_is_not_read_without_end(new_server: Any) -> None:
     server = new_server(ServiceLimits(message=1_000))
-    answer = httpx.post(f"http://{server.address}/v1/chat/completions", content=b" " * 2_000)
+    answer = httpx.post(f"http://{server.address}/v1/chat/completions", content=b" " * 2_000, timeout=SOON)
     assert answer.status_code == 413
 
 
 def test_a_full_server_refuses_a_completion(new_server: Any) -> None:
     server = new_server(ServiceLimits(requests=0))
-    client = OpenAI(base_url=f"http://{server.address}/v1", api_key="any", max_retries=0)
+    client = OpenAI(base_url=f"http://{server.address}/v1", api_key="any", max_retries=0, timeout=SOON)
     with pytest.raises(APIStatusError) as error:
         client.chat.completions.create(model="any", messages=TYPED)  # type: ignore[arg-type]
     assert error.value.status_code == 503 and error.value.response.headers["Retry-After"]
@@ -176,7 +178,8 @@ def test_a_full_server_refuses_a_completion(new_server: Any) -> None:
 
 def test_a_stream_that_is_left_gives_everything_back(server: Any, served_engine: Engine) -> None:
     body = {"messages": TYPED, "stream": True}
-    with httpx.stream("POST", f"http://{server.address}/v1/chat/completions", json=body) as answer:
+    address = f"http://{server.address}/v1/chat/completions"
+    with httpx.stream("POST", address, json=body, timeout=SOON) as answer:
         assert next(answer.iter_bytes())
 
     async def left() -> None:

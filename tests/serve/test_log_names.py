@@ -17,7 +17,7 @@ from omni2_engine.system.log_names import NO_CONVERSATION, CarryingExecutor, Nam
 from omni2_serve.client_secrets import client_secret
 from omni2_serve.service import Service
 
-from ..waiting import SOON
+from ..waiting import SOON, eventually
 
 
 class Kept(logging.Handler):
@@ -72,6 +72,7 @@ def test_conversations_at_the_same_time_are_told_apart(server: Any, kept: Kept) 
         return await asyncio.gather(one_turn(), one_turn())
 
     sessions = asyncio.run(both())
+    assert eventually(lambda: not server.service.sessions)
     server.stop()
     assert sorted(kept.names("omni2_engine.turn", "{")) == sorted(sessions), "on a thread of the engine"
     for message in ("begins", "has ended"):
@@ -83,6 +84,7 @@ def test_a_chat_completion_is_named_by_its_id(server: Any, kept: Kept, stream: b
     body = {"messages": [{"role": "user", "content": "one"}], "stream": stream}
     answer = httpx.post(f"http://{server.address}/v1/chat/completions", json=body, timeout=SOON)
     name = re.search(r"chatcmpl_?\w+", answer.text)
+    assert eventually(lambda: not server.service.requests)
     server.stop()
     assert name is not None and kept.names("omni2_engine.turn", "{") == [name[0]]
 

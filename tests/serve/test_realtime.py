@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from omni2_engine import Engine
 from omni2_engine.audio.source import read_native
 from omni2_serve.engine_host import engine_host
 
+from ..held_answers import holding
 from .client import Client, pcm
 
 SILENCE = bytes(2 * 24_000)  # a second
@@ -199,8 +201,24 @@ def test_an_answer_that_reaches_its_limit_is_incomplete(session: Any) -> None:
     session(talk)
 
 
-def test_an_answer_is_cancelled(session: Any) -> None:
-    async def talk(client: Client) -> None:
+@pytest.fixture
+def held(new_server: Any, host: Any) -> Callable[[Callable[[Client, threading.Event], Awaitable[None]]], None]:
+    """Runs a client's side of a session whose answers go no further than their first sound until the event is set."""
+
+    def run(talk: Callable[[Client, threading.Event], Awaitable[None]]) -> None:
+        async def connected() -> None:
+            over = threading.Event()
+            server = new_server(host=holding(host, held=lambda: not over.is_set()))
+            async with server.client() as client:
+                await talk(client, over)
+
+        asyncio.run(connected())
+
+    return run
+
+
+def test_an_answer_is_cancelled(held: Any) -> None:
+    async def talk(client: Client, over: threading.Event) -> None:
         await client.type("one")
         await client.send("response.create")
         created = await client.until("response.created")
@@ -208,9 +226,10 @@ def test_an_answer_is_cancelled(session: Any) -> None:
         done = (await client.until("response.done"))["response"]
         assert done["id"] == created["response"]["id"] and done["status"] == "cancelled"
         assert done["status_details"] == {"type": "cancelled", "reason": "client_cancelled"}
+        over.set()
         assert (await client.ask("two"))["status"] == "completed"
 
-    session(talk)
+    held(talk)
 
 
 def test_truncating_cuts_what_was_not_heard(session: Any) -> None:
@@ -337,16 +356,17 @@ def test_a_wrong_event_is_named_and_the_session_goes_on(
     session(talk)
 
 
-def test_a_second_answer_at_a_time_is_refused(session: Any) -> None:
-    async def talk(client: Client) -> None:
+def test_a_second_answer_at_a_time_is_refused(held: Any) -> None:
+    async def talk(client: Client, over: threading.Event) -> None:
         await client.type("one")
         await client.send("response.create")
         await client.send("response.create", event_id="second")
         error = await client.error()
         assert error["code"] == "conversation_already_has_active_response" and error["event_id"] == "second"
+        over.set()
         await client.until("response.done")
 
-    session(talk)
+    held(talk)
 
 
 def test_out_of_band_responses_are_refused(session: Any) -> None:
@@ -431,18 +451,18 @@ def test_a_client_has_the_model_speak_unasked(session: Any) -> None:
     session(talk)
 
 
-def test_items_that_come_after_an_answer_was_asked_for_are_the_next_one(server: Any) -> None:
+def test_items_that_come_after_an_answer_was_asked_for_are_the_next_one(held: Any) -> None:
     """Though that answer had not begun when they came."""
 
-    async def talk() -> None:
-        async with server.client() as client:
-            await client.push_to_talk()
-            await client.type("one")
-            await client.send("response.create")
-            await client.send("response.cancel")
-            await client.type("two")
-            assert (await client.until("response.done"))["response"]["status"] == "cancelled"
-            await client.send("response.create")
-            assert (await client.until("response.done"))["response"]["status"] in ("completed", "incomplete")
+    async def talk(client: Client, over: threading.Event) -> None:
+        await client.push_to_talk()
+        await client.type("one")
+        await client.send("response.create")
+        await client.send("response.cancel")
+        await client.type("two")
+        assert (await client.until("response.done"))["response"]["status"] == "cancelled"
+        over.set()
+        await client.send("response.create")
+        assert (await client.until("response.done"))["response"]["status"] in ("completed", "incomplete")
 
-    asyncio.run(talk())
+    held(talk)

@@ -7,6 +7,7 @@ import fractions
 import json
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -29,8 +30,9 @@ from omni2_engine.audio.source import read_native
 from omni2_engine.live import events as live
 from omni2_serve.access import Access
 from omni2_serve.limits import ServiceLimits
+from omni2_serve.webrtc import call as peer_call
 
-from ..waiting import SOON
+from ..waiting import SOON, eventually
 from .client import check, pcm
 from .scripted import METRICS, Script, chunk
 
@@ -41,6 +43,13 @@ KEY = "a-key-of-the-webrtc-tests"
 
 if not aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=True):
     pytest.skip("this machine has no address but loopback, which ICE leaves out", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a call may take long to come, and its signs of life come late."""
+    monkeypatch.setattr(peer_call, "CONNECT", SOON)
+    monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 1000)
 
 
 class Speech(MediaStreamTrack):
@@ -125,7 +134,7 @@ async def offered(peer: RTCPeerConnection, address: str, key: str = "") -> httpx
     """Make an offer."""
     await peer.setLocalDescription(await peer.createOffer())
     headers = {"Content-Type": "application/sdp"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=SOON) as http:
         url = f"http://{address}/v1/realtime/calls"
         return await http.post(url, content=peer.localDescription.sdp, headers=headers)
 
@@ -289,17 +298,16 @@ def test_what_nobody_commits_is_not_kept_without_end(call: Any, new_server: Any)
     async def talk(caller: Caller) -> None:
         caller.send("session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})
         await caller.until("session.updated")
-        caller.send("input_audio_buffer.clear")
-        await caller.until("input_audio_buffer.cleared")
         conversation = await conversation_of(script)
-        for _ in range(2):
+        for _ in range(3):
+            stood = conversation.fed
+            caller.send("input_audio_buffer.clear")
+            await caller.until("input_audio_buffer.cleared")
             before = conversation.fed
-            while conversation.fed == before:
+            while conversation.fed == stood:  # it goes on
                 await asyncio.sleep(0.01)
             await asyncio.sleep(3 * most)
             assert conversation.fed - before < (most + 0.1) * 48_000
-            caller.send("input_audio_buffer.clear")
-            await caller.until("input_audio_buffer.cleared")
 
     call(talk, at=server)
 
@@ -348,7 +356,7 @@ def test_without_the_extra_a_call_is_told_so(new_server: Any, monkeypatch: pytes
     for name in [name for name in sys.modules if name.startswith("omni2_serve.webrtc")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "aiortc", None)
-    answer = httpx.post(f"http://{new_server().address}/v1/realtime/calls", content="v=0")
+    answer = httpx.post(f"http://{new_server().address}/v1/realtime/calls", content="v=0", timeout=SOON)
     assert answer.status_code == 501 and "omni2-engine[webrtc]" in answer.json()["error"]["message"]
 
 
@@ -363,7 +371,7 @@ def test_hanging_up_from_either_side_gives_the_place_back(new_server: Any) -> No
             await full.close()
         while server.service.sessions:
             await asyncio.sleep(0.01)
-        async with calling(server.address) as caller, httpx.AsyncClient() as http:
+        async with calling(server.address) as caller, httpx.AsyncClient(timeout=SOON) as http:
             assert (await http.post(f"http://{server.address}{caller.location}/hangup")).status_code == 200
             while server.service.sessions:
                 await asyncio.sleep(0.01)
@@ -381,27 +389,31 @@ def test_calls_leave_no_thread_and_no_memory(server: Any, served_engine: Engine,
         while server.service.sessions:
             await asyncio.sleep(0.01)
 
-    def held() -> tuple[list[str], int]:
-        names = sorted(thread.name for thread in threading.enumerate())
-        own = [name for name in names if not name.startswith("asyncio_")]  # the loop's pool grows to its bound
-        return own, served_engine.states.budget.used
+    def held() -> tuple[Counter[str], int]:
+        names = Counter(thread.name for thread in threading.enumerate())
+        for name in [name for name in names if name.startswith("asyncio_")]:  # the loop's pool grows to its bound
+            del names[name]
+        return names, served_engine.states.budget.used
 
     for _ in range(2):
         asyncio.run(one())
+    assert eventually(lambda: not served_engine.states.budget.used)  # a thread may be about to give it back
     before = held()
     for _ in range(4):
         asyncio.run(one())
-    assert held() == before
+    assert eventually(lambda: all(now <= then for now, then in zip(held(), before, strict=True)))
 
 
 @pytest.mark.parametrize("body", ["", "v=0", "not SDP at all\r\n" * 100, "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"])
 def test_offers_that_make_no_sense_are_refused(server: Any, body: str) -> None:
     url = f"http://{server.address}/v1/realtime/calls"
-    answer = httpx.post(url, content=body, headers={"Content-Type": "application/sdp"})
-    assert answer.status_code == 400 and answer.json()["error"]["code"] == "invalid_offer"
-    assert httpx.post(url, content=b"v" * 300_000, headers={"Content-Type": "application/sdp"}).status_code == 413
-    assert httpx.post(url, json={}).status_code == 415
-    assert httpx.post(url, files={"session": (None, "{}")}).json()["error"]["code"] == "missing_required_parameter"
+    offer = {"Content-Type": "application/sdp"}
+    with httpx.Client(timeout=SOON) as http:
+        answer = http.post(url, content=body, headers=offer)
+        assert answer.status_code == 400 and answer.json()["error"]["code"] == "invalid_offer"
+        assert http.post(url, content=b"v" * 300_000, headers=offer).status_code == 413
+        assert http.post(url, json={}).status_code == 415
+        assert http.post(url, files={"session": (None, "{}")}).json()["error"]["code"] == "missing_required_parameter"
     assert server.service.sessions == 0
 
 
@@ -415,7 +427,7 @@ def test_the_key_and_the_session_of_a_call(new_server: Any) -> None:
         peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         caller = Caller(peer, b"")
         assert (await offered(peer, server.address, "another-key-altogether")).status_code == 401
-        client = AsyncOpenAI(api_key=KEY, base_url=f"http://{server.address}/v1")
+        client = AsyncOpenAI(api_key=KEY, base_url=f"http://{server.address}/v1", timeout=SOON)
         answer = await client.realtime.calls.create(
             sdp=peer.localDescription.sdp,
             session={"type": "realtime", "audio": {"input": {"turn_detection": None}}},
