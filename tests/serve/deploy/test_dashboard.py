@@ -8,8 +8,9 @@ import math
 from pathlib import Path
 from urllib.parse import quote
 
+from ...ports import free_port
 from ..running import RunningServer
-from .test_programs import fetch, free_port, program
+from .test_programs import fetch, program
 
 ROUNDS = 2000  # of a conversation and a look at what is missing
 EVERY, INTERVAL = "1s", "30s"  # between looks of Prometheus, and what rates are taken over

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -24,24 +23,18 @@ from websockets.exceptions import InvalidStatus
 
 from omni2_serve.access import Access
 
+from ...ports import free_port
+from ...waiting import SOON
 from ..client import check
 from ..running import RunningServer
 
 KEY = "a key of the test's own"
-PATIENCE = 120  # seconds
 
 
 @pytest.fixture
 def guarded(new_server: Any) -> RunningServer:
     """A server that wants a key."""
     return new_server(access=Access([KEY]))
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -55,14 +48,15 @@ def program(*command: object, log: Path) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            process.wait(PATIENCE)
+            process.wait(SOON)
 
 
 def fetch(url: str, log: Path, context: ssl.SSLContext | None = None) -> bytes:
     """What an address says once it can be reached."""
-    for _ in range(10 * PATIENCE):
+    end = time.monotonic() + SOON
+    while time.monotonic() < end:
         try:
-            with urlopen(Request(url), timeout=PATIENCE, context=context) as answer:
+            with urlopen(Request(url), timeout=SOON, context=context) as answer:
                 content: bytes = answer.read()
                 return content
         except (URLError, ConnectionError):
@@ -96,7 +90,8 @@ def test_prometheus_reads_the_server(guarded: RunningServer, repository: Path, t
 async def converse(address: str, context: ssl.SSLContext | None = None) -> None:
     """A session and an event through a proxy, and a refusal without a key."""
     url, name = f"{'wss' if context else 'ws'}://{address}/v1/realtime?model=x", "talk.example.com"
-    options: dict[str, Any] = {"ssl": context, "server_hostname": name} if context else {}
+    options: dict[str, Any] = {"open_timeout": SOON, "ping_interval": None}
+    options |= {"ssl": context, "server_hostname": name} if context else {}
     with pytest.raises(InvalidStatus) as refused:
         await connect(url, **options)
     assert refused.value.response.status_code == 401

@@ -15,13 +15,14 @@ from omni2_bench.common.server_process import NOTHING, ServerProcess
 from omni2_bench.soak.samples import look
 from omni2_bench.soak.verdict import left
 
-from ...waiting import eventually
+from ...ports import free_port
+from ...waiting import SOON, eventually
 from ..client import Client, connect
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]  # faults are made, and what is left is read, as Linux has it
 
-PLAIN = ("--threads", "1", "--typed-turns", "--chunks", "fixed")  # one question, one sound
+PLAIN = ("--threads", "1", "--typed-turns", "--chunks", "fixed", "--drain", f"{SOON:g}")  # one question, one sound
 QUESTION = "count from one to twenty"  # with an answer of two chunks
 KEY = "0123456789abcdef"  # where a server wants one
 STAND_INS = Path(__file__).parent / "stand_ins"
@@ -96,7 +97,7 @@ def new_faulty(tiny_engine_dir: Path, tmp_path: Path, solo: bytes) -> Iterator[A
     started: list[ServerProcess] = []
 
     def start(*options: str, log: Path = tmp_path / "server.log", environment: Mapping[str, str] = NOTHING) -> Faulty:
-        started.append(ServerProcess(tiny_engine_dir, log, *PLAIN, *options, grace=300.0, environment=environment))
+        started.append(ServerProcess(tiny_engine_dir, log, *PLAIN, *options, grace=2 * SOON, environment=environment))
         asyncio.run(Faulty(started[-1], solo).undisturbed())
         return Faulty(started[-1], solo)
 
@@ -119,7 +120,8 @@ def hold(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def holding(new_faulty: Any, repository: Path, hold: Path) -> Faulty:
-    """A server whose answers can be held; told to stop, it waits a day for them."""
+    """A server whose answers can be held; told to stop, it waits a day for them. Its port stays free behind it."""
     path = os.pathsep.join([str(STAND_INS), str(repository), *filter(None, [os.environ.get("PYTHONPATH")])])
-    held: Faulty = new_faulty("--drain", "86400", environment={"OMNI2_TEST_HOLD": str(hold), "PYTHONPATH": path})
+    environment = {"OMNI2_TEST_HOLD": str(hold), "PYTHONPATH": path}
+    held: Faulty = new_faulty("--drain", "86400", "--port", str(free_port()), environment=environment)
     return held

@@ -20,7 +20,7 @@ import pytest
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import InvalidStatus
 
-from ...waiting import eventually
+from ...waiting import SOON, eventually
 from ..client import Client, connect
 from .conftest import KEY, Faulty, asked
 
@@ -101,7 +101,7 @@ def test_a_client_that_sends_rubbish(faulty: Faulty) -> None:
 
     async def rage(done: asyncio.Event) -> int:
         errors = 0
-        async with open_socket(f"ws://{faulty.address}/v1/realtime", ping_interval=None) as client:
+        async with open_socket(f"ws://{faulty.address}/v1/realtime", open_timeout=SOON, ping_interval=None) as client:
             while not done.is_set():
                 for piece in [*pieces, os.urandom(100)]:
                     await client.send(piece)
@@ -172,6 +172,7 @@ def test_a_clock_that_jumps(new_faulty: Any, tmp_path: Path) -> None:
             f"http://{faulty.address}/v1/realtime/client_secrets",
             json={"expires_after": {"anchor": "created_at", "seconds": 600}},
             headers={"Authorization": f"Bearer {KEY}"},
+            timeout=SOON,
         ).json()
         return made["value"], made["expires_at"]
 

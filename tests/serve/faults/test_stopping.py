@@ -80,7 +80,7 @@ def test_a_server_told_to_stop_finishes_its_answers(holding: Faulty, hold: Path)
     """Each is whole, then the connection is closed with 1001; meanwhile it says that it lets no client in."""
 
     def is_ready() -> bool:
-        status = httpx.get(f"http://{holding.address}/readyz").status_code
+        status = httpx.get(f"http://{holding.address}/readyz", timeout=SOON).status_code
         assert status in (200, 503)
         return status == 200
 
@@ -101,7 +101,7 @@ def test_a_second_signal_cuts_answers_off(holding: Faulty, hold: Path) -> None:
 
     def twice() -> None:
         os.kill(holding.process.pid, signal.SIGTERM)
-        eventually(lambda: httpx.get(f"http://{holding.address}/readyz").status_code == 503)
+        eventually(lambda: httpx.get(f"http://{holding.address}/readyz", timeout=SOON).status_code == 503)
         os.kill(holding.process.pid, signal.SIGINT)
 
     hold.touch()
