@@ -305,18 +305,20 @@ def test_for_asyncio(shared_engine: Engine, utterance: Utterance, monkeypatch: p
     async def added() -> np.ndarray:
         with shared_engine.session(**LIMITS) as session:
             with monkeypatch.context() as patch:
-                left = asyncio.Event()
+                left, given_up = asyncio.Event(), threading.Event()
                 loop, kind = asyncio.get_running_loop(), type(shared_engine.pipeline.encoder)
                 real = kind.__call__
 
                 def slow(encoder: Any, log_mel: Any) -> Any:
                     loop.call_soon_threadsafe(left.set)
+                    assert given_up.wait(SOON)
                     return real(encoder, log_mel)
 
                 patch.setattr(kind, "__call__", slow)
                 task = asyncio.create_task(session.aadd_turns(turns))
                 await left.wait()
                 task.cancel()  # the turns that were asked for are given up
+                given_up.set()
                 with pytest.raises(asyncio.CancelledError):
                     await task
             assert session.history == ()

@@ -16,6 +16,8 @@ from omni2_engine.backends.base.decode_request import DecodeRequest
 from omni2_engine.errors import SettingError
 from omni2_engine.sampling import Chooser, DrawKey, Stream
 
+from ..waiting import SOON
+
 RATE = 16_000
 LIMITS = {"max_new_tokens": 14, "max_last_write": 30}
 Utterance = Callable[..., np.ndarray]
@@ -71,7 +73,7 @@ def test_a_wrong_id_fails_its_turn_alone(pair: Engine, utterance: Utterance, str
             beside = pool.submit(lambda: sound(pair.stream(utterance(1), sample_rate=RATE, seed=1, **LIMITS)))
             with pytest.raises(SettingError, match="what steer returned is"):
                 list(session.stream(utterance(2), sample_rate=RATE, steer=steer))
-            np.testing.assert_array_equal(beside.result(60), expected)
+            np.testing.assert_array_equal(beside.result(SOON), expected)
         assert len(sound(session.stream(utterance(2), sample_rate=RATE)))  # the session goes on as well
 
 

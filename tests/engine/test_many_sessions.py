@@ -94,13 +94,16 @@ def decoding(
 ) -> Iterator[list[int]]:
     """How many conversations each decoding call served; `before` is called with the model and all sizes so far."""
     sizes: list[int] = []
+    lock = threading.Lock()  # the two models decode at the same time
     with pytest.MonkeyPatch.context() as patch:
         for name in ("llm", "speech_lm"):
             model = getattr(engine.pipeline, name)
 
             def decode(states, embeds, name=name, real=model.decode):  # type: ignore[no-untyped-def]
-                sizes.append(len(states))
-                before(name, list(sizes))
+                with lock:
+                    sizes.append(len(states))
+                    so_far = list(sizes)
+                before(name, so_far)
                 real(states, embeds)
 
             patch.setattr(model, "decode", decode)

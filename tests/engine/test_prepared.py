@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -436,6 +437,7 @@ def test_others_wait_for_one_call_of_it_at_most(shared_engine: Engine, utterance
 
         thread = threading.Thread(target=speculate, daemon=True)
         thread.start()
+        eventually(lambda: shared_engine.scheduler.speculation()[0] > before[0])
         with shared_engine.session(**LIMITS) as asking:
             assert shown_sound(plain(asking, utterance(1))) == expected
         stop.set()
@@ -505,8 +507,9 @@ def test_one_that_is_dropped_is_taken_back(shared_engine: Engine, utterance: Utt
         turn.commit()
     other = shared_engine.session(**LIMITS)
     turn = prepared(other, utterance(1))
+    alive = weakref.ref(other)
     del other, turn
-    gc.collect()
+    eventually(lambda: gc.collect() >= 0 and alive() is None)  # a thread may be about to let go of it
     assert is_free(shared_engine)
 
 

@@ -23,7 +23,7 @@ from omni2_engine.sessions.waiting_turns import WaitingTurns
 from omni2_engine.stages.encoder import SpeechEncoder
 from omni2_engine.turn.plan import RunVocoder
 
-from ..waiting import SOON
+from ..waiting import SOON, eventually
 
 LIMITS = {"max_new_tokens": 5, "max_last_write": 12}
 Utterance = Callable[..., np.ndarray]
@@ -251,10 +251,18 @@ def test_a_deadline_ends_a_turn_that_comes_too_late(
 
         asyncio.run(collect())
 
+    entered, enter = threading.Event(), WaitingTurns.enter
+
+    def entering(waiting: WaitingTurns) -> Any:
+        ticket = enter(waiting)
+        entered.set()
+        return ticket
+
+    monkeypatch.setattr(WaitingTurns, "enter", entering)
     with held_encoder(monkeypatch) as go, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask)
-        while shared_engine.waiting:  # until its deadline has passed
-            pass
+        assert entered.wait(SOON)
+        eventually(lambda: not shared_engine.waiting)  # its deadline has passed
         go.set()
         with pytest.raises(BusyError, match="deadline"):
             asked.result(SOON)

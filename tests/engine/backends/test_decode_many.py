@@ -242,6 +242,8 @@ def test_a_question_comes_before_the_rest_of_a_request_for_text(
         if stream is not Stream.TEXT:
             return chosen
         order.append(name)
+        if name == "first" and len(generated) == 4 * read:
+            assert heard.wait(SOON)  # else all of it might be written by then
         if name == "first" and heard.is_set() and not asked.is_set() and len(generated) % read == 1:
             found.append(len(order))
             asked.set()

@@ -18,6 +18,8 @@ from omni2_engine import Engine
 from omni2_engine.cli.app import run
 from omni2_engine.errors import EngineDirectoryError
 
+from ...waiting import SOON
+
 QUICK = ["--max-new-tokens", "6", "--max-last-write", "20", "--chunks", "fixed", "--no-warm-up", "--threads", "1"]
 RATE = 16_000
 
@@ -110,7 +112,7 @@ def test_ctrl_c_ends_the_recording(
             assert process.poll() is None
             os.sched_yield()
         process.send_signal(number)
-        _, message = process.communicate(timeout=120)
+        _, message = process.communicate(timeout=SOON)
         os.close(writing)
     assert process.returncode == code and b"Traceback" not in message
     assert (answer.read_bytes() == expected) if code == 0 else not answer.exists()
@@ -189,5 +191,5 @@ def test_ctrl_c_while_libraries_are_loaded(tmp_path: Path, library: str) -> None
         "except BaseException as error:\n    raise ImportError('swallowed') from None\n"
     )
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command("stream", "e", "q"), env=env, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(command("stream", "e", "q"), env=env, capture_output=True, check=False, timeout=SOON)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")

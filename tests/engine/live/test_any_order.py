@@ -28,6 +28,7 @@ from omni2_engine.live.events import (
 )
 from omni2_engine.live.settings import Detection
 
+from ...waiting import eventually
 from .scenes import Floats, recording, silence
 from .test_playback import HandClock
 
@@ -80,7 +81,7 @@ def test_any_order(engines: dict[str, Engine], schedule: str, deeds: list[str]) 
         assert len(live.history) == sum(isinstance(event, AnswerBegun | TurnAdded) for event in events)
     prepared = engine.prepared_turns
     assert prepared.prepared == prepared.committed + prepared.taken_back
-    assert not engine.waiting and not engine.states.budget.used
+    assert not engine.waiting and eventually(lambda: not engine.states.budget.used)
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,9 @@ def test_1000_cancellations_at_random_moments() -> None:
             assert reached.wait(SOON)
             scheduler.cancel(session)
             entered_then = entered
+            if held:
+                served = len(others)
+                assert eventually(lambda served=served: len(others) > served)
             through.set()
             assert scheduler.drained(session, SOON)
             if held:
@@ -129,25 +132,42 @@ def test_a_drained_session_holds_no_payload() -> None:
         assert scheduler.counts() == (0, 0, 0)
 
 
-def test_sessions_and_schedulers_come_and_go_without_a_trace() -> None:
-    def round_trip() -> None:
-        with Scheduler(plain_stages(3)) as scheduler:
-            for _ in range(20):
-                session = scheduler.open(lambda error: None)
-                for stage in range(3):
-                    scheduler.submit(session, stage, bytearray(100_000))
-                scheduler.close(session)
+# in a process of its own: what other tests hold and give back would be counted with it
+COMING_AND_GOING = """
+import os
+from pathlib import Path
+from omni2_engine._core import Scheduler, Stage
 
-    def resident() -> int:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+def round_trip():
+    with Scheduler([Stage(str(i), lambda payloads: None) for i in range(3)]) as scheduler:
+        for _ in range(20):
+            session = scheduler.open(lambda error: None)
+            for stage in range(3):
+                scheduler.submit(session, stage, bytearray(100_000))
+            scheduler.close(session)
 
+def threads():
+    return set(os.listdir("/proc/self/task"))
+
+def resident():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+round_trip()
+threads_before, before = threads(), resident()
+for _ in range(50):
     round_trip()
-    threads, memory = Threads(), resident()
-    for _ in range(50):
-        round_trip()
-    assert threads.gone()
-    assert resident() - memory < 20_000_000  # 300 MB went through
+while threads() - threads_before:  # one that has just ended may take a moment to leave the list
+    pass
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="threads and memory are counted in /proc")
+def test_sessions_and_schedulers_come_and_go_without_a_trace() -> None:
+    done = subprocess.run([sys.executable, "-c", COMING_AND_GOING], capture_output=True, text=True, timeout=SOON)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 20_000_000  # 300 MB went through
 
 
 def test_a_shut_down_scheduler_lets_go_of_its_stages() -> None:

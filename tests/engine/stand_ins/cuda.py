@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...make import make
+from ...waiting import SOON
 
 ILLEGAL_ADDRESS, LAUNCH_FAILURE = 700, 719
 HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -53,7 +54,7 @@ class FakeCuda:
 
     def settle(self) -> None:
         """Wait until nothing that was enqueued runs any more; on a lost device too."""
-        assert self._library.fake_cuda_settle(60_000), "a stream waits for something that does not come"
+        assert self._library.fake_cuda_settle(int(1000 * SOON)), "a stream waits for something that does not come"
 
     def forget(self) -> None:
         """Let go of Python functions that were enqueued, once all of them have run."""

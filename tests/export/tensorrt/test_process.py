@@ -115,7 +115,7 @@ def test_an_interrupt_ends_the_process(order: Order, tmp_path: Path) -> None:
         assert parent.poll() is None, parent.stderr.read()
         parent.send_signal(signal.SIGINT)
         assert parent.wait(timeout=SOON) and "KeyboardInterrupt" in parent.stderr.read()
-    assert gone(int(note.read_text()))
+    assert eventually(lambda: gone(int(note.read_text())))
 
 
 def test_it_does_not_outlive_its_parent(tmp_path: Path) -> None:

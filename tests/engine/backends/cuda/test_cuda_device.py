@@ -210,7 +210,7 @@ def test_streams_run_beside_each_other(fake_cuda: Any, device: CudaDevice, strea
     """The second one fills while the first is held; only then may the first go on. Priorities are clamped."""
     other, event, memory = device.stream(-100), device.event(), device.allocate(8)
     filled = threading.Event()
-    fake_cuda.launch(stream.handle, lambda: None if filled.wait(60) else pytest.fail("nothing ran beside it"))
+    fake_cuda.launch(stream.handle, lambda: None if filled.wait(SOON) else pytest.fail("nothing ran beside it"))
     stream.fill(memory.address, 1, 4)
     other.fill(memory.address + 4, 2, 4)
     other.record(event)
