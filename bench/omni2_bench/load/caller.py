@@ -102,8 +102,15 @@ class Caller:
     async def _connected(self) -> AsyncIterator[ClientConnection]:
         """A connection with its session set up."""
         headers = {} if self._server.key is None else {"Authorization": f"Bearer {self._server.key}"}
+        patience = self._server.patience
         try:
-            async with connect(self._server.url, additional_headers=headers, max_size=LARGEST) as socket:
+            async with connect(
+                self._server.url,
+                additional_headers=headers,
+                max_size=LARGEST,
+                open_timeout=patience,
+                ping_timeout=patience,
+            ) as socket:
                 await self._expect(socket, "session.created")
                 format_ = {"type": "audio/pcm", "rate": RATE}
                 detection = {"type": "server_vad", "silence_duration_ms": round(self._server.silence * 1000)}

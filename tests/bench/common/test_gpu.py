@@ -31,6 +31,8 @@ from omni2_engine.turn.metrics import Recorder
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.reference.read_write import greedy
 
+from ...waiting import SOON
+
 SAID = "NVIDIA L40, 580.65.06, 8.9, 210, 2490, 405, 9001, 300.00, 46068, 31"
 BLOCKS = Blocks(10, 50)
 MACHINE = {"processor": "p", "family": "f", "flags": [], "threads": 2, "versions": {}}
@@ -45,6 +47,7 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
         program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n{line}\n')
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        monkeypatch.setattr(gpu, "PATIENCE", SOON)
         return tmp_path / "asked"
 
     return install

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from omni2_bench.live.results import LivePlan, MeasuredCondition, run
 from omni2_bench.live.served import served
 from omni2_bench.load.records import Call, HeardTurn
 from omni2_engine.errors import BackendError
+
+from ...waiting import SOON
 
 
 def test_every_silence_is_measured_with_and_without_speculation() -> None:
@@ -92,6 +95,7 @@ def test_a_condition_is_measured(
     repository: Path, tiny_engine_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(results, "conditions", lambda *_: [LiveCondition(0.2)])
+    monkeypatch.setattr(results, "Server", partial(results.Server, patience=SOON))
     plan = LivePlan(tiny_engine_dir, [repository / "examples" / "sum.wav"], [0.2], [1], 2, 1, 1, 0)
     lines: list[str] = []
     text = run(plan, tmp_path, lines.append)

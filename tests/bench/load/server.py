@@ -45,7 +45,8 @@ class ToneServer:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
         """Serve on a free port; gives the address."""
-        async with serve(self._serve, "127.0.0.1", 0, process_request=self._admit) as server:
+        patient: dict[str, Any] = {"open_timeout": None, "ping_interval": None}  # a busy machine is not a broken one
+        async with serve(self._serve, "127.0.0.1", 0, process_request=self._admit, **patient) as server:
             yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/v1/realtime?model=tone"
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
