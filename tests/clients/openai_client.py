@@ -18,6 +18,7 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
 PIECE = 4800  # bytes: a tenth of a second
 SILENCE = bytes(48_000)
+PATIENCE = 300.0  # seconds with a busy machine
 
 
 async def until(connection: AsyncRealtimeConnection, kind: str) -> Any:
@@ -44,7 +45,8 @@ async def type_(connection: AsyncRealtimeConnection, text: str) -> None:
 async def main(address: str, speech: bytes, hold: Path) -> None:
     client = AsyncOpenAI(base_url=f"http://{address}/v1", websocket_base_url=f"ws://{address}/v1", api_key="any")
     assert [model.id async for model in await client.models.list()]
-    async with client.realtime.connect(model="any") as connection:
+    patient = {"open_timeout": PATIENCE, "ping_timeout": PATIENCE}
+    async with client.realtime.connect(model="any", websocket_connection_options=patient) as connection:
         await until(connection, "session.created")
         vad = {"type": "server_vad", "silence_duration_ms": 300, "interrupt_response": True}
         await connection.session.update(session={"type": "realtime", "audio": {"input": {"turn_detection": vad}}})
@@ -95,7 +97,7 @@ async def main(address: str, speech: bytes, hold: Path) -> None:
         assert error.error.event_id == "mine", error
 
     print("reconnect")
-    async with client.realtime.connect(model="any") as connection:
+    async with client.realtime.connect(model="any", websocket_connection_options=patient) as connection:
         await type_(connection, "one")
         assert (await until(connection, "response.done")).response.status == "completed"
 
