@@ -193,7 +193,7 @@ def test_what_cannot_be_given_is_said(session: Any, items: list[Any], code: str,
 
 def test_an_answer_has_its_place(new_server: Any, host: Host) -> None:
     over = threading.Event()
-    server = new_server(host=holding(host, held=lambda: not over.is_set()))
+    server = new_server(host=holding(host, held=lambda: not over.is_set(), short=True))
 
     async def talk(client: Client) -> None:
         await client.push_to_talk()

@@ -208,7 +208,7 @@ def held(new_server: Any, host: Any) -> Callable[[Callable[[Client, threading.Ev
     def run(talk: Callable[[Client, threading.Event], Awaitable[None]]) -> None:
         async def connected() -> None:
             over = threading.Event()
-            server = new_server(host=holding(host, held=lambda: not over.is_set()))
+            server = new_server(host=holding(host, held=lambda: not over.is_set(), short=True))
             async with server.client() as client:
                 await talk(client, over)
 
@@ -223,10 +223,11 @@ def test_an_answer_is_cancelled(held: Any) -> None:
         await client.send("response.create")
         created = await client.until("response.created")
         await client.send("response.cancel")
+        await client.update()
+        over.set()
         done = (await client.until("response.done"))["response"]
         assert done["id"] == created["response"]["id"] and done["status"] == "cancelled"
         assert done["status_details"] == {"type": "cancelled", "reason": "client_cancelled"}
-        over.set()
         assert (await client.ask("two"))["status"] == "completed"
 
     held(talk)
@@ -460,8 +461,9 @@ def test_items_that_come_after_an_answer_was_asked_for_are_the_next_one(held: An
         await client.send("response.create")
         await client.send("response.cancel")
         await client.type("two")
-        assert (await client.until("response.done"))["response"]["status"] == "cancelled"
+        await client.update()
         over.set()
+        assert (await client.until("response.done"))["response"]["status"] == "cancelled"
         await client.send("response.create")
         assert (await client.until("response.done"))["response"]["status"] in ("completed", "incomplete")
 

@@ -37,7 +37,7 @@ from omni2_engine.stages.flow_first import FEWEST_UNITS
 from omni2_export.checkpoint import open_checkpoint
 from omni2_export.tensorrt.shapes import Sizes
 
-from ....waiting import eventually
+from ....waiting import SOON, eventually
 from ...stand_ins.plans import add_plans, copy_engine
 from ...stand_ins.tensorrt import VERSION
 
@@ -298,7 +298,7 @@ def test_as_many_turns_as_the_plan_says_are_answered_at_once(
         with engine.session(seed=seed, max_new_tokens=40, max_last_write=60) as session:
             chunks = session.stream(utterance(seed), sample_rate=16_000)
             first = next(chunks)
-            all_answered.wait(60)  # until then no turn gives its memory back
+            all_answered.wait(SOON)  # until then no turn gives its memory back
             return first.duration + sum(chunk.duration for chunk in chunks)
 
     with ThreadPoolExecutor(fitting) as pool:
