@@ -68,7 +68,7 @@ def test_an_encoder_with_tails_keeps_the_encoders_floor(
     backend, config = changed.make_backend(True), random_checkpoint.config.encoder
     tails = EncoderTail.load(changed.engine / "tables")
     device, cpu = (
-        TailedEncoder(opened.open(changed.directory, "encoder_tail"), config, tails)
+        TailedEncoder(opened.open(changed.directory, "encoder_tail"), config, tails, np.array([], np.int64))
         for opened in (backend, OnnxRuntimeBackend(threads()))
     )
     log_mel, end = material.log_mel.copy(), 2 * DEVICE_SPEECH[0]

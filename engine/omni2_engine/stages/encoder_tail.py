@@ -2,7 +2,8 @@
 
 The encoder looks in both directions, so the silence cannot be left out: what positions know of it would be missing.
 It is read from another window instead, in which other speech of nearly the same length came before the silence: keys
-and values of every layer, and what the projector made of the rest. docs/less_work.md says what that loses.
+and values of every layer, and the output. On a CPU a few positions of the silence are computed too, the probes: what
+they differ by from the other window is added to all of it. docs/less_work.md says what is lost.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from omni2_engine.model.tables import map_table
 
 Floats = NDArray[np.float32]
 ENCODER_TAIL = "encoder_tail"  # the graph's name, and its files'
+PROBES = f"{ENCODER_TAIL}_probes.npy"
 MARGIN = 50  # positions computed behind the speech: one second
 DEVICE_SPEECH = (150, 250, 400, 600)  # positions of speech for which a device holds a tail; longer windows are whole
 CLEAR = 25  # positions between the end of a tail's own speech and where it is read, at least
@@ -33,10 +35,12 @@ class EncoderTail:
     Args:
         layers: (2·layers, heads, kept, width / heads) float16, keys and values of every layer in turn at the last
             positions of the window.
+        encoded: (kept, width) float16, the output of the encoder's last norm there.
         speech: (positions, output) float32, the encoder's output for the whole window.
     """
 
     layers: NDArray[Any]
+    encoded: NDArray[Any]
     speech: NDArray[Any]
 
     @property
@@ -51,15 +55,34 @@ class EncoderTail:
         Raises:
             EngineDirectoryError: one is damaged.
         """
-        layers = sorted(tables.glob(f"{ENCODER_TAIL}_*_layers.npy"))
-        pairs = ((path, path.with_name(path.name.replace("layers", "speech"))) for path in layers)
-        return [cls(np.asarray(map_table(first)), np.asarray(map_table(second))) for first, second in pairs]
+        paths = sorted(tables.glob(f"{ENCODER_TAIL}_*_layers.npy"))
+        parts = (cls._paths(tables, path.name.split("_")[2]) for path in paths)
+        return [cls(*(np.asarray(map_table(path)) for path in of)) for of in parts]
 
     def save(self, tables: Path) -> int:
         """Write it where `load` finds it; returns its bytes."""
-        for name, array in (("layers", self.layers), ("speech", self.speech)):
-            np.save(tables / f"{ENCODER_TAIL}_{self.kept}_{name}.npy", array)
-        return self.layers.nbytes + self.speech.nbytes
+        arrays = (self.layers, self.encoded, self.speech)
+        for path, array in zip(self._paths(tables, str(self.kept)), arrays, strict=True):
+            np.save(path, array)
+        return sum(array.nbytes for array in arrays)
+
+    @staticmethod
+    def _paths(tables: Path, kept: str) -> list[Path]:
+        return [tables / f"{ENCODER_TAIL}_{kept}_{name}.npy" for name in ("layers", "encoded", "speech")]
+
+
+def load_probes(tables: Path) -> NDArray[np.int64]:
+    """The positions of the window that can be probes, (n,) ascending.
+
+    Raises:
+        EngineDirectoryError: they are missing, as in engines of before, or damaged.
+    """
+    return np.asarray(map_table(tables / PROBES)).astype(np.int64)
+
+
+def save_probes(tables: Path, probes: NDArray[np.int64]) -> None:
+    """Write them where `load_probes` finds them."""
+    np.save(tables / PROBES, probes)
 
 
 class TailedEncoder:
@@ -72,6 +95,8 @@ class TailedEncoder:
         graph: the `encoder_tail` graph.
         config: its dimensions.
         tails: of its own weights, at least one.
+        probes: (n,) positions of the window, ascending; those behind what is computed are computed too, but where
+            the graph bounds the positions.
 
     Attributes:
         held: bytes of tails in a device's memory.
@@ -80,9 +105,12 @@ class TailedEncoder:
         CapacityError: the device has no room for them.
     """
 
-    def __init__(self, graph: Graph, config: EncoderConfig, tails: Sequence[EncoderTail]) -> None:
+    def __init__(
+        self, graph: Graph, config: EncoderConfig, tails: Sequence[EncoderTail], probes: NDArray[np.int64]
+    ) -> None:
         self._graph = graph
         self._config = config
+        self._probes = probes
         self._tails = sorted(tails, key=lambda tail: tail.kept)
         self.held = 0
         device = graph.most("log_mel", 2) is not None
@@ -99,25 +127,28 @@ class TailedEncoder:
         """
         c, computed = self._config, self._computed(log_mel)
         mel = np.zeros((1, c.mel_bins, 2 * computed + 2), np.float32)
-        given = log_mel[:, :, : mel.shape[2]]
-        mel[:, :, : given.shape[2]] = given
+        beginning = log_mel[:, :, : mel.shape[2]]
+        mel[:, :, : beginning.shape[2]] = beginning
         tail = self._behind(computed)
-        speech = self._run(mel, computed, tail)
-        return np.concatenate([speech, tail.speech[len(speech) :]])
+        if self._bound:
+            speech = self._run(mel, computed)
+            return np.concatenate([speech, tail.speech[len(speech) :]])
+        probes = self._probes[self._probes >= computed] - computed
+        spread = interpolation(probes, c.context - computed)
+        given: dict[str, NDArray[Any]] = {"log_mel": mel, "encoded": tail.encoded, "probes": probes, "spread": spread}
+        whole: Floats = self._graph.run({**given, **_by_layer(tail.layers)})["speech"][0]
+        return whole
 
     def warm_up(self) -> None:
         """Call it with every number of positions: kernels are compiled and the calls recorded then, not in a turn."""
         for computed in self._bound:
             mel = np.zeros((1, self._config.mel_bins, 2 * computed + 2), np.float32)
             for _ in range(2):  # the second call is recorded
-                self._run(mel, computed, self._behind(computed))
+                self._run(mel, computed)
 
-    def _run(self, mel: Floats, computed: int, tail: EncoderTail) -> Floats:
-        """The computed positions, as vectors (computed / stack, hidden)."""
-        if self._bound:
-            outputs = self._graph.run_chain([self._bound[computed]], {"log_mel": mel}, [{}], {})
-        else:
-            outputs = self._graph.run({"log_mel": mel, **_by_layer(tail.layers)})
+    def _run(self, mel: Floats, computed: int) -> Floats:
+        """The computed positions on a device, as vectors (computed / stack, hidden)."""
+        outputs = self._graph.run_chain([self._bound[computed]], {"log_mel": mel}, [{}], {})
         speech: Floats = outputs["speech"][0]
         return speech
 
@@ -157,3 +188,12 @@ class TailedEncoder:
 def _by_layer(layers: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """A tail's `layers` as the graph's inputs."""
     return {f"tail_{index}": layers[2 * index : 2 * index + 2] for index in range(len(layers) // 2)}
+
+
+def interpolation(places: NDArray[np.int64], count: int) -> Floats:
+    """Weights (count, places) float32 that make values at 0 … count − 1 of those at `places`, linearly between two and
+    constant beyond the first and the last; without any, no weights."""
+    weights = np.empty((count, len(places)), np.float32)
+    for place, unit in enumerate(np.eye(len(places))):
+        weights[:, place] = np.interp(np.arange(count), places, unit)
+    return weights

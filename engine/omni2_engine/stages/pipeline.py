@@ -14,7 +14,7 @@ from omni2_engine.model.manifest import EngineDirectory
 from omni2_engine.model.tables import EmbeddingTable
 from omni2_engine.sampling import Stream
 from omni2_engine.stages.encoder import SpeechEncoder
-from omni2_engine.stages.encoder_tail import ENCODER_TAIL, EncoderTail, TailedEncoder
+from omni2_engine.stages.encoder_tail import ENCODER_TAIL, EncoderTail, TailedEncoder, load_probes
 from omni2_engine.stages.flow_solver import FlowSolver
 from omni2_engine.stages.frontend import Frontend
 from omni2_engine.stages.fusion import Fusion
@@ -87,7 +87,7 @@ def load_pipeline(
         if not backend.has(directory, ENCODER_TAIL):
             remedy = "build it with --precision live or --encoder tail, or leave encoder at window"
             raise SettingError("this engine was built without tails of its encoder", remedy)
-        return TailedEncoder(load(ENCODER_TAIL), config.encoder, EncoderTail.load(tables))
+        return TailedEncoder(load(ENCODER_TAIL), config.encoder, EncoderTail.load(tables), load_probes(tables))
 
     return Pipeline(
         config,

@@ -13,7 +13,8 @@ from omni2_engine.model.config import DecoderConfig, ModelConfig
 from omni2_engine.stages.encoder_tail import ENCODER_TAIL
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.builder import GraphBuilder, Numerics
-from omni2_export.graphs.encoder import build_encoder, build_encoder_tail
+from omni2_export.graphs.encoder import build_encoder
+from omni2_export.graphs.encoder_tail import build_encoder_tail
 from omni2_export.graphs.flow_encoder import build_first_flow_encoder, build_flow_encoder
 from omni2_export.graphs.flow_step import build_first_flow_step, build_flow_conditions, build_flow_step
 from omni2_export.graphs.fusion import build_fusion

@@ -23,7 +23,7 @@ from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.linear import Precision
 from omni2_export.tokenizer_files import load_tokenizer, special_tokens, write_tokenizer
 
-BUILDER_VERSION = 8  # raise when a graph builder changes what it writes, so that old stages are not reused
+BUILDER_VERSION = 9  # raise when a graph builder changes what it writes, so that old stages are not reused
 NOISE_FRAMES = 15_000  # spec §8.2
 NOISE_SEED = 1986  # any constant will do; this is the original's seed
 BYTES = {  # per weight of a linear layer, its share of the scales included

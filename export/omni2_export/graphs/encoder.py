@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import onnx_ir as ir
 
 from omni2_engine.model.config import EncoderConfig
 from omni2_export.checkpoint.tensors import Tensors
 from omni2_export.graphs.attention import attend, attend_by_products
-from omni2_export.graphs.builder import FLOAT, INT64_MAX, GraphBuilder
+from omni2_export.graphs.builder import FLOAT, GraphBuilder
 from omni2_export.graphs.linear import LinearWriter, Precision
 from omni2_export.graphs.norms import layer_norm
 
 LAYER_NORM_EPS = 1e-5
+Seen = Callable[[int, int, ir.Value], ir.Value]  # (layer, 0 of keys and 1 of values, those of the queries)
 
 
 def build_encoder(graph: GraphBuilder, config: EncoderConfig, tensors: Tensors, precision: Precision) -> None:
@@ -24,46 +25,35 @@ def build_encoder(graph: GraphBuilder, config: EncoderConfig, tensors: Tensors, 
         layer; encoder_out (1, context, width), after ln_post.
     """
     g, c = graph, config
-    x = _convolutions(g, tensors, g.input("log_mel", FLOAT, [1, c.mel_bins, c.frames]))
+    x = convolutions(g, tensors, g.input("log_mel", FLOAT, [1, c.mel_bins, c.frames]))
     with g.precise():
         x = g.add(x, g.weight("positional_embedding", tensors.read("positional_embedding")))
-    encoded = _layers(g, c, tensors, precision, x, [])
+    encoded = layers(g, c, tensors, precision, x)
     kept = g.slice(encoded, 0, c.positions * c.stack, axis=1)
-    g.output(_project(g, c, tensors, kept), "speech", FLOAT, [1, c.positions, c.output])
+    g.output(project(g, c, tensors, kept), "speech", FLOAT, [1, c.positions, c.output])
 
 
-def build_encoder_tail(graph: GraphBuilder, config: EncoderConfig, tensors: Tensors, precision: Precision) -> None:
-    """Add the encoder of the first n positions of a window, which see the others as another window left them.
-
-    The weights are those of `build_encoder`.
-
-    Inputs: log_mel (1, mel_bins, 2n + 2) float32, zeros beyond the window, n a multiple of `stack`; tail_i (2, heads,
-        kept, width / heads) float16 for every layer: its keys and its values at the window's last positions, of which
-        the last context − n are read.
-    Outputs: speech (1, n / stack, output) float32.
-    """
-    g, c = graph, config
-    mel = g.input("log_mel", FLOAT, [1, c.mel_bins, "frames"])
-    shape = (2, c.heads, "kept", c.width // c.heads)
-    tails = [g.input(f"tail_{layer}", ir.DataType.FLOAT16, shape) for layer in range(c.layers)]
-    x = g.slice(_convolutions(g, tensors, mel), 0, -1, axis=1)  # the last has half of what it reads
-    with g.precise():
-        embedding = g.weight("positional_embedding", tensors.read("positional_embedding"))
-        x = g.add(x, g.slice(embedding, 0, g.size(x, 1), axis=0))
-    encoded = _layers(g, c, tensors, precision, x, tails)
-    g.output(_project(g, c, tensors, encoded), "speech", FLOAT, [1, "positions", c.output])
-
-
-def _convolutions(g: GraphBuilder, tensors: Tensors, mel: ir.Value) -> ir.Value:
+def convolutions(g: GraphBuilder, tensors: Tensors, mel: ir.Value) -> ir.Value:
     """(1, frames / 2, width) of the log-mel (1, mel_bins, frames)."""
     x = _convolution(g, tensors, mel, "conv1", stride=1)
     return g.transpose(_convolution(g, tensors, x, "conv2", stride=2), 0, 2, 1)
 
 
-def _layers(
-    g: GraphBuilder, c: EncoderConfig, tensors: Tensors, precision: Precision, x: ir.Value, tails: Sequence[ir.Value]
+def layers(
+    g: GraphBuilder,
+    c: EncoderConfig,
+    tensors: Tensors,
+    precision: Precision,
+    x: ir.Value,
+    seen: Seen | None = None,
+    by_products: bool = False,
 ) -> ir.Value:
-    """The transformer and its last norm over x (1, n, width), which looks at the positions of `tails` behind it too."""
+    """The transformer and its last norm over x (1, n, width).
+
+    Args:
+        seen: makes what a layer's queries look at of its keys or values; themselves without it.
+        by_products: write attention out, see `attend_by_products`.
+    """
     linear, width = LinearWriter(g, tensors, precision), c.width // c.heads
     for layer in range(c.layers):
         path = f"blocks.{layer}"
@@ -73,12 +63,9 @@ def _layers(
             g.split_heads(p, c.heads, width) for p in g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
         )
         key.name, value.name = f"keys_{layer}", f"values_{layer}"
-        if tails:
-            missing = g.op("Sub", g.constant([c.context]), g.size(x, 1))
-            key, value = (
-                g.concat(part, _last(g, tails[layer], row, missing), axis=2) for row, part in enumerate((key, value))
-            )
-        if tails and g.numerics.device:
+        if seen:
+            key, value = seen(layer, 0, key), seen(layer, 1, value)
+        if by_products:
             attended = _attend_by_products(g, query, key, value, width)
         else:
             attended = attend(g, query, key, value, None, width, scale=width**-0.5)
@@ -97,13 +84,7 @@ def _attend_by_products(g: GraphBuilder, query: ir.Value, key: ir.Value, value: 
     return g.op("Unsqueeze", attend_by_products(g, query, key, value), g.constant([0]))
 
 
-def _last(g: GraphBuilder, tail: ir.Value, row: int, positions: ir.Value) -> ir.Value:
-    """The last positions of one row of a layer's tail: (1, heads, positions, width)."""
-    starts = g.concat(g.constant([row]), g.op("Sub", g.size(tail, 2), positions), axis=0)
-    return g.op("Slice", tail, starts, g.constant([row + 1, INT64_MAX]), g.constant([0, 2]))
-
-
-def _project(g: GraphBuilder, c: EncoderConfig, tensors: Tensors, encoded: ir.Value) -> ir.Value:
+def project(g: GraphBuilder, c: EncoderConfig, tensors: Tensors, encoded: ir.Value) -> ir.Value:
     """What the language model reads, (1, n / stack, output), of (1, n, width)."""
     exact = LinearWriter(g, tensors, Precision.FP32)
     stacked = g.reshape(encoded, [1, -1, c.stack * c.width])

@@ -28,6 +28,7 @@ from ...stand_ins.tensorrt import VERSION
 
 SIZES = Sizes(sessions=1, context=512, new_tokens=40, last_write=60, left_context=6.0)
 CPU = OnnxRuntimeBackend(1)
+NO_PROBES = np.array([], np.int64)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def encoder(planned: EngineDirectory, backend: TensorRTBackend) -> TailedEncoder
 
 def tailed(planned: EngineDirectory, backend: Any) -> TailedEncoder:
     tails = EncoderTail.load(planned.path / "tables")
-    return TailedEncoder(backend.open(planned, "encoder_tail"), planned.manifest.model.encoder, tails)
+    return TailedEncoder(backend.open(planned, "encoder_tail"), planned.manifest.model.encoder, tails, NO_PROBES)
 
 
 def said(planned: EngineDirectory, positions: int) -> np.ndarray:
@@ -125,8 +126,11 @@ def test_a_turn_with_tails_is_answered_as_on_the_cpu(
     emulated: Any,
     library: TensorRt,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of nearly three seconds, where both compute the same positions; without the plan of the whole window."""
+    """Of nearly three seconds, where both compute the same positions; without the plan of the whole window, and without
+    probes on the CPU."""
+    monkeypatch.setattr("omni2_engine.stages.pipeline.load_probes", lambda tables: NO_PROBES)
     answers, sound = [], np.random.default_rng(0).uniform(-0.3, 0.3, 47_200).astype(np.float32)
     for backend in (TensorRTBackend(CudaDevice(emulated.path), library), OnnxRuntimeBackend(1)):
         with (
