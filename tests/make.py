@@ -15,6 +15,7 @@ from filelock import FileLock
 
 TESTS = Path(__file__).resolve().parent
 FLAGS = ("CXX", "CXXFLAGS", "SANITIZE")  # that make takes from the environment
+LONGEST = 1500.0  # seconds that a compiler is given, on a machine however busy
 
 
 def make(source: str, *arguments: str) -> Path:
@@ -33,7 +34,7 @@ def make(source: str, *arguments: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):  # test processes that run side by side
         command = ["make", "-C", str(TESTS / source), *arguments, f"BUILD={folder}"]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        run = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
     assert run.returncode == 0, run.stdout + run.stderr
     return folder
 
@@ -41,7 +42,7 @@ def make(source: str, *arguments: str) -> Path:
 def folder_of(source: str) -> Path:
     """Where it is built: make compares the times of files, and would take objects of other flags for its own."""
     asked = [*_compiler(), "--version"]
-    version = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
+    version = subprocess.run(asked, capture_output=True, text=True, timeout=LONGEST, check=True).stdout
     kind = hashlib.sha256("\0".join([version, *(os.environ.get(name, "") for name in FLAGS)]).encode()).hexdigest()
     return TESTS.parent / "build" / f"tests-{source}-{kind[:8]}"
 

@@ -12,6 +12,8 @@ import soundfile
 
 from omni2_engine.model.manifest import EngineDirectory
 
+from .waiting import SOON
+
 if TYPE_CHECKING:
     from omni2_bench.random_checkpoint import CheckpointPaths
 
@@ -67,7 +69,7 @@ def test_without_what_only_linux_has(
 ) -> None:
     arguments = [tiny_checkpoint.model, tiny_checkpoint.decoder, repository / "examples" / "voice.wav", question]
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, *map(str, arguments), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SOON)
     assert done.returncode == 0, done.stdout + done.stderr
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["answer.wav", "checkpoint", "copy.safetensors", "engine"]

@@ -13,6 +13,8 @@ import soundfile
 
 from omni2_engine import Engine
 
+from .waiting import SOON
+
 RUNS = {
     "stream_file": ["{engine}", "{question}", "{folder}/answer.wav"],
     "several_turns": ["{engine}", "{question}", "{question}"],
@@ -51,7 +53,7 @@ def test_an_example(repository: Path, tiny_engine_dir: Path, address: str, tmp_p
     places = {"engine": tiny_engine_dir, "server": address, "question": question, "speech": speech, "folder": tmp_path}
     arguments = [part.format(**places) for part in RUNS[name]]
     script = repository / "examples" / f"{name}.py"
-    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=SOON)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() and not done.stderr.replace("omni2_engine", "").count("Traceback")
     if name in ("stream_file", "realtime_openai"):

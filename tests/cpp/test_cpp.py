@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..make import FLAGS, folder_of, make
+from ..waiting import SOON
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = sorted(source.stem for source in HERE.glob("test_*.cpp"))
@@ -23,7 +24,7 @@ def build() -> Path:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_program(program: str, build: Path) -> None:
-    run = subprocess.run([build / program], capture_output=True, text=True, timeout=580)
+    run = subprocess.run([build / program], capture_output=True, text=True, timeout=SOON)
     assert run.returncode == 0, run.stdout + run.stderr
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ..waiting import SOON
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 # in a process of its own: the tests' own has other engines and threads
@@ -71,7 +73,7 @@ else:
 
 def run(engine: Path, question: Path, case: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(engine), str(question), case]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=SOON)
 
 
 @pytest.mark.parametrize("case", ["engine", "session", "open", "asyncio"])

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ..waiting import SOON
+
 VARIABLE = "ORT_DISABLE_TELEMETRY"
 PACKAGES = {"engine": "omni2_engine", "export": "omni2_export", "bench": "omni2_bench", "training": "omni2_training"}
 WRITING = ("creat", "mkdir", "mkdirat", "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat")
@@ -82,7 +84,7 @@ def test_an_answer_writes_its_output_and_asks_no_host(
         text=True,
         env=environment(HOME=str(home)),
         cwd=output,
-        timeout=300,
+        timeout=SOON,
     )
     assert done.returncode == 0, done.stderr
     seen = list(calls(traces))

@@ -20,6 +20,8 @@ from omni2_engine.errors import AudioError
 from omni2_engine.system import locked_file
 from omni2_engine.system.locked_file import open_locked
 
+from ..waiting import SOON
+
 SOUND = np.sin(np.arange(2400, dtype=np.float32))
 only_unix = pytest.mark.skipif(os.name == "nt", reason="of this kind of file")
 QUICK = ["--max-new-tokens", "4", "--max-last-write", "8", "--chunks", "fixed", "--no-warm-up", "--threads", "1"]
@@ -57,7 +59,7 @@ def test_two_processes_of_one_name(tiny_engine_dir: Path, question: Path, tmp_pa
         subprocess.Popen([*command, "--seed", str(seed)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         for seed in range(3)
     ]
-    said = [process.communicate(timeout=300)[1] for process in runs]
+    said = [process.communicate(timeout=SOON)[1] for process in runs]
     for process, words in zip(runs, said, strict=True):
         assert process.returncode == 0 or (process.returncode == 1 and "another run is writing answer.wav" in words)
     assert 0 in [process.returncode for process in runs]

@@ -19,6 +19,8 @@ from omni2_engine.backends.onnxruntime import int8
 from omni2_engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 from omni2_export.graphs.linear import BLOCK
 
+from ...waiting import SOON
+
 PROGRAM = Path(__file__).with_name("run_graphs.py")
 PROCESSORS = {"this one": [], "without VNNI": ["qemu-x86_64", "-cpu", "Haswell"]}
 VNNI = {"avx_vnni", "avx512_vnni", "amx_int8"}
@@ -121,7 +123,7 @@ def ran(request: pytest.FixtureRequest, graphs: Path, tmp_path_factory: pytest.T
     shutil.copytree(graphs, folder)
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
     command = [*emulator, sys.executable, str(PROGRAM), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SOON, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     saturates, *instructions = done.stdout.split()
     return Ran(folder, saturates == "True", set(instructions))

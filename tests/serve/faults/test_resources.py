@@ -170,7 +170,7 @@ def test_a_clock_that_jumps(new_faulty: Any, tmp_path: Path) -> None:
     def secret() -> tuple[str, int]:
         made = httpx.post(
             f"http://{faulty.address}/v1/realtime/client_secrets",
-            json={"expires_after": {"anchor": "created_at", "seconds": 600}},
+            json={"expires_after": {"anchor": "created_at", "seconds": 3000}},
             headers={"Authorization": f"Bearer {KEY}"},
             timeout=SOON,
         ).json()
@@ -187,7 +187,7 @@ def test_a_clock_that_jumps(new_faulty: Any, tmp_path: Path) -> None:
             for seconds in (HOUR, -HOUR, 0):
                 clock.write_text(f"{seconds:+d}")
                 assert (await client.ask("and now"))["status"] == "completed"
-                await opens(before)  # ten minutes have not passed
+                await opens(before)  # fifty minutes have not passed
                 later, then = secret()
                 await opens(later)
                 assert abs(then - expires - seconds) < HOUR / 2  # it did jump
