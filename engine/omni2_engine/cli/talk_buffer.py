@@ -36,7 +36,7 @@ class PlayoutDelay:
         self._needs.append(0.0)
 
     def arrived(self, now: float, seconds: float) -> None:
-        """So many seconds of its sound came at the time `now`."""
+        """`seconds` of its sound came at the time `now`."""
         self._needs[-1] = max(self._needs[-1], now - self._began - self._sound)
         self._sound += seconds
 

@@ -75,12 +75,11 @@ def test_one_run(tiny_checkpoint: CheckpointPaths, question: Path, tmp_path: Pat
     options |= {"out": tmp_path / "out", "cache": tmp_path / "cache", "threads": 1, "precision": "fast", "seconds": 0.1}
     assert run(["bench", "limits", *(str(part) for pair in options.items() for part in (f"--{pair[0]}", pair[1]))]) == 0
     found = json.loads((tmp_path / "out" / "limits.json").read_text())["presets"]["fast"]
-    assert 0 < found["best"]["read"] < 1e13 and 0 < found["best"]["fp32"] < 1e15
+    assert 0 < found["best"]["read"] < 1e12 and 0 < found["best"]["fp32"] < 1e13
     assert found["best"]["fp32"] == max(value for name, value in found["rates"].items() if name.endswith("fp32"))
     stages = {row["stage"]: row for row in found["stages"]}
     assert set(stages) == {"encoder", "prefill", "flow", "vocoder", "text_token", "speech_token"}
     for row in stages.values():
         assert row["share"] > 0 and row["share"] == pytest.approx(row["floor"] / row["seconds"])
-    assert {row["bound"] for row in stages.values()} <= {"memory", "fp32 arithmetic", "int8 and fp32 arithmetic"}
-    assert stages["encoder"]["storage"] == "int8" and stages["speech_token"]["storage"] == "int4"
+    assert stages["encoder"]["bound"] == "int8 and fp32 arithmetic" and stages["speech_token"]["storage"] == "int4"
     assert "at the limit" in (tmp_path / "out" / "limits.md").read_text()

@@ -14,7 +14,7 @@ EVENNESS = 0.7  # power of the kinds' sizes they are drawn by: the few items of 
 
 
 def drawn(sizes: Mapping[str, int], turns: int, count: int, rng: np.random.Generator) -> list[Item]:
-    """Items of so many turns that training may see; half of those of a kind with a rule are exercises in it.
+    """Items of `turns` turns that training may see; half of those of a kind with a rule are exercises in it.
 
     Args:
         sizes: kind → items of the corpus.
@@ -66,5 +66,5 @@ def joined(items: Sequence[Item]) -> Item:
 def conversations(
     sizes: Mapping[str, int], turns: int, follow_ups: float, count: int, rng: np.random.Generator
 ) -> list[Item]:
-    """Mixed conversations of so many turns, drawn as `drawn` draws their items."""
+    """Mixed conversations of `turns` turns, drawn as `drawn` draws their items."""
     return [joined(parts(turns, follow_ups, rng, lambda length: drawn(sizes, length, 1, rng)[0])) for _ in range(count)]
