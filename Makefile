@@ -3,7 +3,7 @@
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p $(NEW_ENOUGH) 2>/dev/null && echo $$p && break; done)
-WORKERS ?= 2
+WORKERS ?= 4
 
 VENV := .venv
 PY := $(VENV)/bin/python
