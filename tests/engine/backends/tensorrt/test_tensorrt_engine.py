@@ -121,20 +121,24 @@ def test_sessions_that_share_calls_are_answered_alike(
 ) -> None:
     engine = load(sessions=3)
     sharing: list[int] = []
-    crowd: list[int] = []  # how many others
+    crowd: list[int] = []  # sessions that there will be
     decode_many = DecodeLoop.decode_many
 
     def counted(loop: DecodeLoop, requests: list[DecodeRequest], *more: Any) -> list[Tokens]:
-        if crowd and loop._plan.stage == "speech_lm":  # the first waits for the others
-            eventually(lambda: engine.scheduler.counts()[1] >= crowd[-1] and engine.scheduler.counts()[2] == 1)
+        def others_wait() -> bool:
+            sessions, queued, running = engine.scheduler.counts()
+            return running == len(requests) and queued >= sessions - running and sessions >= max(crowd, default=0)
+
+        if loop._plan.stage == "speech_lm":
+            eventually(others_wait)  # for a reading or a token of speech: what two of them wait for is made together
             crowd.clear()
-        sharing.append(len(requests))
+            sharing.append(len(requests))
         return decode_many(loop, requests, *more)
 
     monkeypatch.setattr(DecodeLoop, "decode_many", counted)
     alone = [answer(engine, utterance(seed)) for seed in range(3)]
     assert set(sharing) == {1}
-    crowd.append(2)
+    crowd.append(3)
     with ThreadPoolExecutor(3) as pool:
         together = [*pool.map(lambda seed: answer(engine, utterance(seed)), range(3))]
     assert max(sharing) > 1
