@@ -41,8 +41,9 @@ TRAIN_STATE ?= build/train-demo
 train-demo: $(VENV)/train.stamp
 	$(PY) -m omni2_training all --state $(TRAIN_STATE)
 
+# Without the tests of Ray, which start two replicas and want the machine for themselves: `make test-ray`.
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --max-worker-restart 0
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --max-worker-restart 0 --ignore tests/ray
 
 # Into build/clients. What cannot be had here, for lack of npm, a browser or the network, is skipped and said.
 test-clients: $(VENV)/dev.stamp
