@@ -120,8 +120,8 @@ def test_sessions_that_share_calls_are_answered_alike(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = load(sessions=3)
-    sharing: list[int] = []
-    crowd: list[int] = []  # sessions that there will be
+    sharing: list[int] = []  # sessions of each call of the speech language model
+    crowd: list[int] = []  # sessions that have to be there before the first call
     decode_many = DecodeLoop.decode_many
 
     def counted(loop: DecodeLoop, requests: list[DecodeRequest], *more: Any) -> list[Tokens]:
@@ -130,7 +130,7 @@ def test_sessions_that_share_calls_are_answered_alike(
             return running == len(requests) and queued >= sessions - running and sessions >= max(crowd, default=0)
 
         if loop._plan.stage == "speech_lm":
-            eventually(others_wait)  # for a reading or a token of speech: what two of them wait for is made together
+            eventually(others_wait)  # no call begins before each other session waits at this stage for the next one
             crowd.clear()
             sharing.append(len(requests))
         return decode_many(loop, requests, *more)
