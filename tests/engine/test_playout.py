@@ -93,6 +93,17 @@ def test_a_late_second_chunk_is_waited_for_and_the_wait_runs_down() -> None:
     assert play(playout, turn) == pytest.approx([0.2, 0.0, 0.0, 0.0])  # late by 0.1, and half of 0.2
 
 
+def test_a_turn_that_begins_with_more_sound_waits_less_and_one_with_less_longer() -> None:
+    """Of a prepared turn two chunks are there at once; a turn that was not prepared waits for its second."""
+    playout = Playout()
+    usual, prepared = Turn([0.2] * 4, [0.1, 0.4, 0.4, 0.4]), Turn([0.2] * 3, [0.5, 0.4, 0.4])
+    play(playout, usual)
+    assert play(playout, prepared) == [0.0] * 3
+    for _ in range(PLAYOUT.recent):
+        play(playout, prepared)
+    assert play(playout, usual)[0] == pytest.approx(0.2)
+
+
 def test_a_turn_slower_than_any_before_corrects_what_was_foreseen() -> None:
     playout = Playout()
     play(playout, Turn([0.2] * 4, [0.4] * 4))

@@ -27,7 +27,7 @@ from omni2_engine.stages.encoder import SpeechEncoder
 from ..waiting import SOON, Moment, Moments, eventually, let_others_run
 
 LIMITS = {"max_new_tokens": 8, "max_last_write": 14, "seed": 3}
-AHEAD = 16  # inline steps up to the first chunk: encoder, prefill and two tokens, a read and nine writes, flow, vocoder
+AHEAD = 30  # inline steps of two chunks: encoder, prefill and three groups of tokens, reads and writes, flow, vocoder
 Utterance = Callable[..., np.ndarray]
 IsFree = Callable[[Engine], bool]
 
@@ -64,14 +64,14 @@ def prepared(session: Session, audio: np.ndarray, steps: int = 0, **options: Any
     return turn
 
 
-def ready(turn: Prepared) -> Prepared:
-    assert eventually(lambda: turn.ready)
+def rested(turn: Prepared) -> Prepared:
+    assert eventually(lambda: turn.rests) and turn.ready
     return turn
 
 
 def rests_or(engine: Engine, turn: Prepared, moment: Moment) -> None:
-    """Waits for the moment, or until the turn has its chunk and rests; how far its text is by then may differ."""
-    eventually(lambda: moment.reached.is_set() or (turn.ready and not engine.scheduler.counts()[2]))
+    """Waits for the moment, or until the turn has its chunks and rests; how far its text is by then may differ."""
+    eventually(lambda: moment.reached.is_set() or (turn.rests and not engine.scheduler.counts()[2]))
 
 
 def shown(chunks: list[Chunk]) -> list[tuple[Any, ...]]:
@@ -166,7 +166,7 @@ def test_taken_back_on_threads_at_every_moment(
         expected = shown_sound(plain(session, utterance(1)))
     with counted.session(**LIMITS) as session:
         before = moments.runs.total()
-        ready(prepared(session, utterance(2))).take_back()
+        rested(prepared(session, utterance(2))).take_back()
         runs = moments.runs.total() - before
         assert runs > AHEAD
         for number in range(runs):
@@ -203,14 +203,14 @@ def test_committed_after_any_number_of_steps(inline: Engine, utterance: Utteranc
     with inline.session(**LIMITS) as session:
         turn = prepared(session, utterance(1), forced=script)
         ahead = sum(1 for _ in iter(turn.advance, False))
-        assert turn.ready and ahead > 10
+        assert turn.ready and turn.rests and ahead > 10
         turn.take_back()
     for steps in range(ahead + 2):
         told: list[list[str]] = [[], []]
         with inline.session(**LIMITS) as one, inline.session(**LIMITS) as other:
             expected = plain(one, utterance(1), on_text=told[0].append, forced=script)
             turn = prepared(other, utterance(1), steps, on_text=told[1].append, forced=script)
-            assert told[1] == [] and turn.ready == (steps >= ahead) and turn.begun
+            assert told[1] == [] and turn.rests == (steps >= ahead) and turn.begun
             found = list(turn.commit())
             assert shown(found) == shown(expected) and told[0] == told[1] != []
             assert remembered(one) == remembered(other)
@@ -225,12 +225,12 @@ def test_committed_on_threads_at_every_moment(
         expected = plain(session, utterance(1))
     with counted.session(**LIMITS, chunks=chunks) as session:
         before = moments.runs.total()
-        ready(prepared(session, utterance(1))).take_back()
+        rested(prepared(session, utterance(1))).take_back()
         runs = moments.runs.total() - before
     for number in [*range(0, runs, 3), None]:
         with counted.session(**LIMITS, chunks=chunks) as session:
             if number is None:
-                answer = ready(prepared(session, utterance(1))).commit()
+                answer = rested(prepared(session, utterance(1))).commit()
             else:
                 moment = moments.at(number, held=True)
                 turn = prepared(session, utterance(1))
@@ -260,12 +260,12 @@ def test_a_committed_answer_is_for_coroutines_too(counted: Engine, utterance: Ut
         assert shown_sound(asyncio.run(acollect(answer))) == expected
 
 
-def test_it_rests_with_one_chunk(counted: Engine, utterance: Utterance, moments: Moments) -> None:
+def test_it_rests_with_two_chunks(counted: Engine, utterance: Utterance, moments: Moments) -> None:
     with counted.session(**LIMITS) as session:
-        turn = ready(prepared(session, utterance(1)))
+        turn = rested(prepared(session, utterance(1)))
         eventually(lambda: counted.scheduler.counts()[2] == 0)
         runs = moments.runs.copy()
-        assert runs["vocoder"] == runs["flow_encoder"] == 1
+        assert runs["vocoder"] == runs["flow_encoder"] == 2
         let_others_run()
         assert moments.runs == runs
         assert len(list(turn.commit())) > 1
@@ -276,7 +276,7 @@ def test_metrics_say_what_it_saved(counted: Engine, utterance: Utterance) -> Non
         plain(session, utterance(1))
         assert session.metrics is not None and session.metrics.speculated_seconds == 0.0
         before = session.metrics
-        turn = ready(prepared(session, utterance(2)))
+        turn = rested(prepared(session, utterance(2)))
         assert session.metrics is before
         list(turn.commit())
         metrics = session.metrics
@@ -286,7 +286,7 @@ def test_metrics_say_what_it_saved(counted: Engine, utterance: Utterance) -> Non
         assert metrics.speculated_seconds > 0 and metrics.first_text == 0.0
         assert metrics.first_chunk is not None and metrics.first_chunk >= metrics.first_chunk_synthesis >= 0
         assert metrics.first_chunk_llm == 0.0 and metrics.record()["speculated_seconds"] > 0
-        ready(prepared(session, utterance(3))).take_back()
+        rested(prepared(session, utterance(3))).take_back()
         counts = counted.prepared_turns
         assert (counts.prepared, counts.refused, counts.committed, counts.taken_back) == (2, 0, 1, 1)
         assert counts.saved == metrics.speculated_seconds and counts.wasted > 0
@@ -326,7 +326,7 @@ def test_an_interruption_while_it_is_committed(
     with counted.session(**LIMITS) as session:
         with monkeypatch.context() as patched:
             patched.setattr(StatePool, "keep", interrupted)
-            turn = ready(prepared(session, utterance(1)))
+            turn = rested(prepared(session, utterance(1)))
             assert [chunk.finish_reason for chunk in turn.commit()][-1:] == ["cancelled"]
         assert plain(session, utterance(1))[-1].finish_reason != "cancelled"
     assert is_free(counted)
@@ -346,7 +346,7 @@ def test_it_is_none_of_those_that_wait(
                 session.stream(utterance(1), sample_rate=16_000)
             turn = prepared(session, utterance(1))
             assert engine.waiting == 0 and turn.begun
-            assert list(ready(turn).commit())[-1].final
+            assert list(rested(turn).commit())[-1].final
         go, encode = threading.Event(), SpeechEncoder.__call__
 
         def waiting(encoder: SpeechEncoder, log_mel: np.ndarray) -> np.ndarray:
@@ -360,7 +360,7 @@ def test_it_is_none_of_those_that_wait(
             eventually(lambda: not turn.begun)
             go.set()
             assert isinstance(committed.exception(SOON), BusyError)
-        assert list(ready(prepared(session, utterance(1))).commit())[-1].final
+        assert list(rested(prepared(session, utterance(1))).commit())[-1].final
         assert len(session.history) == 3
 
 
@@ -387,7 +387,7 @@ def test_a_turn_that_is_asked_for_gets_its_memory(
         with engine.session(**limits) as session:
             expected = shown_sound(plain(session, utterance(1)))
         with engine.session(**limits) as one, engine.session(**limits) as other:
-            turn = ready(prepared(one, utterance(1)))
+            turn = rested(prepared(one, utterance(1)))
             answer = other.stream(utterance(2), sample_rate=16_000)
             assert not turn.begun and engine.prepared_turns.taken_back == 1
             if admission == "refuse":

@@ -54,6 +54,12 @@ class Prepared:
         run = None if self._turn is None else self._turn.run
         return run is not None and run.sounded
 
+    @property
+    def rests(self) -> bool:
+        """Whether all is there that is made ahead: the first chunks."""
+        run = None if self._turn is None else self._turn.run
+        return run is not None and run.rests
+
     def commit(self) -> Answer:
         """The turn is asked for: what has been made of it is let go, and it goes on.
 
@@ -104,8 +110,8 @@ class Prepared:
 
     def advance(self) -> bool:
         """Run its next step on the calling thread, with the schedule "inline"; False where other threads run the steps,
-        or the first chunk is there."""
-        return self.begun and self._over is None and not self.ready and self._state.queue.run_step()
+        or the turn rests."""
+        return self.begun and self._over is None and not self.rests and self._state.queue.run_step()
 
     def __del__(self) -> None:
         if getattr(self, "_over", "") is None and self._turn is not None:

@@ -19,6 +19,8 @@ class TurnTuning:
         chunks_ahead: flow calls of the longest kind that the speech LM may be ahead of the flow. Two, as above.
         growth: sizes of a growing chunk schedule, as multiples of the first. A longer chunk costs less per second of
             sound, as the flow computes an unfinished block anew in every call, and comes later.
+        prepared_chunks: that a prepared turn makes before it is asked for. Two: the first has little sound, as the
+            vocoder keeps its last frames back, so that a player would have to wait for the second.
         late: seconds without sound after which a player is starving. Then there is too much work for short chunks, and
             chunks of twice the first size are made.
     """
@@ -26,6 +28,7 @@ class TurnTuning:
     groups_ahead: int = 2
     chunks_ahead: int = 2
     growth: tuple[int, ...] = (1, 2, 4)
+    prepared_chunks: int = 2
     late: float = 0.25
 
 

@@ -1,19 +1,20 @@
 """When a player may start so that it does not run dry.
 
 Chunk k of a turn arrives at a_k with d_k seconds of sound. A player that starts w seconds after the first chunk needs
-chunk k at a_0 + w + d_0 + … + d_(k−1), so it never runs dry if w is at least the lateness of every chunk,
+chunk k at a_0 + w + d_0 + … + d_(k−1), so it never runs dry if w + d_0 is at least, for every chunk,
 
-    L_k = a_k − a_0 − (d_0 + … + d_(k−1)),
+    N_k = a_k − a_0 − (d_1 + … + d_(k−1)),
 
-which may be negative. The lateness of chunks to come is foreseen from the turns seen lately and from this one. Each of
-these turns asks for a wait of
+which may be negative. What chunks to come need is foreseen from the turns seen lately and from this one. Each of these
+turns asks for
 
-    max L_k  +  half its longest time between two chunks  +  max(0, pace − 1) · (S − its sound),   k ≥ 1.
+    max N_k  +  half its longest time between two chunks  +  max(0, pace − 1) · (S − its sound),   k ≥ 1.
 
-The second term is for times that vary. The third is for an engine slower than real time, whose lateness grows with the
+The second term is for times that vary. The third is for an engine slower than real time, whose need grows with the
 answer: pace is the time from the second chunk to the last over the sound that came in it, S the longest sound of these
-turns, and at least 5 s. The wait is the largest that any of the turns asks for. What is left of it at a later chunk
-is the wait less the time since the first.
+turns, and at least 5 s. The wait is the largest that any of the turns asks for, less the sound of the first chunk: a
+prepared turn begins with more than others. What is left of the wait at a later chunk is the wait less the time since
+the first.
 """
 
 from __future__ import annotations
@@ -36,15 +37,16 @@ class Arrivals:
 
     Attributes:
         sound: seconds of sound measured.
+        begins_with: seconds of sound of the first chunk.
     """
 
     def __init__(self, measured: float = math.inf) -> None:
-        self.sound = 0.0
+        self.sound = self.begins_with = 0.0
         self._measured = measured
         self._first: float | None = None  # arrival of the first chunk
         self._last = 0.0  # of the last one measured
         self._second: tuple[float, float] | None = None  # arrival of the second, and sound up to its end
-        self._worst = -math.inf  # lateness
+        self._most = -math.inf  # N_k
         self._longest = 0.0  # time between two chunks
 
     def add(self, now: float, seconds: float) -> float:
@@ -58,9 +60,9 @@ class Arrivals:
             Seconds since the first one arrived.
         """
         if self._first is None:
-            self._first = now
+            self._first, self.begins_with = now, seconds
         elif self.sound + seconds <= self._measured:
-            self._worst = max(self._worst, now - self._first - self.sound)
+            self._most = max(self._most, now - self._first - (self.sound - self.begins_with))
             self._longest = max(self._longest, now - self._last)
             self._second = self._second or (now, self.sound + seconds)
         else:
@@ -70,14 +72,14 @@ class Arrivals:
         self.sound += seconds
         return now - self._first
 
-    def wait(self, sound: float) -> float:
-        """Seconds that a player should wait after the first chunk of a turn like this one; −∞ before the second.
+    def needed(self, sound: float) -> float:
+        """Seconds of sound that a turn like this one needs in hand for a player to start; −∞ before the second chunk.
 
         Args:
             sound: seconds of sound to expect.
         """
         return (
-            self._worst + PLAYOUT.variation * self._longest + max(0.0, self._pace() - 1) * max(0.0, sound - self.sound)
+            self._most + PLAYOUT.variation * self._longest + max(0.0, self._pace() - 1) * max(0.0, sound - self.sound)
         )
 
     def _pace(self) -> float:
@@ -114,7 +116,7 @@ class Playout:
         elapsed = turn.add(now, seconds)
         with self._lock:
             expected = max(PLAYOUT.usual_sound, *(seen.sound for seen in self._recent))
-            wait = max(seen.wait(expected) for seen in [*self._recent, turn])
+            wait = max(seen.needed(expected) for seen in [*self._recent, turn]) - turn.begins_with
         return max(0.0, wait - elapsed)
 
 

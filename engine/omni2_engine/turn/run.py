@@ -6,7 +6,7 @@ Each stage's state is used by that stage's steps alone, which never run at once.
 (text, groups, units, mel frames, counts) is guarded by a lock, held while a step's result is taken and the steps that
 follow are submitted, never while a graph runs.
 
-A run may be prepared before its turn is asked for. It then goes as far as its first chunk, which it keeps to itself
+A run may be prepared before its turn is asked for. It then goes as far as its first chunks, which it keeps to itself
 until `commit`.
 """
 
@@ -200,7 +200,13 @@ class TurnRun:
     def sounded(self) -> bool:
         """Whether a prepared turn holds its first sound."""
         with self._lock:
-            return self._held_back is not None and self._held_back.sound is not None
+            return self._held_back is not None and bool(self._held_back.sounds)
+
+    @property
+    def rests(self) -> bool:
+        """Whether a prepared turn has made all that it may make ahead."""
+        with self._lock:
+            return self._held_back is not None and self._held_back.rests
 
     def commit(self) -> None:
         """Let a prepared turn go on, as one that was just asked for: what it has is put out.
@@ -213,12 +219,13 @@ class TurnRun:
                 held, self._held_back, self.overwritten = self._held_back, None, None
                 assert held is not None
                 self._arrivals = self._new_arrivals()
-                if held.sound is not None:
+                if held.rests:
                     self.queue.hold(False)
-                    self._put_out(held.sound)
-                self._submit(held.steps)
-                if held.sound is not None:
-                    self._go_on(held.sound)
+                if held.sounds:
+                    self._put_out(held.sounds)
+                self._submit(held.let_go())
+                if held.rests:
+                    self._go_on(held.sounds[-1])
             if self._question.on_text is not None:
                 for piece in held.text:
                     self._question.on_text(piece)
@@ -231,7 +238,9 @@ class TurnRun:
 
     def _lead(self) -> float:
         """Seconds the player is ahead, where the plan looks at them."""
-        return self.queue.lead() if self._plan.chunks.growing else 0.0
+        if not self._plan.chunks.growing:
+            return 0.0
+        return self.queue.lead() if self._held_back is None else self._seconds(self._held_back.sounds)
 
     # -- encoder ---------------------------------------------------------------------------------------------------
 
@@ -369,16 +378,22 @@ class TurnRun:
         with self._lock:
             sound = VocodedSound(pcm, units, len(self.text), final)
             if self._held_back is not None:
-                self._held_back.sound = sound
-                self.queue.hold(True)
+                self._held_back.sounds.append(sound)
+                if self._held_back.rests:
+                    self.queue.hold(True)
+                else:
+                    self._submit([*self._held_back.let_go(), *self._plan.vocoder_done(self._lead())])
                 return
-        self._put_out(sound)
+        self._put_out([sound])
         self._go_on(sound)
 
-    def _put_out(self, sound: VocodedSound) -> None:
-        """Make a chunk of it, where there is sound or an end."""
-        if (chunk := self._chunk(sound)) is not None:
-            self.output.put(chunk)
+    def _put_out(self, sounds: Sequence[VocodedSound]) -> None:
+        """Make chunks of sounds that are there at once, where there is sound or an end."""
+        with self._lock:
+            start_in = self._start_in(self._seconds(sounds), sounds[-1].final)
+        for sound in sounds:
+            if (chunk := self._chunk(sound, start_in)) is not None:
+                self.output.put(chunk)
 
     def _go_on(self, sound: VocodedSound) -> None:
         """What follows a chunk."""
@@ -389,12 +404,14 @@ class TurnRun:
             with self._lock:
                 self._submit(self._plan.vocoder_done(self._lead()))
 
-    def _chunk(self, sound: VocodedSound) -> Chunk | None:
+    def _seconds(self, sounds: Sequence[VocodedSound]) -> float:
+        return sum(len(sound.pcm) for sound in sounds) / self._pipeline.config.vocoder.sample_rate
+
+    def _chunk(self, sound: VocodedSound, start_in: float) -> Chunk | None:
         """What goes out; None where there is no sound and more follows."""
         if not len(sound.pcm) and not sound.final:
             return None
         with self._lock:
-            start_in = self._start_in(len(sound.pcm) / self._pipeline.config.vocoder.sample_rate, sound.final)
             reason = self.recorder.metrics.finish_reason if sound.final else None
             chunk = self._chunks.make(sound, start_in, reason)
         if len(sound.pcm):

@@ -52,13 +52,14 @@ def test_a_turn_that_rests_is_heard_when_it_is_asked_for(model: SimulatedModel) 
     server, turn = SpeculatingServer(model, LIMITS, width=1), SimulatedTurn(0, 0.0)
     queue, run = server.prepare(turn)
     server.simulation.run(5.0)
-    assert [stage for stage, *_ in server.simulation.trace].count(3) == 1  # one flow call
-    assert run.sounded and turn.ready == [] and queue.lead() == 0.0
+    assert [stage for stage, *_ in server.simulation.trace].count(3) == 2  # flow calls
+    assert run.rests and turn.ready == [] and queue.lead() == 0.0
     rested = server.simulation.trace[-1][2]
     assert rested < 1.0
     server.commit(turn, queue, run)
     server.simulation.run()
-    assert turn.first_chunk == 0.0 and sum(turn.durations) == pytest.approx(ANSWER.units * UNIT)
+    assert turn.first_chunk == 0.0 and turn.ready[:2] == [5.0, 5.0]
+    assert sum(turn.durations) == pytest.approx(ANSWER.units * UNIT)
     assert min(start for _, start, *_ in server.simulation.trace if start > rested) == 5.0
 
 
