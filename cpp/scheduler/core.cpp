@@ -243,18 +243,20 @@ bool Core::before(const Task& a, const Task& b) const {
     const auto rank = [this](const Task& task) {
         const Session& session = *task.session;
         const bool first = session.phase == Phase::kFirstChunk || session.phase == Phase::kSpeculating;
-        const double due = session.phase == Phase::kPlaying ? session.deadline : kNever;
-        return std::make_tuple(!first, first ? session.turn : 0, due, stages_[task.stage].shape.priority, task.id);
+        const double due = session.phase == Phase::kIdle ? kNever : session.deadline;
+        return std::make_tuple(!first, due, first ? session.turn : 0, stages_[task.stage].shape.priority, task.id);
     };
     return rank(a) < rank(b);
 }
 
-Core::Task* Core::most_urgent(double now) const {
+// Of the tasks that speculate, or of the others.
+Core::Task* Core::most_urgent(double now, bool speculative) const {
     Task* best = nullptr;
     for (const Stage& stage : stages_) {
         if (stage.busy) continue;
         for (Task* task : stage.ready)
-            if (eligible(*task, now) && (!best || before(*task, *best))) best = task;
+            if (speculates(*task) == speculative && eligible(*task, now) && (!best || before(*task, *best)))
+                best = task;
     }
     return best;
 }
@@ -302,10 +304,10 @@ bool Core::first_chunk_runs_alone() const {
 
 std::vector<size_t> Core::start(double now) {
     std::vector<size_t> started;
-    while (calls_ < width_) {
-        Task* const first = most_urgent(now);
-        if (!first || first_chunk_runs_alone()) break;
-        if (speculates(*first) && others_wait(now)) break;
+    while (calls_ < width_ && !first_chunk_runs_alone()) {
+        Task* first = others_wait(now) ? nullptr : most_urgent(now, true);
+        if (!first) first = most_urgent(now, false);
+        if (!first) break;
         begin_call(batch_of(first, now));
         started.push_back(first->stage);
     }
@@ -313,9 +315,16 @@ std::vector<size_t> Core::start(double now) {
     return started;
 }
 
-// Whether a task that is not speculative could start, were its stage free.
+// Whether the session's tasks come after speculation.
+bool Core::has_spare_lead(const Session& session, double now) const {
+    return order_ == Order::kDeadline && session.phase == Phase::kPlaying && session.deadline - kSpareLead > now;
+}
+
+// Whether a task that comes before speculation could start, were its stage free.
 bool Core::others_wait(double now) const {
-    const auto waits = [&](const Task* task) { return !speculates(*task) && eligible(*task, now); };
+    const auto waits = [&](const Task* task) {
+        return !speculates(*task) && eligible(*task, now) && !has_spare_lead(*task->session, now);
+    };
     return std::any_of(stages_.begin(), stages_.end(),
                        [&](const Stage& stage) { return std::any_of(stage.ready.begin(), stage.ready.end(), waits); });
 }
@@ -328,7 +337,7 @@ void Core::note_delays(double now) {
     for (const Stage& stage : stages_) {
         for (Task* task : stage.ready) {
             if (speculates(*task)) continue;
-            if (!eligible(*task, now)) {
+            if (!eligible(*task, now) || has_spare_lead(*task->session, now)) {
                 task->delayed = false;
             } else if (!task->delayed && (stage.busy ? stage.speculative : fill)) {
                 task->delayed = true;

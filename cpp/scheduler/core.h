@@ -7,9 +7,11 @@
 // before those it comes after. Who is first: sessions whose first chunk of sound is not out yet, then the earliest
 // playback deadline (the moment the session's player runs dry), then the stage's priority, then submission.
 //
-// A session may speculate: work on a turn that may never be asked for. Its tasks come last. None of them starts while
-// a task of any other session waits, none shares a call with others, and what waits is not held back by a session's
-// speculation in any other way. So a task waits for one speculative call at most, one that ran when it came.
+// A session may speculate: work on a turn that may never be asked for. Its tasks come before those of sessions whose
+// players have more than kSpareLead of sound, and after all others. None of them starts while one of these others
+// waits, and none shares a call with tasks that do not speculate. Those that have no sound yet come before those that
+// keep some. So a task whose session has no spare lead waits for
+// one speculative call at most, one that ran when it came.
 //
 // A choice looks at every session that is ready at a free stage, never at the tasks queued behind, and nothing needs to
 // be sorted again when a deadline moves.
@@ -36,6 +38,7 @@ using Failed = std::function<void(std::exception_ptr)>;
 using Errors = std::vector<std::exception_ptr>;  // of a call's tasks, nullptr where all went well; empty: all went well
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
+constexpr double kSpareLead = 1.0;  // seconds: several calls on the slowest machine that keeps up with its players
 
 // A call the scheduler cannot follow in its present state.
 struct SchedulerError : std::runtime_error {
@@ -87,7 +90,7 @@ struct Counts {
 // What speculation did to others.
 struct Speculation {
     size_t calls = 0;    // begun
-    size_t delayed = 0;  // tasks of others that could have started but for speculative calls
+    size_t delayed = 0;  // tasks that come before speculation and could have started but for such calls
     size_t longest = 0;  // such calls that one task waited for, one after another, at most
 };
 
@@ -110,8 +113,8 @@ public:
     TaskId submit(SessionId session, size_t stage, Payload&& payload, const std::vector<TaskId>& after, int64_t key);
 
     void begin(SessionId session);
-    void speculate(SessionId session);  // until it begins a turn, or is revived
-    void delivered(SessionId session, double seconds, double now);
+    void speculate(SessionId session);                              // until it begins a turn, or is revived
+    void delivered(SessionId session, double seconds, double now);  // when it speculates: sound that is kept
     void finish(SessionId session);
     void hold(SessionId session, bool held);
     void cancel(SessionId session);
@@ -205,9 +208,10 @@ private:
     static bool may_share(const Task& a, const Task& b);  // a call
     bool before(const Task& a, const Task& b) const;
     bool first_chunk_runs_alone() const;
+    bool has_spare_lead(const Session& session, double now) const;
     bool others_wait(double now) const;
     void note_delays(double now);
-    Task* most_urgent(double now) const;
+    Task* most_urgent(double now, bool speculative) const;
     std::vector<Task*> batch_of(Task* first, double now) const;
     void begin_call(const std::vector<Task*>& batch);
 

@@ -303,12 +303,15 @@ class Scheduler:
     def speculate(self, session: int) -> None:
         """Work on a turn that may never be asked for, until `begin` or `revive`.
 
-        None of its tasks starts while a task of another session waits, other than of one that speculates too; none
-        shares a call with such a task. So a task waits for one speculative call at most, one that ran when it came.
+        None of its tasks starts while a task of another session waits, other than of one that speculates too or whose
+        player has more than a second of lead; none shares a call with a task that does not speculate. So a task of a
+        session without such a lead waits for one speculative call at most, one that ran when it came. Of those that
+        speculate, sessions that keep no sound yet come first.
         """
 
     def delivered(self, session: int, seconds: float) -> None:
-        """That much sound was handed to the player: its deadline moves to max(deadline, now) + seconds. ValueError."""
+        """That much sound was handed to the player, or is kept for it by a session that speculates: the deadline moves
+        to max(deadline, now) + seconds. ValueError."""
 
     def finish(self, session: int) -> None:
         """The turn is over: what the session still submits has no deadline, and comes after all that has one."""
@@ -347,8 +350,8 @@ class Scheduler:
         """(sessions open, tasks queued, tasks running)."""
 
     def speculation(self) -> tuple[int, int, int]:
-        """(speculative calls so far, tasks of others that could have started but for them, the most such calls that one
-        task waited for, one after another)."""
+        """(speculative calls so far, tasks that come before them and could have started but for them, the most such
+        calls that one task waited for, one after another)."""
 
     def shutdown(self) -> None:
         """Close all sessions, wait for running calls, end all threads and let go of the stages' callables.

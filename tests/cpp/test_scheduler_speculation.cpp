@@ -1,4 +1,5 @@
-// Speculation: work on turns that may never be asked for comes last, and delays other work by one call at most.
+// Speculation: work on turns that may never be asked for comes last but for sessions with spare lead, and delays others
+// by one call at most.
 #include <algorithm>
 #include <map>
 #include <random>
@@ -119,13 +120,24 @@ TEST("a call is speculative or not, and no call is cut for one that is") {
     CHECK(bench.core.should_preempt(0, 0.0));
 }
 
-TEST("those that speculate come in the order in which they began to") {
+TEST("those that speculate come in the order in which they began to, without sound first") {
     Bench bench({{1, 0}}, 1);
-    const SessionId first = bench.speculating(), second = bench.speculating();
+    const SessionId first = bench.speculating(), second = bench.speculating(), third = bench.speculating();
+    for (const SessionId session : {third, second, first, first}) bench.submit(session, 0);
+    Ids served;
+    for (int i = 0; i < 4; ++i) {
+        bench.core.start(0.0);
+        served.push_back(bench.core.sessions(0).front());
+        bench.core.delivered(served.back(), 0.1, 0.0);
+        bench.end(0);
+    }
+    CHECK_EQUAL(served, (Ids{first, second, third, first}));
+    bench.core.begin(second);
+    bench.submit(third, 0);
     bench.submit(second, 0);
-    bench.submit(first, 0);
     bench.core.start(0.0);
-    CHECK_EQUAL(bench.core.sessions(0), Ids{first});
+    CHECK_EQUAL(bench.core.sessions(0), Ids{second});
+    CHECK_EQUAL(bench.core.lead(second, 0.0), 0.0);  // what was kept is handed over when the turn is asked for
 }
 
 TEST("speculation makes no session rest for it, and rests for no session's lead") {
@@ -135,8 +147,32 @@ TEST("speculation makes no session rest for it, and rests for no session's lead"
     bench.core.delivered(ahead, 10.0, 0.0);
     bench.submit(guess, 1);
     bench.submit(ahead, 0);
-    CHECK_EQUAL(bench.core.start(0.0), (Stages{0, 1}));  // alone, but for the other's speculation
+    CHECK_EQUAL(bench.core.start(0.0), (Stages{1, 0}));  // alone, but for the other's speculation
     CHECK_EQUAL(bench.core.wake(0.0), kNever);
+}
+
+TEST("a session with spare lead gives way to it where no other waits, and waits for none once the lead is not spare") {
+    for (const Order order : {Order::kDeadline, Order::kArrival}) {
+        Bench bench({{1, 0}}, 1, order);
+        const SessionId ahead = bench.open(), idle = bench.open(), guess = bench.speculating();
+        bench.core.begin(ahead);
+        bench.core.delivered(ahead, kSpareLead + 2.0, 0.0);  // spare up to 2.0
+        for (int i = 0; i < 4; ++i) bench.submit(ahead, 0);
+        for (int i = 0; i < 3; ++i) bench.submit(guess, 0);
+        bench.submit(idle, 0);
+        Ids served;
+        for (const double now : {0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5}) {
+            if (now == 0.5) bench.core.hold(idle, true);
+            if (now == 1.5) bench.core.hold(idle, false);
+            bench.core.start(now);
+            served.push_back(bench.core.sessions(0).front());
+            bench.end(0);
+        }
+        const bool arrival = order == Order::kArrival;
+        CHECK_EQUAL(served, (arrival ? Ids{ahead, ahead, ahead, ahead, idle, guess, guess, guess}
+                                     : Ids{ahead, guess, guess, ahead, ahead, ahead, idle, guess}));
+        CHECK_EQUAL(bench.core.speculation().delayed, size_t{0});
+    }
 }
 
 TEST("a turn that is asked for after all has its place from then on") {
@@ -179,15 +215,22 @@ public:
     explicit RandomLoad(uint64_t seed)
         : random_(seed),
           stages_(pick(1, 4)),
+          order_(pick(0, 1) ? Order::kDeadline : Order::kArrival),
           simulation_(
               functions(), [this](size_t, const std::vector<Payload>& tasks) { return cost(tasks); }, pick(1, stages_),
-              pick(0, 1) ? Order::kDeadline : Order::kArrival) {}
+              order_) {}
 
     void play() {
         for (size_t i = pick(2, 6); i > 0; --i) {
             const SessionId session = sessions_.open();
-            const bool guess = pick(0, 1);
+            const bool guess = pick(0, 1), spare = !guess && pick(0, 2) == 0;
             guess_[session] = guess;
+            spare_[session] = spare && order_ == Order::kDeadline;
+            if (spare)
+                sessions_.machine.change([&](Core& core, double now) {
+                    core.begin(session);
+                    core.delivered(session, 1e6, now);
+                });
             for (size_t task = pick(1, 12); task > 0; --task) {
                 const size_t stage = pick(0, stages_ - 1);
                 simulation_.at(0.1 * static_cast<double>(pick(0, 40)), [this, session, stage, guess] {
@@ -215,8 +258,9 @@ private:
         return 0.05 * static_cast<double>(pick(1, 30));
     }
 
-    // From the trace alone: no speculative call began while a task of another session, submitted before, had not. Tasks
-    // of one session and stage keep their order, so the first of them to begin are the first that were submitted.
+    // From the trace alone: no speculative call began while a task of another session without spare lead, submitted
+    // before, had not. Tasks of one session and stage keep their order, so the first of them to begin are the first
+    // that were submitted.
     void check() const {
         size_t number = 0;
         struct Waited {
@@ -225,7 +269,7 @@ private:
         std::vector<Waited> others;
         for (const auto& call : simulation_.trace())
             for (const SessionId session : call.sessions) {
-                if (!guess_.at(session)) others.push_back({asked_[number], call.start});
+                if (!guess_.at(session) && !spare_.at(session)) others.push_back({asked_[number], call.start});
                 ++number;
             }
         for (const auto& call : simulation_.trace()) {
@@ -242,10 +286,11 @@ private:
 
     std::mt19937_64 random_;
     size_t stages_;
+    Order order_;
     Simulation simulation_;
     Sessions<Simulation> sessions_{simulation_};
-    std::map<SessionId, bool> guess_;  // whether it speculates
-    std::vector<double> asked_;        // when each task was submitted, in the order in which they began
+    std::map<SessionId, bool> guess_, spare_;  // whether it speculates; whether its player has spare lead
+    std::vector<double> asked_;                // when each task was submitted, in the order in which they began
 };
 
 TEST("over random loads no speculative call begins while others wait, and none waits for two") {

@@ -76,7 +76,8 @@ def test_the_wait_is_no_longer_than_the_turns_ask_for(seen: Turn) -> None:
     late = max(ready - seen.ready[0] - sum(seen.sound[:k]) for k, ready in enumerate(seen.ready) if k)
     slow = (seen.ready[-1] - seen.ready[1]) / sum(seen.sound[2:]) if len(seen.gaps) > 2 else 0.0
     further = max(0.0, slow - 1) * max(0.0, PLAYOUT.usual_sound - sum(seen.sound))
-    assert wait == pytest.approx(max(0.0, late + PLAYOUT.variation * max(seen.gaps[1:]) + further), abs=1e-6)
+    usual = sum(seen.gaps[1:]) / (len(seen.gaps) - 1)
+    assert wait == pytest.approx(max(0.0, late + PLAYOUT.variation * usual + further), abs=1e-6)
 
 
 def test_an_engine_that_is_far_ahead_lets_players_start_at_once() -> None:
@@ -102,6 +103,14 @@ def test_a_turn_that_begins_with_more_sound_waits_less_and_one_with_less_longer(
     for _ in range(PLAYOUT.recent):
         play(playout, prepared)
     assert play(playout, usual)[0] == pytest.approx(0.2)
+
+
+def test_a_turn_that_began_with_more_says_nothing_about_one_with_less_where_another_does() -> None:
+    """A first chunk that came late is long, and so is the time to the next, which is long too."""
+    playout, usual = Playout(), Turn([0.2] * 3, [0.4] * 3)
+    play(playout, usual)
+    play(playout, Turn([0.9, 0.6], [1.3, 1.5]))
+    assert play(playout, usual)[0] == 0.0
 
 
 def test_a_turn_slower_than_any_before_corrects_what_was_foreseen() -> None:

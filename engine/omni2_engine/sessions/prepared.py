@@ -87,7 +87,6 @@ class Prepared:
         state.runtime.prepared_turns.count(committed=1)
         turn.output.on_first = partial(state.runtime.waiting.leave, turn.ticket, True)
         turn.recorder.begin_anew()
-        state.queue.begin()
         try:
             run.commit()
         except SessionCancelledError:  # a step failed, or `cancel` or `close` came

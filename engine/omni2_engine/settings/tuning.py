@@ -38,7 +38,7 @@ class PlayoutTuning:
 
     Attributes:
         recent: turns whose arrivals are kept. Few, so that the forecast follows a change of load.
-        variation: share of the longest time between two chunks that is added for times that vary.
+        variation: share of the mean time between two chunks that is added for times that vary.
         usual_sound: seconds of sound that an answer is expected to have before longer ones were seen.
     """
 

@@ -8,13 +8,14 @@ chunk k at a_0 + w + d_0 + … + d_(k−1), so it never runs dry if w + d_0 is a
 which may be negative. What chunks to come need is foreseen from the turns seen lately and from this one. Each of these
 turns asks for
 
-    max N_k  +  half its longest time between two chunks  +  max(0, pace − 1) · (S − its sound),   k ≥ 1.
+    max N_k  +  half its mean time between two chunks  +  max(0, pace − 1) · (S − its sound),   k ≥ 1.
 
 The second term is for times that vary. The third is for an engine slower than real time, whose need grows with the
 answer: pace is the time from the second chunk to the last over the sound that came in it, S the longest sound of these
-turns, and at least 5 s. The wait is the largest that any of the turns asks for, less the sound of the first chunk: a
-prepared turn begins with more than others. What is left of the wait at a later chunk is the wait less the time since
-the first.
+turns, and at least 5 s. The wait is the largest that any of the turns asks for, less the sound of the first chunk. Some
+turns begin with more sound than others: those that were prepared, or whose first chunk came late and grew. What they
+need says little about a turn that begins with less, whose chunks will be shorter, so they count only where no other
+does. What is left of the wait at a later chunk is the wait less the time since the first.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Arrivals:
         self._last = 0.0  # of the last one measured
         self._second: tuple[float, float] | None = None  # arrival of the second, and sound up to its end
         self._most = -math.inf  # N_k
-        self._longest = 0.0  # time between two chunks
+        self._intervals = 0  # between chunks
 
     def add(self, now: float, seconds: float) -> float:
         """Note a chunk.
@@ -63,7 +64,7 @@ class Arrivals:
             self._first, self.begins_with = now, seconds
         elif self.sound + seconds <= self._measured:
             self._most = max(self._most, now - self._first - (self.sound - self.begins_with))
-            self._longest = max(self._longest, now - self._last)
+            self._intervals += 1
             self._second = self._second or (now, self.sound + seconds)
         else:
             self._measured = 0.0  # what comes later counts no more
@@ -78,9 +79,10 @@ class Arrivals:
         Args:
             sound: seconds of sound to expect.
         """
-        return (
-            self._most + PLAYOUT.variation * self._longest + max(0.0, self._pace() - 1) * max(0.0, sound - self.sound)
-        )
+        if self._first is None or not self._intervals:
+            return -math.inf
+        usual = (self._last - self._first) / self._intervals
+        return self._most + PLAYOUT.variation * usual + max(0.0, self._pace() - 1) * max(0.0, sound - self.sound)
 
     def _pace(self) -> float:
         """Seconds per second of sound from the second chunk on; 0 where there are no more than two."""
@@ -116,8 +118,9 @@ class Playout:
         elapsed = turn.add(now, seconds)
         with self._lock:
             expected = max(PLAYOUT.usual_sound, *(seen.sound for seen in self._recent))
-            wait = max(seen.needed(expected) for seen in [*self._recent, turn]) - turn.begins_with
-        return max(0.0, wait - elapsed)
+            needs = [(seen.begins_with, seen.needed(expected)) for seen in [*self._recent, turn]]
+        alike = [need for begins_with, need in needs if begins_with <= turn.begins_with and need > -math.inf]
+        return max(0.0, max(alike or [need for _, need in needs]) - turn.begins_with - elapsed)
 
 
 def playback(

@@ -20,8 +20,8 @@ class SessionQueue(Protocol):
         ...
 
     def speculate(self) -> None:
-        """Work begins on a turn that may never be asked for: its steps run only where no other session's wait, until
-        `begin`."""
+        """Work begins on a turn that may never be asked for: until `begin`, its steps run only where no step waits of a
+        session that needs sound soon."""
         ...
 
     def submit(self, step: Step, run: StepRunner) -> None:
@@ -37,7 +37,7 @@ class SessionQueue(Protocol):
         ...
 
     def delivered(self, seconds: float) -> None:
-        """That much sound went to the player."""
+        """That much sound went to the player, or is kept for it by a turn that is not asked for yet."""
         ...
 
     def preempted(self) -> bool:

@@ -218,6 +218,7 @@ class TurnRun:
             with self._lock:
                 held, self._held_back, self.overwritten = self._held_back, None, None
                 assert held is not None
+                self.queue.begin()
                 self._arrivals = self._new_arrivals()
                 if held.rests:
                     self.queue.hold(False)
@@ -382,6 +383,7 @@ class TurnRun:
                 if self._held_back.rests:
                     self.queue.hold(True)
                 else:
+                    self.queue.delivered(len(pcm) / self._pipeline.config.vocoder.sample_rate)
                     self._submit([*self._held_back.let_go(), *self._plan.vocoder_done(self._lead())])
                 return
         self._put_out([sound])

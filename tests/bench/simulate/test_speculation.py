@@ -41,22 +41,21 @@ class SpeculatingServer(OverlappedServer):
         run.begin()
         return queue, run
 
-    def commit(self, turn: SimulatedTurn, queue: ThreadedQueue, run: TurnRun) -> None:
+    def commit(self, turn: SimulatedTurn, run: TurnRun) -> None:
         """The turn is asked for now."""
         turn.asked = self.simulation.now()
-        queue.begin()
         run.commit()
 
 
 def test_a_turn_that_rests_is_heard_when_it_is_asked_for(model: SimulatedModel) -> None:
     server, turn = SpeculatingServer(model, LIMITS, width=1), SimulatedTurn(0, 0.0)
-    queue, run = server.prepare(turn)
+    _, run = server.prepare(turn)
     server.simulation.run(5.0)
     assert [stage for stage, *_ in server.simulation.trace].count(3) == 2  # flow calls
-    assert run.rests and turn.ready == [] and queue.lead() == 0.0
+    assert run.rests and turn.ready == []
     rested = server.simulation.trace[-1][2]
     assert rested < 1.0
-    server.commit(turn, queue, run)
+    server.commit(turn, run)
     server.simulation.run()
     assert turn.first_chunk == 0.0 and turn.ready[:2] == [5.0, 5.0]
     assert sum(turn.durations) == pytest.approx(ANSWER.units * UNIT)
@@ -71,8 +70,8 @@ def test_alone_it_is_ready_sooner_by_what_it_began_ahead(model: SimulatedModel, 
     streaming.ask(plain, ANSWER, lambda: None)
     streaming.simulation.run()
     server = SpeculatingServer(model, LIMITS, width)
-    queue, run = server.prepare(turn)
-    server.simulation.at(ahead, partial(server.commit, turn, queue, run))
+    _, run = server.prepare(turn)
+    server.simulation.at(ahead, partial(server.commit, turn, run))
     server.simulation.run()
     assert turn.ready[0] == pytest.approx(max(plain.ready[0], ahead))
     assert sum(turn.durations) == pytest.approx(sum(plain.durations))
@@ -100,7 +99,7 @@ def test_others_wait_for_one_call_at_most(
 
     def prepare(turn: SimulatedTurn, committed: bool) -> None:
         queue, run = server.prepare(turn)
-        then = partial(server.commit, turn, queue, run) if committed else queue.cancel
+        then = partial(server.commit, turn, run) if committed else queue.cancel
         simulation.at(turn.asked, then)
 
     for turn, (begun, _, committed) in zip(ahead, prepared, strict=True):
