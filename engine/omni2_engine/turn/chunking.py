@@ -30,6 +30,21 @@ class ChunkSchedule:
         """Units of the longest call."""
         return self.first * (TURN.growth[-1] if self.growing else 1)
 
+    def room(self, lead: float) -> int:
+        """Units a call takes at most of those that are written already.
+
+        Args:
+            lead: seconds of sound the player has left.
+
+        Returns:
+            Twice the lead, as they are made faster than they are played, and at least twice the first size: a player
+            that needs sound soon waits for a short call. One that has been without for `TurnTuning.late` gets the
+            longest, as short calls do not catch up.
+        """
+        if lead < -TURN.late:
+            return self.most
+        return min(self.most, max(self.first * TURN.growth[1], int(2 * lead * self.unit_rate)))
+
     def next(self, lead: float, last: int) -> int:
         """Units the next call waits for.
 

@@ -168,10 +168,10 @@ class TurnPlan:
         self._speech_waits = not over
         return self._next(lead)
 
-    def flow_begins(self, call: RunFlow) -> RunFlow:
-        """What a flow call takes. A growing schedule adds the units that came while the call was queued."""
+    def flow_begins(self, call: RunFlow, lead: float) -> RunFlow:
+        """What a flow call takes. A growing schedule adds units that came while the call was queued."""
         if self.chunks.growing:
-            more = min(self._units, self.chunks.most - call.units)
+            more = min(self._units, max(0, self.chunks.room(lead) - call.units))
             self._units -= more
             self._last += more
             self._flow[0] += more
@@ -213,11 +213,12 @@ class TurnPlan:
         chunks = self.chunks
         if self._ended or (chunks.growing and self._flow):
             return []
-        if self._all_written and not (chunks.growing and self._units > chunks.most):
-            self._ended = True
-            return [self._take(self._units, final=True)]
-        if self._all_written or (self._units and self._units >= chunks.next(lead, self._last)):
-            return [self._take(min(self._units, chunks.most) if chunks.growing else self._units, final=False)]
+        units = min(self._units, chunks.room(lead)) if chunks.growing else self._units
+        if self._all_written:
+            self._ended = units == self._units
+            return [self._take(units, self._ended)]
+        if self._units and self._units >= chunks.next(lead, self._last):
+            return [self._take(units, final=False)]
         return []
 
     def _take(self, units: int, final: bool) -> RunFlow:

@@ -359,7 +359,7 @@ class TurnRun:
     def run_flow(self, planned: RunFlow) -> None:
         """Make mel frames of the next units."""
         with self._lock:
-            call = self._plan.flow_begins(planned)
+            call = self._plan.flow_begins(planned, self._lead())
             begin, self._rendered = self._rendered, self._rendered + call.units
             units = self._units[begin : self._rendered]
         with self.recorder.span("flow"):

@@ -43,6 +43,17 @@ def test_more_lead_never_means_less(first: int, lead: float, more: float, last: 
     assert schedule.next(lead + more, last) >= schedule.next(lead, last)
 
 
+@given(first=firsts, lead=leads, last=lasts)
+def test_a_call_has_room_for_what_it_waits_for(first: int, lead: float, last: int) -> None:
+    schedule = ChunkSchedule(first, RATE, growing=True)
+    room = schedule.room(lead)
+    assert max(2 * first, schedule.next(lead, last)) <= room <= schedule.most
+    if 2 * first < room and lead >= -TURN.late:
+        assert room / RATE <= 2 * lead
+    if lead < -TURN.late or lead >= schedule.most / RATE:
+        assert room == schedule.most
+
+
 def test_it_grows_step_by_step_and_shrinks_at_once() -> None:
     schedule = ChunkSchedule(10, RATE, growing=True)
     sizes = [0]

@@ -20,14 +20,14 @@ class Speaker:
     def __init__(self, growing: bool, units: int) -> None:
         self.chunks = ChunkSchedule(FIRST, 25.0, growing)
         self.plan = TurnPlan(1, FIRST, self.chunks)
-        self.left = units
+        self.left, self.lead = units, 0.0
         self.queued: deque[RunFlow] = deque()
         self.running: RunFlow | None = None
         self.calls: list[RunFlow] = []  # as they ran
         self.voiced: list[bool] = []
         self._may_speak = False
         self._submit(self.plan.begin(spoken=False))
-        self._submit(self.plan.decoded(1, True, 0.0))
+        self._submit(self.plan.decoded(1, True, self.lead))
 
     def _submit(self, steps: list[Step]) -> None:
         for step in steps:
@@ -45,17 +45,17 @@ class Speaker:
     def speak(self) -> None:
         self._may_speak = False
         self.left -= 1
-        self._submit(self.plan.add_units(1, 0.0))
-        self._submit(self.plan.wrote(1, not self.left, 0.0))
+        self._submit(self.plan.add_units(1, self.lead))
+        self._submit(self.plan.wrote(1, not self.left, self.lead))
 
     def begin_call(self) -> None:
-        self.running = self.plan.flow_begins(self.queued.popleft())
+        self.running = self.plan.flow_begins(self.queued.popleft(), self.lead)
         self.calls.append(self.running)
 
     def end_call(self) -> None:
         assert self.running is not None
         final, self.running = self.running.final, None
-        self._submit(self.plan.flow_done(final, 0.0))
+        self._submit(self.plan.flow_done(final, self.lead))
 
     def moves(self) -> list[str]:
         possible = {
@@ -67,11 +67,18 @@ class Speaker:
 
 
 @settings(max_examples=300, deadline=None)
-@given(units=st.integers(1, 300), growing=st.booleans(), pace=st.integers(1, 60), seed=st.integers(0, 2**32))
-def test_every_unit_once_however_many_wait(units: int, growing: bool, pace: int, seed: int) -> None:
-    """At any ratio between the speech LM's pace and the flow's."""
+@given(
+    units=st.integers(1, 300),
+    growing=st.booleans(),
+    pace=st.integers(1, 60),
+    leads=st.lists(st.floats(-1, 4), min_size=1),
+    seed=st.integers(0, 2**32),
+)
+def test_every_unit_once_however_many_wait(units: int, growing: bool, pace: int, leads: list[float], seed: int) -> None:
+    """At any ratio between the speech LM's pace and the flow's, and however the player's lead changes."""
     random, turn = Random(seed), Speaker(growing, units)
     while moves := turn.moves():
+        turn.lead = random.choice(leads)
         (move,) = random.choices(moves, [pace if move == "speak" else 1 for move in moves])
         getattr(turn, move)()
     assert turn.left == 0
@@ -92,7 +99,11 @@ def test_a_growing_call_takes_what_came_while_it_was_queued() -> None:
         turn.speak()
     turn.end_call()
     turn.begin_call()
-    assert turn.calls[1] == RunFlow(turn.chunks.most, False)  # and no more
+    assert turn.calls[1] == RunFlow(2 * FIRST, False)  # a player that needs sound soon waits for a short call
+    turn.end_call()
+    turn.lead = 4.0
+    turn.begin_call()
+    assert turn.calls[2] == RunFlow(turn.chunks.most, False)  # and no more
 
 
 def test_a_call_that_takes_the_last_unit_is_the_final_one() -> None:
