@@ -217,6 +217,7 @@ bool Core::should_preempt(size_t number, double now) const {
     const auto cuts_in = [&](const Task* task) {
         const auto comes_after = [&](const Task* other) { return before(*other, *task); };
         if (!eligible(*task, now)) return false;
+        if (!call.empty() && speculates(*call.front()) && has_spare_lead(*task->session, now)) return false;
         if (call.empty() || (room && may_share(*task, *call.front()))) return true;
         return !std::all_of(call.begin(), call.end(), comes_after);
     };

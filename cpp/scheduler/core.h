@@ -8,10 +8,10 @@
 // playback deadline (the moment the session's player runs dry), then the stage's priority, then submission.
 //
 // A session may speculate: work on a turn that may never be asked for. Its tasks come before those of sessions whose
-// players have more than kSpareLead of sound, and after all others. None of them starts while one of these others
-// waits, and none shares a call with tasks that do not speculate. Those that have no sound yet come before those that
-// keep some. So a task whose session has no spare lead waits for
-// one speculative call at most, one that ran when it came.
+// players have more than kSpareLead of sound (not with Order::kArrival), and after all others. None of them starts
+// while one of these others waits, and none shares a call with tasks that do not speculate. Those that have no sound
+// yet come before those that keep some. So a task whose session has no spare lead waits for one speculative call at
+// most, one that ran when it came or when the lead ceased to be spare.
 //
 // A choice looks at every session that is ready at a free stage, never at the tasks queued behind, and nothing needs to
 // be sorted again when a deadline moves.

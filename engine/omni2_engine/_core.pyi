@@ -304,9 +304,10 @@ class Scheduler:
         """Work on a turn that may never be asked for, until `begin` or `revive`.
 
         None of its tasks starts while a task of another session waits, other than of one that speculates too or whose
-        player has more than a second of lead; none shares a call with a task that does not speculate. So a task of a
-        session without such a lead waits for one speculative call at most, one that ran when it came. Of those that
-        speculate, sessions that keep no sound yet come first.
+        player has more than a second of lead (with order "arrival" lead does not count); none shares a call with a task
+        that does not speculate. So a task of a session without such a lead waits for one speculative call at most, one
+        that ran when it came or when the lead fell to a second. Of those that speculate, sessions that keep no sound
+        yet come first.
         """
 
     def delivered(self, session: int, seconds: float) -> None:

@@ -116,8 +116,11 @@ TEST("a call is speculative or not, and no call is cut for one that is") {
     bench.core.start(0.0);
     CHECK_EQUAL(bench.core.sessions(0), (Ids{guess, other}));
     CHECK(!bench.core.should_preempt(0, 0.0));
+    bench.core.begin(more);
+    bench.core.delivered(more, kSpareLead + 1.0, 0.0);
     bench.submit(more, 0, 7);
-    CHECK(bench.core.should_preempt(0, 0.0));
+    CHECK(!bench.core.should_preempt(0, 0.0));  // it comes after speculation, as long as its lead is spare
+    CHECK(bench.core.should_preempt(0, 1.5));
 }
 
 TEST("those that speculate come in the order in which they began to, without sound first") {

@@ -75,9 +75,11 @@ def test_the_wait_is_no_longer_than_the_turns_ask_for(seen: Turn) -> None:
     wait = play(playout, Turn(seen.gaps[:1], seen.sound[:1]))[0]
     late = max(ready - seen.ready[0] - sum(seen.sound[:k]) for k, ready in enumerate(seen.ready) if k)
     slow = (seen.ready[-1] - seen.ready[1]) / sum(seen.sound[2:]) if len(seen.gaps) > 2 else 0.0
-    further = max(0.0, slow - 1) * max(0.0, PLAYOUT.usual_sound - sum(seen.sound))
+    lost, expected = max(0.0, slow - 1), max(PLAYOUT.usual_sound, sum(seen.sound))
+    further = lost * (expected - sum(seen.sound))
     usual = sum(seen.gaps[1:]) / (len(seen.gaps) - 1)
-    assert wait == pytest.approx(max(0.0, late + PLAYOUT.variation * usual + further), abs=1e-6)
+    asked = max(late + PLAYOUT.variation * usual + further, lost * (expected - seen.sound[0]))
+    assert wait == pytest.approx(max(0.0, asked), abs=1e-6)
 
 
 def test_an_engine_that_is_far_ahead_lets_players_start_at_once() -> None:
@@ -111,6 +113,15 @@ def test_a_turn_that_began_with_more_says_nothing_about_one_with_less_where_anot
     play(playout, usual)
     play(playout, Turn([0.9, 0.6], [1.3, 1.5]))
     assert play(playout, usual)[0] == 0.0
+
+
+def test_an_engine_slower_than_sound_is_foreseen_whatever_turns_began_with() -> None:
+    playout = Playout()
+    play(playout, Turn([0.2] + [1.3 * 0.4] * 5, [0.8] + [0.4] * 5))
+    play(playout, Turn([0.2, 0.2], [0.4] * 2))
+    coming = Turn([0.2] + [1.3 * 0.4] * 11, [0.4] * 12)
+    assert coming.dry(0, play(playout, coming)[0]) == pytest.approx(0, abs=0.4)  # of 1.6
+    assert coming.dry(0, 0.0) > 1.3
 
 
 def test_a_turn_slower_than_any_before_corrects_what_was_foreseen() -> None:

@@ -161,7 +161,7 @@ def test_whatever_is_prepared_a_conversation_is_what_is_committed(
 def test_taken_back_on_threads_at_every_moment(
     counted: Engine, utterance: Utterance, is_free: IsFree, moments: Moments
 ) -> None:
-    """Every run of a graph up to the first chunk is held once, and the turn is taken back meanwhile."""
+    """Every run of a graph up to the second chunk is held once, and the turn is taken back meanwhile."""
     with counted.session(**LIMITS) as session:
         expected = shown_sound(plain(session, utterance(1)))
     with counted.session(**LIMITS) as session:
@@ -362,6 +362,17 @@ def test_it_is_none_of_those_that_wait(
             assert isinstance(committed.exception(SOON), BusyError)
         assert list(rested(prepared(session, utterance(1))).commit())[-1].final
         assert len(session.history) == 3
+
+
+def test_its_first_chunk_is_enough_to_be_asked_for(tiny_engine_dir: Path, utterance: Utterance) -> None:
+    """It does not wait for a place, though the second chunk is still to be made."""
+    engine = Engine.load(tiny_engine_dir, threads=1, warm_up=False, max_waiting=0, schedule="inline")
+    with engine, engine.session(**LIMITS) as session:
+        turn = prepared(session, utterance(1))
+        while not turn.ready:
+            assert turn.advance()
+        assert not turn.rests
+        assert list(turn.commit())[-1].final
 
 
 def with_room(engine_dir: Path, conversations: int, turns: float, admission: str, **options: Any) -> Engine:

@@ -119,9 +119,9 @@ class Session:
         """Begin a turn on what was said so far, before it is certain that this is all; returns at once.
 
         The turn goes as far as its first two chunks and keeps them, and all text, to itself. Then `Prepared.commit`
-        asks for it, or `Prepared.take_back` makes it as if it had never been. Its steps run only where nothing that was
-        asked for waits. It takes only memory that is left over, and is taken back when a turn that was asked for needs
-        that; then it begins when it is committed. It is none of those that `max_waiting` counts.
+        asks for it, or `Prepared.take_back` makes it as if it had never been. Its steps run only where no session waits
+        whose player needs sound soon. It takes only memory that is left over, and is taken back when a turn that was
+        asked for needs that; then it begins when it is committed. It is none of those that `max_waiting` counts.
 
         Args:
             audio: what was said so far, as of `stream`.

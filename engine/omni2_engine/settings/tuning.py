@@ -22,7 +22,7 @@ class TurnTuning:
         prepared_chunks: that a prepared turn makes before it is asked for. Two: the first has little sound, as the
             vocoder keeps its last frames back, so that a player would have to wait for the second.
         late: seconds without sound after which a player is starving. Then there is too much work for short chunks, and
-            chunks of twice the first size are made.
+            chunks of twice the first size and more are made.
     """
 
     groups_ahead: int = 2

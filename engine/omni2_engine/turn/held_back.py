@@ -26,8 +26,8 @@ class HeldBack:
     _calls: int = 0  # of the flow that have been submitted
 
     def keeps(self, step: Step) -> bool:
-        """Whether a step goes beyond the chunk that is made; it is kept then."""
-        if self._calls > len(self.sounds) and not isinstance(step, RunVocoder):
+        """Whether a step goes beyond the chunk that is made, or the last that is made ahead; it is kept then."""
+        if not isinstance(step, RunVocoder) and (self.rests or self._calls > len(self.sounds)):
             self.steps.append(step)
             return True
         self._calls += isinstance(step, RunFlow)

@@ -12,10 +12,12 @@ turns asks for
 
 The second term is for times that vary. The third is for an engine slower than real time, whose need grows with the
 answer: pace is the time from the second chunk to the last over the sound that came in it, S the longest sound of these
-turns, and at least 5 s. The wait is the largest that any of the turns asks for, less the sound of the first chunk. Some
-turns begin with more sound than others: those that were prepared, or whose first chunk came late and grew. What they
-need says little about a turn that begins with less, whose chunks will be shorter, so they count only where no other
-does. What is left of the wait at a later chunk is the wait less the time since the first.
+turns, and at least 5 s. The wait is the largest that any of the turns asks for, less the sound of the first chunk.
+
+Some turns begin with more sound than others: those that were prepared, or whose first chunk came late and grew. What
+they need says little about a turn that begins with less, whose chunks will be shorter, so they are asked only where no
+other is. Their pace counts all the same: the wait is at least max(0, pace − 1) times the sound behind the first chunk.
+What is left of the wait at a later chunk is the wait less the time since the first.
 """
 
 from __future__ import annotations
@@ -82,7 +84,12 @@ class Arrivals:
         if self._first is None or not self._intervals:
             return -math.inf
         usual = (self._last - self._first) / self._intervals
-        return self._most + PLAYOUT.variation * usual + max(0.0, self._pace() - 1) * max(0.0, sound - self.sound)
+        return self._most + PLAYOUT.variation * usual + self.lost * max(0.0, sound - self.sound)
+
+    @property
+    def lost(self) -> float:
+        """Seconds by which an engine slower than real time falls behind in a second of sound; else 0."""
+        return max(0.0, self._pace() - 1)
 
     def _pace(self) -> float:
         """Seconds per second of sound from the second chunk on; 0 where there are no more than two."""
@@ -117,10 +124,14 @@ class Playout:
         """
         elapsed = turn.add(now, seconds)
         with self._lock:
-            expected = max(PLAYOUT.usual_sound, *(seen.sound for seen in self._recent))
-            needs = [(seen.begins_with, seen.needed(expected)) for seen in [*self._recent, turn]]
-        alike = [need for begins_with, need in needs if begins_with <= turn.begins_with and need > -math.inf]
-        return max(0.0, max(alike or [need for _, need in needs]) - turn.begins_with - elapsed)
+            turns = [*self._recent, turn]
+            expected = max(PLAYOUT.usual_sound, *(seen.sound for seen in turns))
+            lost = max(seen.lost for seen in turns)
+            needs = [(seen.begins_with, seen.needed(expected)) for seen in turns]
+        begins_with = turn.begins_with
+        alike = [need for began_with, need in needs if began_with <= begins_with and need > -math.inf]
+        needed = max(alike or [need for _, need in needs])
+        return max(0.0, max(needed - begins_with, lost * (expected - begins_with)) - elapsed)
 
 
 def playback(

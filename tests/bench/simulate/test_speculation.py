@@ -8,14 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from omni2_bench.simulate import ours
 from omni2_bench.simulate.device import L40, DeviceLimits, ReachedShare
 from omni2_bench.simulate.load import AnswerLength
 from omni2_bench.simulate.model import SimulatedModel
 from omni2_bench.simulate.ours import OverlappedServer, TurnOutput
 from omni2_bench.simulate.turns import SimulatedTurn
 from omni2_engine.schedule.threaded import ThreadedQueue
+from omni2_engine.settings.tuning import PLAYOUT
+from omni2_engine.turn.chunk import Chunk
 from omni2_engine.turn.held_back import HeldBack
 from omni2_engine.turn.options import Options
+from omni2_engine.turn.playout import Playout
 from omni2_engine.turn.run import TurnRun
 
 LIMITS = DeviceLimits(L40, ReachedShare(0.7, 0.5, 2e-6))
@@ -60,6 +64,32 @@ def test_a_turn_that_rests_is_heard_when_it_is_asked_for(model: SimulatedModel) 
     assert turn.first_chunk == 0.0 and turn.ready[:2] == [5.0, 5.0]
     assert sum(turn.durations) == pytest.approx(ANSWER.units * UNIT)
     assert min(start for _, start, *_ in server.simulation.trace if start > rested) == 5.0
+
+
+@pytest.mark.parametrize("until", [0.08, 5.0])
+def test_a_player_starts_at_once_where_the_second_chunk_is_there(
+    model: SimulatedModel, monkeypatch: pytest.MonkeyPatch, until: float
+) -> None:
+    """And waits for it where it is not, by what was seen before."""
+    playout, told = Playout(), []
+    before = playout.begin()
+    for moment, seconds in ((0.0, 0.12), (0.3, 0.4)):
+        playout.start_in(before, moment, seconds)
+    put = TurnOutput.put
+
+    def noting(output: TurnOutput, chunk: Chunk) -> None:
+        told.append(chunk.start_in)
+        put(output, chunk)
+
+    monkeypatch.setattr(ours, "Playout", lambda: playout)
+    monkeypatch.setattr(TurnOutput, "put", noting)
+    server, turn = SpeculatingServer(model, LIMITS, width=1), SimulatedTurn(0, 0.0)
+    _, run = server.prepare(turn)
+    server.simulation.run(until)
+    assert run.sounded and run.rests == (until == 5.0)
+    server.commit(turn, run)
+    waits = 0.3 + PLAYOUT.variation * 0.3 - turn.durations[0]
+    assert told == ([0.0, 0.0] if until == 5.0 else [pytest.approx(waits)])
 
 
 @settings(max_examples=40, deadline=None)

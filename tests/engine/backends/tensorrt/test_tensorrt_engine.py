@@ -595,10 +595,10 @@ def test_what_is_prepared_and_taken_back_leaves_the_devices_cache_as_it_was(
             if ahead:
                 for number in range(3):
                     turn = session.prepare(utterance(10 + number), sample_rate=16_000)
-                    eventually(lambda turn=turn: turn.ready)
+                    eventually(lambda turn=turn: turn.rests)
                     turn.take_back()
                 turn = session.prepare(utterance(2), sample_rate=16_000)
-                eventually(lambda turn=turn: turn.ready)
+                eventually(lambda turn=turn: turn.rests)
                 chunks = list(turn.commit())
             else:
                 chunks = list(session.stream(utterance(2), sample_rate=16_000))
