@@ -6,6 +6,7 @@ import asyncio
 import importlib.resources
 import os
 import signal
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -41,7 +42,6 @@ class ScriptedRecogniser:
 
     Attributes:
         asked: what it was asked for: (samples, language, prompt).
-        answers: pieces of text, or an error.
         cancelled: how many were given up.
     """
 
@@ -49,19 +49,32 @@ class ScriptedRecogniser:
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, str | None, str | None]] = []
-        self.answers: asyncio.Queue[list[str] | Exception] = asyncio.Queue()
         self.cancelled = 0
+        self._unheard: deque[asyncio.Future[list[str] | Exception]] = deque()  # in the order in which they were asked
+        self._early: deque[list[str] | Exception] = deque()  # heard before anything was asked
 
     async def transcribe(self, speech: Any, language: str | None, prompt: str | None) -> list[str]:
         self.asked.append((len(speech), language, prompt))
+        heard: asyncio.Future[list[str] | Exception] = asyncio.get_running_loop().create_future()
+        if self._early:
+            heard.set_result(self._early.popleft())
+        else:
+            self._unheard.append(heard)
         try:
-            answer = await self.answers.get()
+            answer = await heard
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def hear(self, answer: list[str] | Exception) -> None:
+        """Pieces of text, or an error, of what was asked for first."""
+        if self._unheard:
+            self._unheard.popleft().set_result(answer)
+        else:
+            self._early.append(answer)
 
 
 @asynccontextmanager
@@ -71,7 +84,7 @@ async def talking(new_server: Any, recogniser: Any) -> AsyncIterator[tuple[Clien
     server = new_server(host=script.host, recogniser=recogniser)
 
     def hears(answer: list[str] | Exception) -> None:
-        server._loop.call_soon_threadsafe(recogniser.answers.put_nowait, answer)
+        server._loop.call_soon_threadsafe(recogniser.hear, answer)
 
     async with server.client() as client:
         await client.append(bytes(9600))
