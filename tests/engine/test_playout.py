@@ -120,8 +120,8 @@ def test_an_engine_slower_than_sound_is_foreseen_whatever_turns_began_with() -> 
     play(playout, Turn([0.2] + [1.3 * 0.4] * 5, [0.8] + [0.4] * 5))
     play(playout, Turn([0.2, 0.2], [0.4] * 2))
     coming = Turn([0.2] + [1.3 * 0.4] * 11, [0.4] * 12)
-    assert coming.dry(0, play(playout, coming)[0]) == pytest.approx(0, abs=0.4)  # of 1.6
-    assert coming.dry(0, 0.0) > 1.3
+    assert coming.dry(0, 0.0) == pytest.approx(11 * 0.3 * 0.4)
+    assert coming.dry(0, play(playout, coming)[0]) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_turn_slower_than_any_before_corrects_what_was_foreseen() -> None:

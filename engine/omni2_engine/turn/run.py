@@ -383,7 +383,7 @@ class TurnRun:
                 if self._held_back.rests:
                     self.queue.hold(True)
                 else:
-                    self.queue.delivered(len(pcm) / self._pipeline.config.vocoder.sample_rate)
+                    self.queue.delivered(self._seconds([sound]))
                     self._submit([*self._held_back.let_go(), *self._plan.vocoder_done(self._lead())])
                 return
         self._put_out([sound])
